@@ -1,0 +1,59 @@
+"""The file store of a Bluesky beamline: from ``det.trigger()`` to the array in the catalog.
+
+The public names are loaded when they are first used, so that importing the package costs little and
+pulls in neither ophyd, tiled, h5py nor tifffile.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CatalogWriter",
+    "FileStoreBase",
+    "FileStoreHDF5",
+    "FileStoreHDF5IterativeWrite",
+    "FileStoreHDF5Single",
+    "FileStoreHDF5SingleIterativeWrite",
+    "FileStoreIterativeWrite",
+    "FileStorePluginBase",
+    "FileStoreTIFF",
+    "FileStoreTIFFIterativeWrite",
+    "FileStoreTIFFSquashing",
+    "__version__",
+    "serve_catalog",
+]
+
+if TYPE_CHECKING:
+    from .mixins import (
+        FileStoreBase,
+        FileStoreHDF5,
+        FileStoreHDF5IterativeWrite,
+        FileStoreHDF5Single,
+        FileStoreHDF5SingleIterativeWrite,
+        FileStoreIterativeWrite,
+        FileStorePluginBase,
+        FileStoreTIFF,
+        FileStoreTIFFIterativeWrite,
+        FileStoreTIFFSquashing,
+    )
+    from .serving import serve_catalog
+    from .writing import CatalogWriter
+
+
+_HOMES = {"CatalogWriter": "writing", "serve_catalog": "serving"}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the package it lives in, once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'mixins')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not, for tab completion."""
+    return sorted({*globals(), *__all__})
