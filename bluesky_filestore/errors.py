@@ -9,6 +9,7 @@ __all__ = [
     "CatalogUnreachableError",
     "DirectoryMissingError",
     "DocumentError",
+    "ExtraFramesError",
     "FileStoreError",
     "IOCUnreachableError",
     "MissingFramesError",
@@ -55,6 +56,10 @@ class UnprimedPluginError(StageError):
 
 class MissingFramesError(FileStoreError, RuntimeError):
     """Frames that were asked for or documented and are not in the file."""
+
+
+class ExtraFramesError(FileStoreError, RuntimeError):
+    """Frames in the file that nobody asked for, which move the others from their place."""
 
 
 class IOCUnreachableError(FileStoreError, ConnectionError):

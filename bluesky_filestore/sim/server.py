@@ -1,0 +1,243 @@
+"""The simulated IOC on Channel Access, by caproto's asyncio server."""
+
+import asyncio
+import os
+from contextvars import ContextVar
+from typing import Any
+
+import caproto
+from caproto.asyncio.server import Context, VirtualCircuit
+
+from .records import Record, Value
+from .repeater import Repeater
+from .simulator import Simulator
+
+__all__ = ["LOOPBACK", "serve"]
+
+LOOPBACK = "127.0.0.1"
+"""The only address the server binds and sends its beacons to."""
+
+_DRAIN_TURNS = 100
+"""How many turns of the event loop a completion waits for the updates before it."""
+
+_awaits_completion: ContextVar[VirtualCircuit | None] = ContextVar("_awaits_completion", default=None)
+"""The circuit of the client that waits for the put being handled; None for a put without callback.
+
+caproto's channel data is not told whether a client waits; each put runs in a task of its own, which
+inherits this variable.
+"""
+
+
+def _run_now(coroutine: Any) -> None:
+    """Run a coroutine that never has to wait, so that updates go out in the order they are made.
+
+    caproto's publishing is written as coroutines, but its queue is unbounded: nothing in it waits.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("caproto's publishing waits for something; updates would get out of order")
+
+
+class _RecordChannel:
+    """Mixed into caproto's channel data: a client's write goes to the simulator, an update to the clients."""
+
+    def attach(self, name: str, puts: "_Puts") -> None:
+        """Say which record this is, and who handles its puts."""
+        self._record_name = name
+        self._puts = puts
+        self._disabled = caproto.ChannelInteger(value=0)
+
+    async def write(self, value: Any, *, flags: int = 0, **metadata: Any) -> None:
+        """A client's put; returns when it is complete."""
+        await self._puts.put(self._record_name, value)
+
+    def show(self, value: Value) -> None:
+        """Take a new value and send it to the clients that monitor the record."""
+        shown = self._shown(value)
+        _run_now(super().write(shown, verify_value=False, update_fields=False))  # type: ignore[misc]
+
+    def get_field(self, name: str) -> Any:
+        """One of the record's fields, by which caproto asks for ``cam1:DataType_RBV.DISA``.
+
+        Raises
+        ------
+        KeyError
+            For any field but DISA, the only one that ophyd's detectors read: 0, the record is in use.
+        """
+        return {"DISA": self._disabled}[name]
+
+    def _shown(self, value: Value) -> Any:
+        return value
+
+
+class _Enum(_RecordChannel, caproto.ChannelEnum):  # type: ignore[misc]
+    """An enum record."""
+
+
+class _Long(_RecordChannel, caproto.ChannelInteger):  # type: ignore[misc]
+    """A record of 32-bit integers."""
+
+
+class _Double(_RecordChannel, caproto.ChannelDouble):  # type: ignore[misc]
+    """A record of floating-point numbers."""
+
+
+class _String(_RecordChannel, caproto.ChannelString):  # type: ignore[misc]
+    """A record of up to 39 characters."""
+
+
+class _Char(_RecordChannel, caproto.ChannelChar):  # type: ignore[misc]
+    """A long string: a waveform of characters."""
+
+    async def write_from_dbr(self, data: Any, data_type: Any, metadata: Any, *, flags: int = 0) -> None:
+        # caproto takes a waveform of nothing but NUL, which is how clients write an empty string, for a number.
+        if data_type == caproto.ChannelType.CHAR and not any(bytes(memoryview(data))):
+            await self.write("")
+        else:
+            await super().write_from_dbr(data, data_type, metadata, flags=flags)
+
+
+def _channel(record: Record, value: Value) -> Any:
+    """Caproto's channel data for a record."""
+    if record.kind == "enum":
+        return _Enum(value=value, enum_strings=record.enum, reported_record_type="mbbi")
+    if record.kind == "string":
+        return _String(value=value, reported_record_type="stringin")
+    if record.kind == "char":
+        return _Char(value=value, max_length=record.count, reported_record_type="waveform")
+    low, high = record.limits
+    details = {"units": record.units, "lower_ctrl_limit": low, "upper_ctrl_limit": high}
+    if record.kind == "double":
+        return _Double(value=value, max_length=record.count, precision=record.precision, **details)
+    return _Long(value=value, max_length=record.count, **details)
+
+
+class _Puts:
+    """Handles the puts of all clients.
+
+    A put with put-callback to a busy record is complete when the record is 0 again. While one is under
+    way, the next one to the same record waits for it; a put without callback does not. A client that
+    disconnects takes its unfinished puts along.
+    """
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def put(self, name: str, value: Any) -> None:
+        """Put a value that came over the network."""
+        circuit = _awaits_completion.get()
+        plain = self._plain(name, value)
+        if circuit is None:
+            self._simulator.put(name, plain)
+            return
+        task = asyncio.current_task()
+        circuit.unfinished_puts.add(task)
+        try:
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                self._simulator.put(name, plain)
+                await self._simulator.until_done(name)
+            await circuit.drain_updates()
+        finally:
+            circuit.unfinished_puts.discard(task)
+
+    def _plain(self, name: str, value: Any) -> Any:
+        """The value without caproto's and numpy's wrapping."""
+        record = self._simulator.records.record(name)
+        if record.is_array:
+            return value
+        if not isinstance(value, str | bytes) and hasattr(value, "__len__"):
+            elements = list(value)
+            is_text = record.kind != "char" or any(isinstance(element, str | bytes) for element in elements)
+            value = elements[0] if is_text else bytes(int(element) for element in elements)
+        return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+class _Circuit(VirtualCircuit):  # type: ignore[misc]
+    """One client's connection; it knows which puts are unfinished, and sends updates without lingering."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.unfinished_puts: set[asyncio.Task[Any] | None] = set()
+
+    async def get_from_sub_queue(self, timeout: float | None = None) -> Any:
+        """The next update; None if there is none at the moment and the caller does not want to wait.
+
+        caproto waits some milliseconds for more updates before it sends a batch. Here a batch is what is
+        there already, so that a client sees an update no later than it would from a real IOC.
+        """
+        if timeout is None:
+            return await self.subscription_queue.get()
+        return None if self.subscription_queue.empty() else self.subscription_queue.get_nowait()
+
+    async def drain_updates(self) -> None:
+        """Let the updates that a put has made go out before its completion, unless the client is slow."""
+        for _ in range(_DRAIN_TURNS):
+            await asyncio.sleep(0)
+            if self.context.subscription_queue.empty() and self.subscription_queue.empty():
+                return
+
+    async def _process_command(self, command: Any) -> Any:
+        waits = isinstance(command, caproto.WriteNotifyRequest)
+        _awaits_completion.set(self if waits else None)
+        return await super()._process_command(command)
+
+    async def _on_disconnect(self) -> None:
+        for task in tuple(self.unfinished_puts):
+            if task is not None:
+                task.cancel()
+        await super()._on_disconnect()
+
+
+class _Context(Context):  # type: ignore[misc]
+    """caproto's server with our circuits."""
+
+    CircuitClass = _Circuit
+
+
+async def serve(simulator: Simulator, prefix: str, port: int, repeater_port: int, ready: asyncio.Event) -> None:
+    """Serve a running simulator's records on loopback until cancelled.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        What to serve.
+    prefix : str
+        What goes before each record's name: ``13SIM1:``.
+    port : int
+        Where clients search (UDP) and, if it is free, connect (TCP).
+    repeater_port : int
+        Where the beacons go, and where a repeater hands them on to the clients if nobody does so yet: a
+        client that finds no repeater starts one, which outlives it.
+    ready : asyncio.Event
+        Set when clients can find the records.
+
+    Raises
+    ------
+    OSError
+        If the port can't be used.
+    """
+    os.environ["EPICS_CA_SERVER_PORT"] = str(port)
+    os.environ["EPICS_CA_REPEATER_PORT"] = os.environ["EPICS_CAS_BEACON_PORT"] = str(repeater_port)
+    os.environ["EPICS_CAS_BEACON_ADDR_LIST"] = LOOPBACK
+    os.environ["EPICS_CAS_AUTO_BEACON_ADDR_LIST"] = "NO"
+    puts = _Puts(simulator)
+    channels = {}
+    for name in simulator.records:
+        channels[name] = _channel(simulator.records.record(name), simulator.records[name])
+        channels[name].attach(name, puts)
+    simulator.listener = lambda name, value: channels[name].show(value)
+    context = _Context({prefix + name: channel for name, channel in channels.items()}, [LOOPBACK])
+
+    async def announce(_: Any) -> None:
+        ready.set()
+
+    repeater = await Repeater.open(LOOPBACK, repeater_port)
+    try:
+        await context.run(startup_hook=announce)
+    finally:
+        if repeater is not None:
+            repeater.close()
