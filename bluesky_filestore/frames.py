@@ -1,0 +1,297 @@
+"""The frame map: (stream, data key, event) to exact rows of files.
+
+It learns from documents alone which frames belong to which row of a stream's event table, and is the only place that
+knows. Frames are addressed as *indices* of a source: index i of a file with m frames an index is its frames
+i * m to (i + 1) * m. Rows are kept as spans of constant distance, so that a million regular rows cost one span.
+"""
+
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .paths import FlavouredPath
+
+__all__ = ["Assets", "FrameMap", "Rows", "Source", "Span", "StreamRange"]
+
+_DATUMS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A resource, of the old or the new kind, as far as it says where frames are."""
+
+    uid: str
+    """The uid of the Resource or StreamResource."""
+    mimetype: str
+    """What the files are."""
+    path: FlavouredPath
+    """The file; for a series its directory."""
+    template: str | None = None
+    """For a series: the whole path of a file as a C-style template of its number. None for a single file."""
+    dataset: str | None = None
+    """Where in a file the frames are, for formats that have datasets."""
+    frames_per_index: int | None = None
+    """How many frames an index stands for; None if the shapes have to tell."""
+    files_per_index: int | None = None
+    """For a series: how many files an index stands for; None if each file holds one frame."""
+    data_key: str = ""
+    """The key it says it belongs to; empty for a Resource, which does not say."""
+    spec: str = ""
+    """The spec of a Resource."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What else the documents hand to a reader, e.g. ``swmr`` or ``slice``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRange:
+    """What one StreamDatum says."""
+
+    source: str
+    """The uid of the source."""
+    start: int
+    """The first index."""
+    seq_num: int
+    """The sequence number of the event that the first index belongs to."""
+    count: int
+    """How many consecutive indices belong to as many consecutive sequence numbers."""
+
+    def continues(self, other: "StreamRange") -> bool:
+        """Whether both are one range that was documented in two pieces."""
+        return (
+            self.source == other.source
+            and self.start == other.start + other.count
+            and self.seq_num == other.seq_num + other.count
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive rows whose indices lie at a constant distance in one source."""
+
+    source: str
+    """The uid of the source."""
+    start: int
+    """The index of the first row."""
+    count: int
+    """How many rows."""
+    step: int = 1
+    """The distance from row to row; may be zero or negative."""
+
+    @property
+    def stop(self) -> int:
+        """The index that the next row would have."""
+        return self.start + self.count * self.step
+
+    def indices(self) -> Iterator[int]:
+        """The index of each row."""
+        return (self.start + row * self.step for row in range(self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is known of the rows of one array."""
+
+    spans: tuple[Span, ...]
+    """The rows from the first on, without a gap."""
+    count: int
+    """How many rows the spans cover."""
+    expected: int
+    """How many rows the event table has (or, without events, how many were documented)."""
+    problem: str = ""
+    """Why the rows end before the table does, if they do."""
+
+
+class Assets:
+    """The resources and datums announced so far, by all runs: a staging may outlive a run.
+
+    Datums that were used are remembered for a while only (a detector may be read twice after one trigger), those
+    that were not are kept.
+    """
+
+    def __init__(self) -> None:
+        self.sources: dict[str, Source] = {}
+        self.unusable: dict[str, str] = {}
+        self._waiting: dict[str, tuple[str, int, int]] = {}
+        self._used: OrderedDict[str, tuple[str, int, int]] = OrderedDict()
+
+    def add_source(self, source: Source) -> None:
+        """Make a resource known."""
+        self.sources[source.uid] = source
+
+    def add_unusable(self, uid: str, reason: str) -> None:
+        """Make a resource or datum known that we cannot follow, with the reason."""
+        self.unusable[uid] = reason
+
+    def add_datum(self, datum_id: str, source: str, start: int, count: int = 1) -> None:
+        """Make a datum known."""
+        self._waiting[datum_id] = (source, start, count)
+
+    def datum(self, datum_id: str) -> tuple[str, int, int] | None:
+        """The source, the first index and the number of indices of a datum; None if it was not announced."""
+        found = self._waiting.pop(datum_id, None) or self._used.pop(datum_id, None)
+        if found is None:
+            return None
+        self._used[datum_id] = found
+        if len(self._used) > _DATUMS_REMEMBERED:
+            self._used.popitem(last=False)
+        return found
+
+
+class FrameMap:
+    """Where the frames of each array of one run are, in the order of the events of its stream."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
+        self._seq_nums: dict[str, array[int]] = {}
+        self._by_datum: dict[tuple[str, str], _RowsByDatum] = {}
+        self._by_range: dict[tuple[str, str], _RowsByRange] = {}
+
+    def add_event(self, stream: str, seq_num: int, datum_ids: Mapping[str, Any]) -> None:
+        """Append a row to a stream, with the datum of each of its external keys that has one."""
+        self._seq_nums.setdefault(stream, array("q")).append(seq_num)
+        row = len(self._seq_nums[stream]) - 1
+        for key, datum_id in datum_ids.items():
+            self._by_datum.setdefault((stream, key), _RowsByDatum()).add(row, datum_id, self._assets)
+
+    def add_range(self, stream: str, key: str, documented: StreamRange) -> None:
+        """Append what a StreamDatum says of an array."""
+        self._by_range.setdefault((stream, key), _RowsByRange()).add(documented)
+
+    def row_count(self, stream: str) -> int:
+        """How many events the stream has."""
+        return len(self._seq_nums.get(stream, ()))
+
+    def arrays(self) -> list[tuple[str, str]]:
+        """Each (stream, data key) that frames were documented for."""
+        return list(dict.fromkeys([*self._by_datum, *self._by_range]))
+
+    def rows(self, stream: str, key: str) -> Rows:
+        """The rows known so far; fewer than the events if a datum is still to come."""
+        seq_nums = self._seq_nums.get(stream)
+        if (stream, key) in self._by_datum:
+            return self._by_datum[stream, key].known(self.row_count(stream), self._assets)
+        return self._by_range[stream, key].known(seq_nums)
+
+
+class _RowsByDatum:
+    """Rows of an array whose events name a datum each."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.count = 0
+        self.waiting: deque[tuple[int, Any]] = deque()
+
+    def add(self, row: int, datum_id: Any, assets: Assets) -> None:
+        self.waiting.append((row, datum_id))
+        self.take_known(assets)
+
+    def take_known(self, assets: Assets) -> str:
+        """Move what can be placed into the spans; say what holds up the rest."""
+        while self.waiting:
+            row, datum_id = self.waiting[0]
+            if row != self.count:
+                return f"event {self.count} of the stream has no datum for it"
+            if datum_id in assets.unusable:
+                return assets.unusable[datum_id]
+            found = assets.datum(datum_id)
+            if found is None:
+                return f"datum {datum_id!r} of event {row} was never announced"
+            source, start, count = found
+            if count != 1:
+                return f"datum {datum_id!r} of event {row} stands for {count} indices; expected one an event"
+            if source in assets.unusable:
+                return assets.unusable[source]
+            if source not in assets.sources:
+                return f"resource {source!r} of datum {datum_id!r} was never announced"
+            _append(self.spans, source, start, 1)
+            self.count += 1
+            self.waiting.popleft()
+        return ""
+
+    def known(self, expected: int, assets: Assets) -> Rows:
+        problem = self.take_known(assets)
+        if not problem and self.count < expected:
+            problem = f"event {self.count} of the stream has no datum for it"
+        return Rows(tuple(self.spans), self.count, expected, problem)
+
+
+class _RowsByRange:
+    """Rows of an array whose frames are documented by StreamDatums."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.count = 0
+        self.waiting: deque[StreamRange] = deque()
+
+    def add(self, documented: StreamRange) -> None:
+        if self.waiting and documented.continues(self.waiting[-1]):
+            last = self.waiting.pop()
+            documented = replace(last, count=last.count + documented.count)
+        self.waiting.append(documented)
+
+    def known(self, seq_nums: Sequence[int] | None) -> Rows:
+        if seq_nums is None:
+            # A fly scan without events: the documents' own order is that of the rows.
+            return self._without_events()
+        while self.count < len(seq_nums) and self._take(seq_nums):
+            pass
+        problem = ""
+        if self.count < len(seq_nums):
+            problem = f"no stream_datum covers event {self.count} (seq_num {seq_nums[self.count]})"
+        return Rows(tuple(self.spans), self.count, len(seq_nums), problem)
+
+    def _without_events(self) -> Rows:
+        spans: list[Span] = []
+        expected_seq_num, problem, count = None, "", 0
+        for documented in self.waiting:
+            if expected_seq_num is not None and documented.seq_num != expected_seq_num:
+                problem = f"after seq_num {expected_seq_num - 1} comes {documented.seq_num}"
+                break
+            _append(spans, documented.source, documented.start, documented.count)
+            count += documented.count
+            expected_seq_num = documented.seq_num + documented.count
+        return Rows(tuple(spans), count, sum(documented.count for documented in self.waiting), problem)
+
+    def _take(self, seq_nums: Sequence[int]) -> bool:
+        wanted = seq_nums[self.count]
+        covering = (
+            position
+            for position, documented in enumerate(self.waiting)
+            if 0 <= wanted - documented.seq_num < documented.count
+        )
+        position = next(covering, None)
+        if position is None:
+            return False
+        documented = self.waiting[position]
+        skipped, length = wanted - documented.seq_num, 1
+        while (
+            skipped + length < documented.count
+            and self.count + length < len(seq_nums)
+            and seq_nums[self.count + length] == wanted + length
+        ):
+            length += 1
+        _append(self.spans, documented.source, documented.start + skipped, length)
+        self.count += length
+        self._keep_rest(position, documented, skipped, length)
+        return True
+
+    def _keep_rest(self, position: int, documented: StreamRange, skipped: int, length: int) -> None:
+        del self.waiting[position]
+        after = skipped + length
+        for first, count in ((after, documented.count - after), (0, skipped)):
+            if count > 0:
+                start, seq_num = documented.start + first, documented.seq_num + first
+                self.waiting.insert(position, StreamRange(documented.source, start, seq_num, count))
+
+
+def _append(spans: list[Span], source: str, start: int, count: int) -> None:
+    """Append rows to spans, lengthening the last one where they lie at its distance."""
+    if spans and spans[-1].source == source:
+        last = spans[-1]
+        step = start - last.start if last.count == 1 else last.step
+        if start == last.start + last.count * step and (count == 1 or step == 1):
+            spans[-1] = Span(source, last.start, last.count + count, step)
+            return
+    spans.append(Span(source, start, count))

@@ -1,0 +1,275 @@
+"""A Tiled server inside this process, for one beamline or one desk."""
+
+import copy
+import errno
+import logging
+import secrets
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from bluesky_filestore.errors import CatalogError, DirectoryMissingError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from tiled.client.container import Container
+
+__all__ = ["CatalogServer", "serve_catalog"]
+
+_LOOPBACK = "127.0.0.1"
+_START_TIMEOUT = 30.0
+# Open connections (e.g. of a client that keeps them alive) must not keep a server from closing.
+_SHUTDOWN_TIMEOUT = 2
+_LOG_FILES = {"uvicorn.access": "access.log", "uvicorn.error": "server.log", "tiled": "server.log"}
+
+
+def serve_catalog(
+    directory: str | Path | None = None,
+    *,
+    readable: Iterable[str | Path] | str | Path = (),
+    port: int = 0,
+    api_key: str | None = None,
+) -> "CatalogServer":
+    """Start a Tiled server on loopback, in a thread of this process.
+
+    Parameters
+    ----------
+    directory : str or Path, optional
+        Where catalog, tables and logs are kept; made if it is not there. A second start on the same directory serves
+        the same runs. By default a temporary directory, removed on closing.
+    readable : iterable of str or Path
+        The directories that data files are served from; files elsewhere are refused. Each must exist.
+    port : int
+        0 takes a free one.
+    api_key : str, optional
+        Letters and digits; by default a new random one.
+
+    Returns
+    -------
+    CatalogServer
+        Already running; a context manager that stops it.
+
+    Raises
+    ------
+    CatalogError
+        If the directory cannot be written to, the port is taken, or the server does not start.
+    DirectoryMissingError
+        If a directory named in `readable` does not exist.
+
+    Examples
+    --------
+    >>> with serve_catalog() as catalog:  # doctest: +SKIP
+    ...     catalog.client
+    """
+    if api_key is not None and not api_key.isalnum():
+        raise CatalogError("the API key has other characters than letters and digits, which Tiled does not take.")
+    roots = [readable] if isinstance(readable, str | Path) else list(readable)
+    return CatalogServer(directory, readable=[_existing(root) for root in roots], port=port, api_key=api_key)
+
+
+class CatalogServer:
+    """A running Tiled server; see `serve_catalog`."""
+
+    directory: Path
+    """Where catalog, tables and logs are kept."""
+    uri: str
+    """The address, e.g. ``http://127.0.0.1:8000``."""
+    api_key: str
+    """What a client has to show."""
+
+    def __init__(
+        self, directory: str | Path | None, *, readable: Sequence[Path], port: int, api_key: str | None
+    ) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="catalog-") if directory is None else None
+        self._client: Container | None = None
+        self._log_handlers: list[tuple[logging.Logger, logging.Handler]] = []
+        self.api_key = api_key or secrets.token_hex(16)
+        try:
+            self.directory = _writable(Path(self._temporary.name if self._temporary else directory or ""))
+            self._socket = _bound_socket(port)
+            self.uri = f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
+            self._server = self._make_server(readable)
+            self._log_to_files()
+            self._thread = threading.Thread(
+                target=self._server.run, args=([self._socket],), name="catalog-server", daemon=True
+            )
+            self._thread.start()
+            self._wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def client(self) -> "Container":
+        """A Tiled client of the root of the catalog, closed with the server."""
+        if self._client is None:
+            from tiled.client import from_uri
+
+            self._client = from_uri(self.uri, api_key=self.api_key)
+        return self._client
+
+    def wait(self) -> None:
+        """Block until the server stops or the caller is interrupted."""
+        while self._thread.is_alive():
+            # A join without a time-out cannot be interrupted on every platform.
+            self._thread.join(timeout=1.0)
+
+    def close(self) -> None:
+        """Stop serving. Closing twice is harmless."""
+        if self._client is not None:
+            self._client.context.close()
+            self._client = None
+        if hasattr(self, "_thread"):
+            self._server.should_exit = True
+            self._thread.join()
+        if hasattr(self, "_socket"):
+            self._socket.close()
+        for logger, handler in self._log_handlers:
+            logger.removeHandler(handler)
+            handler.close()
+            logger.propagate = not logger.handlers
+        self._log_handlers.clear()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> "CatalogServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<CatalogServer {self.uri} in {self.directory}>"
+
+    def _make_server(self, readable: Sequence[Path]) -> "uvicorn.Server":
+        import uvicorn
+        from tiled.catalog import from_uri as catalog_from_uri
+        from tiled.config import Authentication
+        from tiled.server.app import build_app
+
+        database = self.directory / "catalog.db"
+        try:
+            tree = catalog_from_uri(
+                database,
+                writable_storage=[self.directory / "arrays", f"sqlite:///{self.directory / 'tables.db'}"],
+                readable_storage=list(readable),
+                # Making it starts a process of its own, which costs seconds.
+                init_if_not_exists=not (database.exists() and database.stat().st_size),
+            )
+        except Exception as error:
+            # tiled raises whatever its database layer raises.
+            raise CatalogError(f"no catalog could be made or opened at {database}: {error}") from error
+        app = build_app(
+            tree,
+            authentication=Authentication(single_user_api_key=self.api_key),
+            serialization_registry=_registry_with_documents(),
+        )
+        _keep_settings_apart(app, self.api_key)
+        _say_when_refused(app)
+        config = uvicorn.Config(
+            app, loop="asyncio", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
+        )
+        return uvicorn.Server(config)
+
+    def _log_to_files(self) -> None:
+        # Tiled gives this one logger a handler of its own, which writes to the terminal.
+        app_logger = logging.getLogger("tiled.server.app")
+        for own in [own for own in app_logger.handlers if type(own) is logging.StreamHandler]:
+            app_logger.removeHandler(own)
+        for name, file_name in _LOG_FILES.items():
+            handler = logging.FileHandler(self.directory / file_name)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logger = logging.getLogger(name)
+            logger.addHandler(handler)
+            logger.propagate = False
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.INFO)
+            self._log_handlers.append((logger, handler))
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise CatalogError(
+                    f"the catalog server in {self.directory} did not start; see {self.directory / 'server.log'}."
+                )
+            time.sleep(0.01)
+
+
+def _existing(directory: str | Path) -> Path:
+    path = Path(directory).absolute()
+    if not path.is_dir():
+        raise DirectoryMissingError(
+            f"directory {path} shall be readable by the catalog and is not there; expected an existing directory."
+        )
+    return path
+
+
+def _writable(directory: Path) -> Path:
+    path = directory.absolute()
+    try:
+        (path / "arrays").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise CatalogError(
+            f"the catalog cannot be kept in {path} ({error.strerror}); expected a directory this user may write to."
+        ) from error
+    return path
+
+
+def _bound_socket(port: int) -> socket.socket:
+    # Bound here and not by uvicorn, which would end the process where the port is taken.
+    # With the protocol said, asyncio turns Nagle's algorithm off; without, every answer is 40 ms late.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((_LOOPBACK, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = "is taken by another program" if taken else f"cannot be used ({error})"
+        raise CatalogError(
+            f"port {port} on {_LOOPBACK} {reason}; expected a free port, or 0 to be given one."
+        ) from error
+    return bound
+
+
+def _registry_with_documents() -> Any:
+    """Tiled's ways to export, and that of ``run.documents()`` in bluesky-tiled-plugins' clients."""
+    from bluesky_tiled_plugins.exporters import json_seq_exporter
+    from tiled.media_type_registration import default_serialization_registry
+
+    registry = copy.deepcopy(default_serialization_registry)
+    registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
+    return registry
+
+
+def _keep_settings_apart(app: Any, api_key: str) -> None:
+    # Tiled keeps one set of settings a process: of two servers, the one that started last would give its key to both.
+    from tiled.server.settings import Settings, get_settings
+
+    settings = Settings()
+    settings.single_user_api_key = api_key
+    app.dependency_overrides[get_settings] = lambda: settings
+
+
+def _say_when_refused(app: Any) -> None:
+    """Tell the client why a file is not served, where Tiled only says that the server failed."""
+    from fastapi.responses import JSONResponse
+
+    @app.exception_handler(RuntimeError)  # type: ignore[untyped-decorator]
+    async def refused(request: Any, error: RuntimeError) -> JSONResponse:
+        if str(error).startswith("Refusing to serve"):
+            return JSONResponse(
+                status_code=403,
+                content={"detail": f"{error} Start it with the file's directory among the readable ones."},
+            )
+        raise error

@@ -1,0 +1,160 @@
+"""The external arrays of a run: what is registered of each, what was refused, and what has to be said of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bluesky_filestore.frames import Assets, FrameMap
+
+from .operations import DropArray, Operation, PlaceArray
+from .placement import Inspector, Placement, Refusal
+from .placing import place
+from .structure import chunks_for_reading
+
+__all__ = ["ExternalArrays", "Said"]
+
+Said = dict[str, dict[str, dict[str, Any]]]
+"""By kind (``refused``, ``missing``, ``unverified``, ``differences``), stream and data key: words, or a mapping."""
+
+_MOST_LISTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """What was last registered of an array."""
+
+    known: tuple[int, int]
+    """How many rows were known and expected then."""
+    placement: Placement | None
+    """What was registered; None if it was refused."""
+    settled: bool
+    """Whether looking at its files again will not help."""
+
+
+class ExternalArrays:
+    """The arrays of one run whose frames are in files.
+
+    Parameters
+    ----------
+    run : str
+        The run's uid.
+    assets : Assets
+        Resources and datums of this and all other runs.
+    inspect : Inspector
+        Looks at files.
+    """
+
+    def __init__(self, run: str, assets: Assets, inspect: Inspector) -> None:
+        self.frames = FrameMap(assets)
+        self._run, self._assets, self._inspect = run, assets, inspect
+        self._data_keys: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._placed: dict[tuple[str, str], _Placed] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+
+    def describe(self, stream: str, key: str, data_key: Mapping[str, Any]) -> None:
+        """Make an external key of a stream known."""
+        self._data_keys[stream, key] = data_key
+
+    def refuse(self, stream: str, key: str, reason: str) -> None:
+        """Say why an array will not be registered."""
+        self._refused[stream, key] = reason
+
+    @property
+    def settled(self) -> bool:
+        """Whether looking at the files again will not help."""
+        return all(placed.settled for placed in self._placed.values())
+
+    def take(self, *, final: bool) -> list[Operation]:
+        """What has to be registered for the rows that became known since the last time.
+
+        Parameters
+        ----------
+        final : bool
+            Whether the run is over: what cannot be registered now is refused, and files that were missing or being
+            written are looked at again.
+        """
+        return [operation for array in self.frames.arrays() for operation in self._take(array, final=final)]
+
+    def said(self, events_hold: "Mapping[str, Any]") -> Said:
+        """What has to be said of the arrays.
+
+        Parameters
+        ----------
+        events_hold : Mapping
+            By stream, a container of the keys whose values came with the events.
+        """
+        said: Said = {}
+        for (stream, key), reason in self._refused.items():
+            said.setdefault("refused", {}).setdefault(stream, {})[key] = reason
+        for stream, key in self._data_keys:
+            if (stream, key) in self._refused or key in events_hold[stream]:
+                continue
+            for kind, words in self._words_of((stream, key)).items():
+                said.setdefault(kind, {}).setdefault(stream, {})[key] = words
+        return said
+
+    def _words_of(self, array: tuple[str, str]) -> dict[str, Any]:
+        placed = self._placed.get(array)
+        if placed is None:
+            has_events = self.frames.row_count(array[0]) > 0
+            return {"refused": "no document says where its frames are"} if has_events else {}
+        words: dict[str, Any] = {}
+        if placed.placement is None:
+            return words
+        if placed.placement.unverified:
+            words["unverified"] = placed.placement.unverified
+        if placed.placement.missing:
+            missing = range(placed.placement.count, placed.known[1])
+            words["missing"] = {"events": list(missing[:_MOST_LISTED]), "reason": placed.placement.missing}
+        if placed.placement.event.differences:
+            words["differences"] = list(placed.placement.event.differences)
+        return words
+
+    def _take(self, array: tuple[str, str], *, final: bool) -> list[Operation]:
+        before = self._placed.get(array)
+        rows = self.frames.rows(*array)
+        known = (rows.count, rows.expected)
+        if before is not None and before.known == known and (before.settled or not final):
+            return []
+        registered = before.placement if before is not None else None
+        seen = len(registered.files) if registered is not None and not registered.unverified else 0
+        placed = place(rows, self._assets.sources, self._data_keys[array], self._inspect, seen)
+        if isinstance(placed, Refusal):
+            if not (placed.settled or final):
+                return []
+            self._refused[array] = placed.reason
+            self._placed[array] = _Placed(known, None, placed.settled)
+            return [DropArray(self._run, *array)] if registered is not None else []
+        self._refused.pop(array, None)
+        self._placed[array] = _Placed(known, placed, placed.settled)
+        if placed == registered:
+            return []
+        old = registered.files if registered is not None else ()
+        if placed.files[: len(old)] == old:
+            return [self._operation(placed, array, len(old))]
+        # A catalog adds files to an array and takes none away.
+        return [DropArray(self._run, *array), self._operation(placed, array, 0)]
+
+    def _operation(self, placed: Placement, array: tuple[str, str], first_file: int) -> PlaceArray:
+        event = placed.event
+        shape = (placed.count, *event.shape)
+        named = tuple(self._data_keys[array].get("dims") or ())
+        dims = ("time", *named) if named and len(named) == len(shape) - 1 else None
+        if placed.missing:
+            # xarray would not join an axis "time" of another length than the table's.
+            dims = (f"{array[1]}_event", *(f"{array[1]}_dim{axis}" for axis in range(1, len(shape))))
+        return PlaceArray(
+            self._run,
+            *array,
+            mimetype=placed.mimetype,
+            shape=shape,
+            dtype=event.dtype,
+            chunks=chunks_for_reading(shape, event.dtype),
+            parameters=placed.parameters,
+            properties=placed.properties,
+            files=placed.files[first_file:],
+            first_file=first_file,
+            dims=dims,
+            # What bluesky-tiled-plugins' validate() has to know so as not to take the frame axis out again.
+            metadata={"frame_per_point": event.frames} if event.shape == (event.frames, *event.frame_shape) else {},
+        )

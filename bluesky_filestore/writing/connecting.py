@@ -1,0 +1,126 @@
+"""A Tiled client, or quickly the reason why there is none."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["PROBE_TIMEOUT", "connect", "connect_profile", "in_our_words"]
+
+PROBE_TIMEOUT = 5.0
+"""Seconds that a catalog may take for a word."""
+_GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
+
+
+def connect(uri: str, **client_kwargs: Any) -> "Container":
+    """A Tiled client for an address; the arguments are those of ``tiled.client.from_uri``.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        If no Tiled server answers at the address.
+    CatalogAccessError
+        If the API key is not taken.
+    """
+    from tiled.client import from_uri
+
+    return _connected(uri, client_kwargs, lambda: from_uri(uri, **client_kwargs))
+
+
+def connect_profile(name: str, **client_kwargs: Any) -> "Container":
+    """A Tiled client for a profile; raises as `connect` does, or if there is no such profile."""
+    from tiled.client import from_profile
+    from tiled.profiles import load_profiles
+
+    profiles = load_profiles()
+    if name not in profiles:
+        known = ", ".join(sorted(profiles)) or "none"
+        raise CatalogUnreachableError(
+            f"there is no Tiled profile {name!r}; known are: {known}. Add it, or give an address."
+        )
+    _, content = profiles[name]
+    if "uri" not in content:
+        raise CatalogUnreachableError(f"the Tiled profile {name!r} has no address; expected one under 'uri'.")
+    return _connected(content["uri"], {**content, **client_kwargs}, lambda: from_profile(name, **client_kwargs))
+
+
+def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], Container]") -> "Container":
+    with in_our_words(uri):
+        _probe(uri, client_kwargs)
+        try:
+            return make()
+        except KeyError as error:
+            raise CatalogUnreachableError(f"the Tiled server at {uri} has no such container ({error}).") from error
+        except RuntimeError as error:
+            if "authentication" not in str(error):
+                raise
+            raise CatalogAccessError(
+                f"the catalog at {uri} does not take visitors without an API key. {_GIVE_THE_KEY}"
+            ) from error
+
+
+def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
+    """Ask once, where Tiled's own client tries for 45 s before it gives up, and leaves a connection behind."""
+    try:
+        url = httpx.URL(uri)
+        base = url.path.partition("/api/v1")[0].rstrip("/")
+        options = {"timeout": PROBE_TIMEOUT, "verify": client_kwargs.get("verify", True)}
+        about = httpx.get(url.copy_with(path=f"{base}/api/v1/"), **options)
+        authentication = about.json()["authentication"]
+    except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
+        raise CatalogUnreachableError(
+            f"something answers at {uri} that is no Tiled server; expected the address of one, such as "
+            f"http://localhost:8000."
+        ) from error
+    key = client_kwargs.get("api_key") or url.params.get("api_key") or os.environ.get("TILED_API_KEY")
+    if not key and authentication["required"] and not authentication["providers"]:
+        raise CatalogAccessError(f"the catalog at {uri} does not take visitors without an API key. {_GIVE_THE_KEY}")
+    if key:
+        answer = httpx.get(
+            url.copy_with(path=f"{base}/api/v1/metadata/"), headers={"Authorization": f"Apikey {key}"}, **options
+        )
+        answer.raise_for_status()
+
+
+@contextmanager
+def in_our_words(uri: str) -> Iterator[None]:
+    """Turn what Tiled's client raises while talking to a catalog into our errors, with what to do."""
+    try:
+        yield
+    except (httpx.HTTPStatusError, httpx.TransportError) as error:
+        raise _error_for(error, uri) from error
+
+
+def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
+    if not isinstance(error, httpx.HTTPStatusError):
+        return CatalogUnreachableError(
+            f"no catalog answers at {uri} ({error or type(error).__name__}); expected a Tiled server. "
+            f"Check the address, and that the server runs."
+        )
+    status = error.response.status_code
+    detail = _detail(error.response)
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return CatalogAccessError(
+            f"the catalog at {uri} does not take this API key ({detail}); expected one with the scopes to write and to "
+            f"register. {_GIVE_THE_KEY}"
+        )
+    if status >= httpx.codes.BAD_GATEWAY:
+        return CatalogUnreachableError(
+            f"the catalog at {uri} does not answer now (status {status}: {detail}); try again later."
+        )
+    return CatalogError(f"the catalog at {uri} refused (status {status}): {detail}")
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        body: Mapping[str, Any] = response.json()
+        return str(body.get("detail", response.reason_phrase))
+    except (ValueError, KeyError, AttributeError, httpx.ResponseNotRead):
+        return response.reason_phrase

@@ -1,0 +1,159 @@
+"""The events of a stream, gathered into batches: columns of the event table, and arrays beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .columns import Column, is_column_name
+from .operations import AppendArray, AppendRows, Operation
+
+__all__ = ["EventTable"]
+
+_MAX_COLUMNS = 1000
+
+
+class EventTable:
+    """Gathers the events of one stream and hands them on in batches.
+
+    Parameters
+    ----------
+    run, stream : str
+        The uid and the name.
+    data_keys : Mapping
+        The descriptor's data keys, under the names they have in the catalog.
+    """
+
+    def __init__(self, run: str, stream: str, data_keys: Mapping[str, Mapping[str, Any]]) -> None:
+        self.notes: list[str] = []
+        self._run, self._stream = run, stream
+        self._data_keys = data_keys
+        self._events: list[Mapping[str, Any]] = []
+        self._written = 0
+        self._columns: dict[str, Column] = {}
+        self._arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self._continued: dict[str, str] = {}
+
+    def __contains__(self, key: str) -> bool:
+        """Whether values of the key came with the events."""
+        return key in self._columns or key in self._arrays or key in self._continued.values()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Gather one event, its data and timestamps under the names they have in the catalog.
+
+        Of external keys only values that came with the event are among its data.
+        """
+        self._events.append(event)
+
+    def take(self) -> list[Operation]:
+        """What has to be written for the events gathered since the last time."""
+        if not self._events:
+            return []
+        events, self._events = self._events, []
+        first_row, self._written = self._written, self._written + len(events)
+        if not self._columns:
+            self._choose(events)
+        values = {name: column.fit(self._values(name, events)) for name, column in self._columns.items()}
+        arrays = [self._array_rows(key, first_row, events, values) for key in list(self._arrays)]
+        return [*self._tables(first_row, values), *(operation for operation in arrays if operation is not None)]
+
+    def _values(self, name: str, events: Sequence[Mapping[str, Any]]) -> list[Any]:
+        if name in ("seq_num", "time"):
+            return [event[name] for event in events]
+        if name in self._data_keys:
+            return [event["data"].get(name) for event in events]
+        if name in self._continued:
+            return [event["data"].get(self._continued[name]) for event in events]
+        key = name.removeprefix("ts_")
+        return [event["timestamps"].get(key) for event in events]
+
+    def _tables(self, first_row: int, values: Mapping[str, Sequence[Any]]) -> list[AppendRows]:
+        names = list(values)
+        parts = [names[at : at + _MAX_COLUMNS] for at in range(0, len(names), _MAX_COLUMNS)]
+        return [
+            AppendRows(
+                self._run,
+                self._stream,
+                first_row,
+                types={name: self._columns[name].type for name in part},
+                columns={name: values[name] for name in part},
+                table="internal" if number == 0 else f"internal_{number}",
+                metadata={name: self._data_keys[name] for name in part if name in self._data_keys},
+            )
+            for number, part in enumerate(parts)
+        ]
+
+    def _choose(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Which keys become columns and which arrays beside them, by the descriptor and the first events."""
+        self._columns = {"seq_num": Column("integer"), "time": Column("number")}
+        # Tiled folds the names of columns to lower case, and has two of its own.
+        taken = {"seq_num", "time", "_dataset_id", "_partition_id"}
+        for key, entry in self._data_keys.items():
+            if "external" in entry and not any(key in event["data"] for event in events):
+                continue
+            first_values = [event["data"].get(key) for event in events]
+            has_name = is_column_name(key) and not {key.lower(), f"ts_{key}".lower()} & taken
+            is_array = entry.get("dtype") == "array" or any(_is_sequence(value) for value in first_values)
+            if is_array or not has_name:
+                array = _stacked(first_values)
+                if array is not None:
+                    self._arrays[key] = (array.shape[1:], array.dtype)
+                    continue
+            if not has_name:
+                self.notes.append(f"'{key}' in stream '{self._stream}' is not stored: no column can have its name.")
+                continue
+            if is_array:
+                self.notes.append(
+                    f"The arrays of '{key}' in stream '{self._stream}' differ in shape, are empty or hold no numbers; "
+                    f"they are stored as JSON text."
+                )
+            self._columns[key] = Column(str(entry.get("dtype", "")))
+            taken |= {key.lower(), f"ts_{key}".lower()}
+        for key in self._data_keys:
+            known = key in self._columns or f"ts_{key}".lower() not in taken
+            if known and is_column_name(f"ts_{key}") and any(key in event["timestamps"] for event in events):
+                self._columns[f"ts_{key}"] = Column("number")
+                taken.add(f"ts_{key}".lower())
+
+    def _array_rows(
+        self, key: str, first_row: int, events: Sequence[Mapping[str, Any]], values: dict[str, list[Any]]
+    ) -> AppendArray | None:
+        """The next rows of an array; where they are of another shape or type, a column goes on in its place."""
+        shape, dtype = self._arrays[key]
+        array = _stacked([event["data"].get(key) for event in events])
+        if array is not None and array.shape[1:] == shape and np.can_cast(array.dtype, dtype, casting="safe"):
+            values_as_first = array.astype(dtype, copy=False)
+            return AppendArray(self._run, self._stream, key, first_row, values_as_first, self._data_keys[key])
+        del self._arrays[key]
+        name = key if is_column_name(key) else f"array_{first_row}"
+        while name in self._columns or name in self._data_keys:
+            name += "_"
+        self._continued[name] = key
+        self._columns[name] = Column("array")
+        values[name] = self._columns[name].fit(self._values(name, events))
+        self.notes.append(
+            f"The array '{key}' in stream '{self._stream}' ends before event {first_row}, where its shape or type "
+            f"changes; from there on it is JSON text in the column '{name}'."
+        )
+        return None
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def _stacked(values: Sequence[Any]) -> NDArray[np.generic] | None:
+    """One array of all the values, if they are of one shape and numbers, booleans or text."""
+    if any(value is None for value in values):
+        return None
+    try:
+        array = np.array(values)
+    except ValueError:
+        return None
+    if array.dtype.kind not in "biufcU" or 0 in array.shape:
+        return None
+    return array

@@ -1,0 +1,102 @@
+"""What a data file says of itself: shape, dtype, number of frames. Nothing else of the writing side reads files."""
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from bluesky_filestore.frames import Source
+from bluesky_filestore.specs import HDF5, NPY_SERIES, TIFF_SERIES
+
+from .structure import FileFacts, Unseen
+
+__all__ = ["inspect"]
+
+
+def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
+    """Look at files of one source.
+
+    Parameters
+    ----------
+    source : Source
+        Says what the files are.
+    files : sequence of PurePath
+        The files to look at, of one format and, where the format has them, one dataset.
+
+    Returns
+    -------
+    list of FileFacts or Unseen
+        One for each file. `Unseen` says whether the file is out of reach (its directory is not there), missing or
+        broken, and why.
+    """
+    directories: dict[PurePath, bool] = {}
+    same_size: dict[int, FileFacts] = {}
+    seen: list[FileFacts | Unseen] = []
+    for file in files:
+        path = Path(file)
+        if path.parent not in directories:
+            directories[path.parent] = path.parent.is_dir()
+        if not directories[path.parent]:
+            seen.append(Unseen("out of reach", f"directory {path.parent} is not there"))
+            continue
+        try:
+            status = path.stat()
+        except OSError as error:
+            seen.append(Unseen("missing", f"file {path} cannot be found ({error.strerror})"))
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            seen.append(Unseen("broken", f"{path} is not a file"))
+            continue
+        # Files of one series and one size are alike; reading 10,000 headers would take seconds.
+        known = same_size.get(status.st_size) if len(files) > 1 and source.mimetype != HDF5 else None
+        facts = known or _read(source, path)
+        if isinstance(facts, FileFacts):
+            same_size[status.st_size] = facts
+        seen.append(facts)
+    return seen
+
+
+def _read(source: Source, path: Path) -> FileFacts | Unseen:
+    try:
+        if source.mimetype == HDF5:
+            return _hdf5(path, source.dataset or "")
+        if source.mimetype == TIFF_SERIES:
+            return _tiff(path)
+        if source.mimetype == NPY_SERIES:
+            return _npy(path)
+    except BlockingIOError as error:
+        # What h5py raises where the writer's lock keeps it out.
+        return Unseen("busy", f"file {path} is still being written ({error.strerror})")
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
+        # What h5py, tifffile and numpy raise for files that are not what they should be.
+        if "already open for write" in str(error):
+            return Unseen("busy", f"file {path} is still being written")
+        return Unseen("broken", f"file {path} cannot be read: {error}")
+    return Unseen("out of reach", f"files of type {source.mimetype!r} are not looked into")
+
+
+def _hdf5(path: Path, dataset: str) -> FileFacts | Unseen:
+    import h5py
+
+    # SWMR reads a file that is still being written, and any other just as well.
+    with h5py.File(path, "r", libver="latest", swmr=True) as file:
+        if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
+            return Unseen("broken", f"file {path} has no dataset {dataset!r}")
+        found = file[dataset]
+        if found.dtype.hasobject or found.shape is None:
+            return Unseen("broken", f"dataset {dataset!r} of file {path} holds no numbers")
+        return FileFacts(tuple(found.shape), found.dtype.str)
+
+
+def _tiff(path: Path) -> FileFacts:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        return FileFacts(tuple(series.shape), series.dtype.str)
+
+
+def _npy(path: Path) -> FileFacts:
+    import numpy as np
+
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    return FileFacts(tuple(values.shape), values.dtype.str)

@@ -1,0 +1,192 @@
+"""What can be done to a catalog, as values.
+
+An operation names its node by (run uid, stream, data key), never by an object of some catalog, and says what shall be
+the case afterwards, so that applying it twice is harmless: that is what makes resuming safe.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "AppendArray",
+    "AppendRows",
+    "Catalog",
+    "CloseRun",
+    "ColumnType",
+    "CreateRun",
+    "CreateStream",
+    "DropArray",
+    "Operation",
+    "PlaceArray",
+    "UpdateStream",
+]
+
+ColumnType: TypeAlias = Literal["bool", "int64", "float64", "string"]
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRun:
+    """There is a container for the run."""
+
+    run: str
+    """The run's uid."""
+    metadata: Mapping[str, Any]
+    """``{"start": ...}``."""
+    specs: tuple[Mapping[str, Any], ...] = ()
+    """Further specs, beside BlueskyRun 3.0, as ``{"name": ..., "version": ...}``."""
+    access_tags: tuple[str, ...] | None = None
+    """Who may see it; None leaves it to the catalog."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateStream:
+    """There is a container for the stream."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    metadata: Mapping[str, Any]
+    """The descriptor, less what the tree itself says."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStream:
+    """The stream's metadata hold these entries."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    metadata: Mapping[str, Any]
+    """The entries, each replacing one of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRows:
+    """The stream's event table holds these rows."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    first_row: int
+    """Where in the table they begin; rows that are there already are not appended again."""
+    types: Mapping[str, ColumnType]
+    """The type of each column; a column that is of another one in the table is made anew with this."""
+    columns: Mapping[str, Sequence[Any]]
+    """The values of each column, all of one length; None where there is none."""
+    table: str = "internal"
+    """The name of the table: very wide ones come in several."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The data keys of the columns, for the table's metadata when it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendArray:
+    """An array whose values came in the events holds these rows."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    data_key: str
+    """The array's name."""
+    first_row: int
+    """Where they begin."""
+    values: NDArray[np.generic]
+    """(events, *shape of one event)."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The data key, for the array's metadata when it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceArray:
+    """An array whose frames are in files is registered with this shape and these files."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    data_key: str
+    """The array's name."""
+    mimetype: str
+    """What the files are: it chooses the catalog's adapter."""
+    shape: tuple[int, ...]
+    """(events, *shape of one event)."""
+    dtype: str
+    """In numpy's notation, with byte order."""
+    chunks: tuple[tuple[int, ...], ...]
+    """How the array is best read."""
+    parameters: Mapping[str, Any]
+    """What the adapter is called with."""
+    properties: Mapping[str, Any]
+    """What else is to be known of the data source."""
+    files: tuple[str, ...]
+    """The absolute paths of the files from number `first_file` on, in the order in which they are read."""
+    first_file: int = 0
+    """How many files were registered before."""
+    dims: tuple[str, ...] | None = None
+    """The names of the axes."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """For the array's metadata when it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropArray:
+    """The array is not registered (any more)."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    data_key: str
+    """The array's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRun:
+    """The run is complete: its metadata hold these entries."""
+
+    run: str
+    """The run's uid."""
+    metadata: Mapping[str, Any]
+    """``{"stop": ...}``, and what has to be said of the run, see `bluesky_filestore.writing.run`."""
+
+
+Operation: TypeAlias = (
+    CreateRun | CreateStream | UpdateStream | AppendRows | AppendArray | PlaceArray | DropArray | CloseRun
+)
+
+
+class Catalog(Protocol):
+    """Where operations are applied: the only place of the writing side that talks to a catalog."""
+
+    @property
+    def uri(self) -> str:
+        """The address, for people."""
+
+    def check(self) -> None:
+        """Ask whether the catalog answers, without trying again.
+
+        Raises
+        ------
+        CatalogUnreachableError, CatalogAccessError
+        """
+
+    def apply(self, operation: Operation) -> None:
+        """Make the operation's words true. Doing so twice is the same as doing so once.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If no catalog answers; the operation may or may not have been applied.
+        CatalogAccessError
+            If the catalog does not take it from us.
+        CatalogError
+            If the catalog says that it cannot be done.
+        """

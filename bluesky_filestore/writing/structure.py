@@ -1,0 +1,174 @@
+"""Shape, dtype and chunks of an external array: what the file says, or else the descriptor."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.frames import Source
+
+__all__ = ["EventStructure", "FileFacts", "Unseen", "chunks_for_reading", "event_structure"]
+
+_CHUNK_BYTES = 4_000_000
+_NUMPY_OF_JSON = {"number": "<f8", "array": "<f8", "integer": "<i8", "boolean": "|b1"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file (or the dataset in it) says of itself."""
+
+    shape: tuple[int, ...]
+    """As it is stored; the frames of an HDF5 dataset are along its first axis."""
+    dtype: str
+    """In numpy's notation, with byte order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Why nothing is known of a file."""
+
+    kind: Literal["out of reach", "missing", "busy", "broken"]
+    """Out of reach: its directory is not there, so that this machine has no say in it. Busy: it is being written."""
+    reason: str
+    """In words, with the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventStructure:
+    """The array of one event."""
+
+    shape: tuple[int, ...]
+    """Its shape, e.g. (frames per point, y, x)."""
+    dtype: str
+    """In numpy's notation, with byte order."""
+    frames: int
+    """How many frames (rows of a dataset, or files of a series) it takes from the files."""
+    frame_shape: tuple[int, ...]
+    """The shape of each of them."""
+    differences: tuple[str, ...] = ()
+    """What the descriptor says otherwise."""
+
+
+def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFacts | None) -> EventStructure:
+    """The array of one event, by the file where it is known and by the descriptor where it is not.
+
+    Parameters
+    ----------
+    data_key : Mapping
+        The data key's entry in the descriptor.
+    source : Source
+        Where its frames are.
+    facts : FileFacts or None
+        What the first file says; None if it is out of reach.
+
+    Raises
+    ------
+    DocumentError
+        If neither says what the shape or the dtype is.
+    """
+    declared = _declared_shape(data_key)
+    declared_dtype = _declared_dtype(data_key)
+    if facts is None:
+        return _from_descriptor(declared, declared_dtype, source)
+    frame_shape = _frame_shape(source, facts)
+    frames = _frames_per_event(declared, frame_shape, source)
+    stored = (frames, *frame_shape)
+    differences = []
+    if declared is not None and _without_ones(declared) == _without_ones(stored):
+        # A scalar an event is a column of the table's kind, whatever its length-one axis was for.
+        shape = () if declared == (1,) else declared
+    else:
+        shape = stored
+        if declared is None or _without_ones(declared) != _without_ones(frame_shape):
+            differences.append(f"shape: the descriptor says {_listed(declared)}, the file {_listed(stored)} an event")
+    if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
+        differences.append(f"dtype: the descriptor says {declared_dtype}, the file {facts.dtype}")
+    return EventStructure(shape, facts.dtype, frames, frame_shape, tuple(differences))
+
+
+def chunks_for_reading(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], ...]:
+    """Chunks of some megabytes along the first axis, whole along the others.
+
+    Stock adapters of file series can be chunked along the first axis alone.
+
+    Examples
+    --------
+    >>> chunks_for_reading((10, 1, 1000, 1000), "|u1")
+    ((4, 4, 2), (1,), (1000,), (1000,))
+    """
+    event_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    length = max(1, _CHUNK_BYTES // max(1, event_bytes))
+    whole, rest = divmod(shape[0], length)
+    return ((length,) * whole + ((rest,) if rest else ()), *((size,) for size in shape[1:]))
+
+
+def _from_descriptor(declared: tuple[int, ...] | None, declared_dtype: str | None, source: Source) -> EventStructure:
+    if declared is None or declared_dtype is None:
+        raise DocumentError(
+            f"the files are out of reach and the descriptor does not say the "
+            f"{'shape' if declared is None else 'dtype'} of an event"
+        )
+    chunk_shape = source.parameters.get("chunk_shape", ())
+    frames = source.frames_per_index
+    if frames is None and source.template is not None:
+        frames = source.files_per_index
+        if frames is None:
+            of_frames = len(chunk_shape) == len(declared) and chunk_shape[1:] == declared[1:]
+            frames = declared[0] // chunk_shape[0] if declared and of_frames else 1
+    elif frames is None:
+        joined = len(declared) >= 3 or (chunk_shape and len(chunk_shape) == len(declared))
+        frames = declared[0] if joined and declared else 1
+    if frames > 1 and (not declared or declared[0] != frames):
+        declared = (frames, *(declared[1:] if declared[:1] == (1,) else declared))
+    shape = () if declared == (1,) else declared
+    frame_shape = declared[1:] if frames > 1 or declared[:1] == (1,) else declared
+    return EventStructure(shape, declared_dtype, max(1, frames), frame_shape)
+
+
+def _frame_shape(source: Source, facts: FileFacts) -> tuple[int, ...]:
+    if source.template is None:
+        return facts.shape[1:]
+    return facts.shape
+
+
+def _frames_per_event(declared: tuple[int, ...] | None, frame_shape: tuple[int, ...], source: Source) -> int:
+    if source.frames_per_index is not None and not source.data_key:
+        # A Resource's frame_per_point is what its handlers go by, whatever the descriptor says.
+        return source.frames_per_index
+    if source.files_per_index is not None:
+        return source.files_per_index
+    frame_size = math.prod(frame_shape)
+    if declared is not None and frame_size:
+        whole, rest = divmod(math.prod(declared), frame_size)
+        if whole and not rest and _without_ones(declared) == _without_ones((whole, *frame_shape)):
+            return whole
+    return source.frames_per_index or 1
+
+
+def _declared_shape(data_key: Mapping[str, Any]) -> tuple[int, ...] | None:
+    shape = data_key.get("shape")
+    if shape is None or any(size is None for size in shape):
+        return None
+    return tuple(int(size) for size in shape)
+
+
+def _declared_dtype(data_key: Mapping[str, Any]) -> str | None:
+    # dtype_descr and dtype_str are what dtype_numpy was called before it was in the schema.
+    said = data_key.get("dtype_descr") or data_key.get("dtype_numpy") or data_key.get("dtype_str")
+    try:
+        if isinstance(said, list | tuple) and said:
+            return None
+        return np.dtype(str(said or _NUMPY_OF_JSON[data_key["dtype"]])).str
+    except (TypeError, KeyError):
+        return None
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _listed(shape: tuple[int, ...] | None) -> str:
+    return "nothing" if shape is None else str(list(shape))

@@ -1,0 +1,90 @@
+"""Nodes of a Tiled catalog by path, each asked for once."""
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import httpx
+
+from bluesky_filestore.errors import CatalogError
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["NodePath", "Nodes"]
+
+NodePath: TypeAlias = tuple[str, ...]
+"""(run uid, stream, data key or table), or the first of them."""
+
+
+class Nodes:
+    """The nodes below a container.
+
+    Parameters
+    ----------
+    root : tiled.client.container.Container
+        The container that the runs go into.
+    """
+
+    def __init__(self, root: "Container") -> None:
+        self._root = root
+        self._known: dict[NodePath, Any] = {}
+        self._made: set[NodePath] = set()
+
+    def find(self, path: NodePath) -> Any:
+        """The node, or None if there is none."""
+        if not path:
+            return self._root
+        if path not in self._known:
+            if path[:-1] in self._made:
+                # What we made ourselves holds nothing but what we put into it.
+                return None
+            try:
+                self._known[path] = _plain(self.get(path[:-1])[path[-1]])
+            except KeyError:
+                return None
+        return self._known[path]
+
+    def get(self, path: NodePath) -> Any:
+        """The node, which has to be there.
+
+        Raises
+        ------
+        CatalogError
+            If it is not.
+        """
+        node = self.find(path)
+        if node is None:
+            raise CatalogError(f"{'/'.join(path)} is not in the catalog at {self._root.uri}; expected it to be there.")
+        return node
+
+    def make(self, path: NodePath, family: str, **attributes: Any) -> Any:
+        """Make a node, or take the one that is there: it was made by an earlier try of the same operation."""
+        from tiled.client.utils import ClientError
+
+        parent = self.get(path[:-1])
+        try:
+            node = parent.new(family, attributes.pop("data_sources", []), key=path[-1], **attributes)
+        except ClientError as error:
+            if error.response.status_code != httpx.codes.CONFLICT:
+                raise
+            node = parent[path[-1]]
+        else:
+            self._made.add(path)
+        self._known[path] = _plain(node)
+        return self._known[path]
+
+    def remove(self, path: NodePath) -> None:
+        """Remove a node, if it is there, with what the catalog itself keeps for it (never files of a detector)."""
+        if self.find(path) is not None:
+            self.get(path[:-1]).delete_contents([path[-1]], external_only=False)
+            self.forget(path)
+
+    def forget(self, path: NodePath) -> None:
+        """Ask for the node, and all below it, anew the next time."""
+        for known in [known for known in self._known if known[: len(path)] == path]:
+            del self._known[known]
+            self._made.discard(known)
+
+
+def _plain(node: Any) -> Any:
+    # The special clients of runs and streams look through tables for their keys, which would cost a request each time.
+    return getattr(node, "base", node)

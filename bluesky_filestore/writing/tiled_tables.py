@@ -1,0 +1,122 @@
+"""Rows appended to event tables in a Tiled catalog."""
+
+from typing import TYPE_CHECKING, Any
+
+from bluesky_filestore.errors import CatalogError
+
+from .operations import AppendRows
+from .tiled_nodes import NodePath, Nodes
+
+if TYPE_CHECKING:
+    import pyarrow
+    from tiled.structures.data_source import DataSource
+
+__all__ = ["TiledTables"]
+
+
+class TiledTables:
+    """The tables of a catalog, and how many rows each has.
+
+    Parameters
+    ----------
+    nodes : Nodes
+        The catalog's nodes.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._row_counts: dict[NodePath, int] = {}
+        self._taken_out: dict[NodePath, pyarrow.Table] = {}
+
+    def append(self, operation: AppendRows) -> None:
+        """Append the rows that are not there yet.
+
+        Raises
+        ------
+        CatalogError
+            If rows before them are missing.
+        """
+        path = (operation.run, operation.stream, operation.table)
+        schema = _schema(operation)
+        node = self._node(path, schema, operation)
+        rows, first_row = _rows(operation, schema), operation.first_row
+        if path in self._taken_out:
+            rows, first_row = self._with_earlier(path, rows, first_row)
+        present = self._row_count(path, node)
+        if present < first_row:
+            raise CatalogError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.")
+        if present < first_row + rows.num_rows:
+            # Should it fail half-way, the catalog has to be asked how far it came.
+            del self._row_counts[path]
+            node.append_partition(0, rows.slice(present - first_row))
+            self._row_counts[path] = first_row + rows.num_rows
+        self._taken_out.pop(path, None)
+
+    def forget(self, run: str) -> None:
+        """A run is complete."""
+        for path in [path for path in self._row_counts if path[0] == run]:
+            del self._row_counts[path]
+
+    def _node(self, path: NodePath, schema: "pyarrow.Schema", operation: AppendRows) -> Any:
+        node = self._nodes.find(path)
+        if node is not None:
+            if node.structure().arrow_schema_decoded.equals(schema):
+                return node
+            # Columns have become wider; what is there already is kept for the table that takes its place.
+            self._taken_out.setdefault(path, _all_rows(node))
+            self._nodes.remove(path)
+            self._row_counts.pop(path, None)
+        return self._nodes.make(path, "table", data_sources=[_data_source(schema)], metadata=dict(operation.metadata))
+
+    def _row_count(self, path: NodePath, node: Any) -> int:
+        if path not in self._row_counts:
+            self._row_counts[path] = len(node.read([node.columns[0]]))
+        return self._row_counts[path]
+
+    def _with_earlier(self, path: NodePath, rows: "pyarrow.Table", first_row: int) -> "tuple[pyarrow.Table, int]":
+        import pyarrow
+
+        earlier = self._taken_out[path]
+        for field in rows.schema:
+            if field.name not in earlier.column_names:
+                earlier = earlier.append_column(field, pyarrow.nulls(earlier.num_rows, field.type))
+        earlier = earlier.select(rows.column_names).cast(rows.schema)
+        return pyarrow.concat_tables([earlier, rows.slice(max(0, earlier.num_rows - first_row))]), 0
+
+
+def _schema(operation: AppendRows) -> "pyarrow.Schema":
+    import pyarrow
+
+    types = {
+        "bool": pyarrow.bool_(),
+        "int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+        "string": pyarrow.string(),
+    }
+    return pyarrow.schema([(name, types[kind]) for name, kind in operation.types.items()])
+
+
+def _rows(operation: AppendRows, schema: "pyarrow.Schema") -> "pyarrow.Table":
+    import pyarrow
+
+    return pyarrow.Table.from_pydict(dict(operation.columns), schema=schema)
+
+
+def _all_rows(node: Any) -> "pyarrow.Table":
+    import pyarrow
+
+    # By way of pandas, an integer column with empty cells comes as floats.
+    frame = node.read()
+    return pyarrow.Table.from_pandas(frame, preserve_index=False).cast(node.structure().arrow_schema_decoded)
+
+
+def _data_source(schema: "pyarrow.Schema") -> "DataSource[Any]":
+    from tiled.structures.core import StructureFamily
+    from tiled.structures.data_source import DataSource
+    from tiled.structures.table import TableStructure
+
+    return DataSource(
+        structure_family=StructureFamily.table,
+        structure=TableStructure.from_schema(schema, 1),
+        mimetype="application/x-tiled-sql-table",
+    )

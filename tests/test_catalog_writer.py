@@ -1,0 +1,374 @@
+"""The callback that is subscribed to a RunEngine."""
+
+import logging
+import socket
+import time
+
+import event_model
+import h5py
+import numpy as np
+import pytest
+
+from bluesky_filestore import CatalogWriter, serve_catalog
+from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError
+
+NUMBER = {"source": "s", "dtype": "number", "shape": []}
+IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
+
+
+@pytest.fixture
+def writer(catalog):
+    """A writer for the session's catalog."""
+    with CatalogWriter(catalog.client) as ours:
+        yield ours
+
+
+@pytest.fixture(scope="module")
+def run_engine():
+    """A RunEngine without subscriptions."""
+    from bluesky import RunEngine
+
+    engine = RunEngine()
+    yield engine
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join()
+    engine.loop.close()
+
+
+def run_documents(events=3, **metadata):
+    """The documents of a run with a number."""
+    run = event_model.compose_run(metadata=metadata)
+    bundle = run.compose_descriptor(name="primary", data_keys={"x": NUMBER})
+    singles = [("event", bundle.compose_event(data={"x": float(n)}, timestamps={"x": 5.0})) for n in range(events)]
+    documents = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc), *singles]
+    return run.start_doc["uid"], [*documents, ("stop", run.compose_stop())]
+
+
+def image_documents(root, name="a.h5", points=3):
+    """The documents of a run with an image in an HDF5 file."""
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys={"image": {**IMAGE, "dtype_numpy": "<u2"}})
+    resource = run.compose_resource(spec="AD_HDF5", root=str(root), resource_path=name, resource_kwargs={})
+    documents = [
+        ("start", run.start_doc),
+        ("descriptor", bundle.descriptor_doc),
+        ("resource", resource.resource_doc),
+    ]
+    for point in range(points):
+        datum = resource.compose_datum(datum_kwargs={"point_number": point})
+        event = bundle.compose_event(
+            data={"image": datum["datum_id"]}, timestamps={"image": 5.0}, filled={"image": False}
+        )
+        documents += [("datum", datum), ("event", event)]
+    return run.start_doc["uid"], [*documents, ("stop", run.compose_stop())]
+
+
+def feed(writer, documents):
+    """Give the writer documents."""
+    for name, doc in documents:
+        writer(name, doc)
+
+
+def wait_for(condition, timeout=30.0):
+    """Wait until something is the case."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_run_engine(catalog, run_engine, data_directory):
+    """A scan with ophyd's simulated motor, detector and image is readable when the RunEngine returns."""
+    from bluesky.plans import scan
+    from ophyd.sim import SynAxis, SynGauss, SynSignalWithRegistry
+
+    motor = SynAxis(name="motor")
+    det = SynGauss("det", motor, "motor", center=0, Imax=1, sigma=1)
+    images = iter(range(10))
+    img = SynSignalWithRegistry(
+        func=lambda: np.full((3, 5), next(images), "i4"), name="img", save_path=str(data_directory)
+    )
+    with CatalogWriter(catalog.client) as writer:
+        token = run_engine.subscribe(writer)
+        (uid,) = run_engine(scan([det, img], motor, -1, 1, 5))
+        run_engine.unsubscribe(token)
+        dataset = catalog.client[uid]["primary"].read()
+    assert dataset["motor"].values.tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert dataset["det"].values.argmax() == 2
+    image = dataset["img"].values
+    assert image.dtype == np.dtype("i4")
+    assert np.diff(image[:, 0, 0]).tolist() == [1, 1, 1, 1]
+    assert catalog.client[uid].metadata["start"]["plan_name"] == "scan"
+
+
+def test_interrupted_scan(catalog, run_engine):
+    """A scan that is paused, rewound and resumed has all events that were emitted, in their order."""
+    from bluesky.plan_stubs import checkpoint, close_run, create, null, open_run, pause, read, save
+    from ophyd.sim import SynAxis
+
+    motor = SynAxis(name="motor")
+    paused = []
+
+    def plan():
+        yield from open_run()
+        yield from checkpoint()
+        for number in range(3):
+            yield from create("primary")
+            yield from read(motor)
+            yield from save()
+            if number == 1 and not paused:
+                paused.append(True)
+                yield from pause()
+            yield from null()
+        yield from close_run()
+
+    from bluesky.utils import RunEngineInterrupted
+
+    with CatalogWriter(catalog.client) as writer:
+        token = run_engine.subscribe(writer)
+        with pytest.raises(RunEngineInterrupted):
+            run_engine(plan())
+        (uid,) = run_engine.resume()
+        run_engine.unsubscribe(token)
+    assert catalog.client[uid]["primary"]["seq_num"].read().tolist() == [1, 2, 1, 2, 3]
+
+
+def test_two_runs_at_once(catalog, writer):
+    """Documents of runs that are open together go to their own runs."""
+    first, second = run_documents(2), run_documents(4)
+    for pair in zip(first[1], second[1], strict=False):
+        feed(writer, pair)
+    feed(writer, second[1][len(first[1]) :])
+    assert [catalog.client[uid]["primary"]["x"].read().size for uid in (first[0], second[0])] == [2, 4]
+    assert writer.status().open_runs == ()
+
+
+def test_pages(catalog, writer):
+    """A run in pages is the same as a run in events."""
+    uid, documents = run_documents(5)
+    events = [doc for name, doc in documents if name == "event"]
+    feed(writer, [*documents[:2], ("event_page", event_model.pack_event_page(*events)), documents[-1]])
+    assert catalog.client[uid]["primary"]["x"].read().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_batches(catalog):
+    """Events are written when enough have come, or some time has passed."""
+    uid, documents = run_documents(6)
+    with CatalogWriter(catalog.client, batch_size=4, interval=3600) as writer:
+        feed(writer, documents[:5])
+        assert list(catalog.client[uid]) == []
+        feed(writer, documents[5:6])
+        assert catalog.client[uid]["primary"]["x"].read().size == 4
+        feed(writer, documents[6:7])
+        assert catalog.client[uid]["primary"]["x"].read().size == 4
+        writer.flush()
+        assert catalog.client[uid]["primary"]["x"].read().size == 5
+    with CatalogWriter(catalog.client, interval=0.0) as writer:
+        uid, documents = run_documents(6)
+        feed(writer, documents[:5])
+        assert catalog.client[uid]["primary"]["x"].read().size == 3
+
+
+def test_run_without_a_stop(catalog):
+    """What was received of a run that never ends is written on closing."""
+    uid, documents = run_documents(3)
+    with CatalogWriter(catalog.client, interval=3600) as writer:
+        feed(writer, documents[:-1])
+        assert writer.status().open_runs == (uid,)
+    assert catalog.client[uid]["primary"]["x"].read().tolist() == [0, 1, 2]
+    assert "stop" not in catalog.client[uid].metadata
+
+
+def test_resource_of_an_earlier_run(catalog, writer, data_directory):
+    """A staging that outlives a run announces its resource once; later runs use it, too."""
+    with h5py.File(data_directory / "two runs.h5", "w") as file:
+        file["/entry/data/data"] = np.arange(6 * 24, dtype="<u2").reshape(6, 4, 6)
+    uid, documents = image_documents(data_directory, "two runs.h5")
+    feed(writer, documents)
+    resource = documents[2][1]["uid"]
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys={"image": IMAGE})
+    later = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)]
+    for point in (3, 4, 5):
+        datum = {"datum_id": f"{resource}/{point}", "resource": resource, "datum_kwargs": {"point_number": point}}
+        event = bundle.compose_event(
+            data={"image": datum["datum_id"]}, timestamps={"image": 5.0}, filled={"image": False}
+        )
+        later += [("event", event), ("datum", datum)]
+    feed(writer, [*later, ("stop", run.compose_stop())])
+    arrays = [catalog.client[run]["primary"]["image"].read() for run in (uid, run.start_doc["uid"])]
+    np.testing.assert_array_equal(np.concatenate(arrays).ravel(), np.arange(6 * 24))
+
+
+def test_file_is_closed_after_the_run(catalog, writer, data_directory):
+    """A detector that is unstaged after its run's last document holds its file until then: it is looked at later."""
+    uid, documents = image_documents(data_directory, "late.h5")
+    with h5py.File(data_directory / "late.h5", "w") as file:
+        file["/entry/data/data"] = np.arange(3 * 24, dtype="<f4").reshape(3, 4, 6)
+        file.flush()
+        feed(writer, documents)
+    writer.flush(timeout=30)
+    assert writer.status().unsettled_runs == ()
+    array = catalog.client[uid]["primary"]["image"].read()
+    assert array.dtype == np.dtype("<f4")
+    np.testing.assert_array_equal(array.ravel(), np.arange(3 * 24))
+    assert set(catalog.client[uid].metadata["filestore"]) == {"differences"}
+
+
+def test_file_that_comes_late(catalog, data_directory):
+    """A file that appears after its run is registered without being asked for."""
+    uid, documents = image_documents(data_directory, "comes late.h5")
+    with CatalogWriter(catalog.client) as writer:
+        feed(writer, documents)
+        assert "cannot be found" in catalog.client[uid].metadata["filestore"]["refused"]["primary"]["image"]
+        with h5py.File(data_directory / "comes late.h5.part", "w") as file:
+            file["/entry/data/data"] = np.zeros((3, 4, 6), "<u2")
+        (data_directory / "comes late.h5.part").rename(data_directory / "comes late.h5")
+        wait_for(lambda: not writer.status().unsettled_runs)
+    assert catalog.client[uid]["primary"]["image"].shape == (3, 1, 4, 6)
+    assert catalog.client[uid].metadata["filestore"] == {}
+
+
+def test_file_that_never_comes(catalog, data_directory):
+    """After a while a file is not waited for any more, and the run goes on saying that it is missing."""
+    uid, documents = image_documents(data_directory, "never.h5")
+    with CatalogWriter(catalog.client, settle=0.1) as writer:
+        feed(writer, documents)
+        wait_for(lambda: not writer.status().unsettled_runs)
+    assert "never.h5 cannot be found" in catalog.client[uid].metadata["notes"][0]
+
+
+def test_bad_documents(catalog, caplog):
+    """Documents that fit nothing are left out, named in the status and in the log; the others are written."""
+    uid, documents = run_documents(2)
+    with caplog.at_level(logging.CRITICAL), CatalogWriter(catalog.client) as writer:
+        feed(writer, documents[:2])
+        writer("start", documents[0][1])
+        writer("event", {**documents[2][1], "descriptor": "nobody"})
+        writer("stop", {**documents[-1][1], "run_start": "nobody"})
+        writer("event", {"descriptor": documents[1][1]["uid"], "uid": "half"})
+        feed(writer, documents[2:])
+        problems = "\n".join(writer.status().problems)
+    for words in ("came twice", "refers to 'nobody', which was never received", "event 'half'"):
+        assert words in problems
+    assert catalog.client[uid]["primary"]["x"].read().tolist() == [0, 1]
+
+
+def test_no_document_at_all(catalog, caplog):
+    """Not even nonsense stops a plan."""
+    with caplog.at_level(logging.CRITICAL), CatalogWriter(catalog.client) as writer:
+        writer("event", None)
+        writer("resource", {"no": "uid"})
+        assert [words.split(" ")[0] for words in writer.status().problems] == ["event", "resource"]
+        uid, documents = run_documents(1)
+        feed(writer, documents)
+    assert uid in catalog.client
+
+
+def test_one_node_refused(catalog, caplog):
+    """A node that the catalog will not have does not keep the rest of the run from it."""
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys={"x": NUMBER, "w": {**NUMBER, "dtype": "array"}})
+    # A catalog of Tiled has no complex numbers' name for a path like this.
+    odd = run.compose_descriptor(name="with/slash", data_keys={"y": NUMBER}, validate=False)
+    documents = [
+        ("start", run.start_doc),
+        ("descriptor", bundle.descriptor_doc),
+        ("descriptor", odd.descriptor_doc),
+        ("event", bundle.compose_event(data={"x": 1.0, "w": [1]}, timestamps={"x": 5.0, "w": 5.0})),
+        ("event", odd.compose_event(data={"y": 1.0}, timestamps={"y": 5.0})),
+        ("stop", run.compose_stop()),
+    ]
+    with caplog.at_level(logging.CRITICAL), CatalogWriter(catalog.client) as writer:
+        feed(writer, documents)
+        problems = writer.status().problems
+    node = catalog.client[run.start_doc["uid"]]
+    assert node["primary"]["x"].read().tolist() == [1.0]
+    assert any("with/slash" in words for words in problems)
+    assert any("with/slash" in note for note in node.metadata["notes"])
+
+
+def test_catalog_goes_and_comes_back(tmp_path, caplog):
+    """A catalog that stops in the middle fails no document; when it is back it gets all of them, once."""
+    uid, documents = run_documents(4)
+    port = free_port()
+    with serve_catalog(tmp_path / "kept", port=port, api_key="secret") as first:
+        writer = CatalogWriter.from_uri(first.uri, api_key="secret")
+        feed(writer, documents[:4])
+    with caplog.at_level(logging.CRITICAL):
+        begin = time.monotonic()
+        feed(writer, documents[4:])
+        assert time.monotonic() - begin < 20
+        status = writer.status()
+        assert status.waiting > 0
+        assert f"no catalog answers at {first.uri}" in status.error
+        with pytest.raises(CatalogUnreachableError, match=r"Check the address, and that the server runs"):
+            writer.flush()
+    with serve_catalog(tmp_path / "kept", port=port, api_key="secret") as second:
+        writer.close()
+        assert writer.status().error == ""
+        assert second.client[uid]["primary"]["x"].read().tolist() == [0, 1, 2, 3]
+        assert second.client[uid].metadata["stop"]["num_events"] == {"primary": 4}
+
+
+def test_catalog_not_reachable():
+    """Nobody at the address: said at once, with the address and what to do."""
+    begin = time.monotonic()
+    uri = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(CatalogUnreachableError, match=rf"no catalog answers at {uri} .*Check the address"):
+        CatalogWriter.from_uri(uri, api_key="secret")
+    assert time.monotonic() - begin < 5
+
+
+def test_not_a_catalog(tmp_path):
+    """Something else at the address is not taken for a catalog."""
+    import http.server
+    import threading
+
+    class Silent(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(CatalogUnreachableError, match=r"something answers at .* that is no Tiled server"):
+                CatalogWriter.from_uri(f"http://127.0.0.1:{server.server_port}", api_key="secret")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_address_that_is_none():
+    """What is no address is said to be none."""
+    with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at localhost:8000 .*missing an 'http"):
+        CatalogWriter.from_uri("localhost:8000", api_key="secret")
+
+
+@pytest.mark.parametrize("key", ["wrong", None])
+def test_wrong_key(catalog, key):
+    """A key that the catalog does not take, or none: said at once, with what to do."""
+    with pytest.raises(
+        CatalogAccessError, match=rf"the catalog at {catalog.uri} does not take .*Give the right one as api_key"
+    ):
+        CatalogWriter.from_uri(catalog.uri, api_key=key)
+
+
+def test_from_profile(catalog, tmp_path, monkeypatch):
+    """A Tiled profile names the catalog."""
+    (tmp_path / "profiles.yml").write_text(f"ours:\n  uri: {catalog.uri}\n")
+    monkeypatch.setenv("TILED_PROFILES", str(tmp_path))
+    uid, documents = run_documents(1)
+    with CatalogWriter.from_profile("ours", api_key=catalog.api_key) as writer:
+        feed(writer, documents)
+    assert uid in catalog.client
+    with pytest.raises(CatalogUnreachableError, match=r"there is no Tiled profile 'theirs'; known are: "):
+        CatalogWriter.from_profile("theirs")
