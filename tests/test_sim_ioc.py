@@ -108,6 +108,22 @@ def test_ophyd_connects(tmp_path: Path, layer: str) -> None:
     assert found["dtype"] == "|u1"
 
 
+@pytest.mark.parametrize("layer", ["pyepics", "caproto"])
+def test_ophyd_was_imported_before(tmp_path: Path, layer: str) -> None:
+    """Who has imported ophyd already, as everybody has in IPython, still reaches an IOC that is started later."""
+    script = f"""
+import ophyd
+from bluesky_filestore.sim import SimDetectorHDF5, SimulatedIOC
+with SimulatedIOC({str(tmp_path)!r}) as ioc:
+    model = ophyd.EpicsSignalRO(ioc.prefix + "cam1:Model_RBV", name="model", string=True)
+    model.wait_for_connection(timeout=20)
+    print(model.get())
+"""
+    environment = os.environ | {"OPHYD_CONTROL_LAYER": layer}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.strip() == "Basic simulator", done.stderr
+
+
 def test_puts(tmp_path: Path) -> None:
     """Long strings are cut, empty ones taken; put-callbacks of one record wait for each other, plain puts do not."""
     found = run_client(PUTS, tmp_path)
@@ -130,7 +146,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         directory = ioc.directory
         assert directory.is_dir()
         assert {name: os.environ[name] for name in client_environment(ioc.port)} == client_environment(ioc.port)
-        assert os.environ["EPICS_CA_ADDR_LIST"] == "127.0.0.1"
+        assert os.environ["EPICS_CA_ADDR_LIST"] == f"127.0.0.1:{ioc.port}"
         assert os.environ["EPICS_CA_AUTO_ADDR_LIST"] == "NO"
     assert os.environ["EPICS_CA_ADDR_LIST"] == "192.0.2.1"
     assert "EPICS_CA_SERVER_PORT" not in os.environ

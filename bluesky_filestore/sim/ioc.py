@@ -34,7 +34,8 @@ _log = logging.getLogger(__name__)
 def client_environment(port: int) -> dict[str, str]:
     """The environment variables with which a Channel Access client finds the IOC on this port."""
     return {
-        "EPICS_CA_ADDR_LIST": _LOOPBACK,
+        # With the port, since libca reads EPICS_CA_SERVER_PORT when ophyd is imported, but this at its first channel.
+        "EPICS_CA_ADDR_LIST": f"{_LOOPBACK}:{port}",
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
         "EPICS_CA_SERVER_PORT": str(port),
         "EPICS_CA_REPEATER_PORT": str(_repeater_port(port)),

@@ -1,0 +1,213 @@
+"""``bluesky-filestore demo``: the whole way on a simulated detector, and proof that nothing was lost on it."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .contact_sheet import contact_sheet
+from .paths import join_resource
+from .serving import CatalogServer, serve_catalog
+from .sim import SimulatedIOC, pattern
+from .writing import CatalogWriter
+
+if TYPE_CHECKING:
+    from ophyd.areadetector.detectors import DetectorBase
+
+__all__ = ["Comparison", "run_demo"]
+
+_POINTS = 5
+# Small frames: the picture shows their pixels, and the whole demo is quick.
+_SIZE = {"size.size_x": 160, "size.size_y": 120}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One external array of one run, beside the files it was registered from."""
+
+    run: str
+    """The first letters of the run's uid."""
+    plan: str
+    """What took the data, e.g. ``count``."""
+    stream: str
+    """The name of the stream."""
+    data_key: str
+    """The key of the array in the stream."""
+    array: NDArray[Any]
+    """As the Tiled client returned it: (events, frames per point, y, x)."""
+    in_files: NDArray[Any]
+    """All frames of the files in the order of their writing: (frames, y, x)."""
+    files: tuple[Path, ...]
+    """The files, as the detector's documents name them."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether every frame is the same, bit by bit, in the same order and dtype."""
+        flat = self.array.reshape(-1, *self.array.shape[-2:])
+        return flat.dtype == self.in_files.dtype and bool(np.array_equal(flat, self.in_files))
+
+
+def run_demo(
+    console: Console, *, keep: Path | None, sheet: Path, then: Callable[[CatalogServer], None] | None = None
+) -> bool:
+    """Take data, read it back, compare, and show what came out.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where the table goes.
+    keep : Path or None
+        Directory for files, catalog and contact sheet; None uses a temporary one.
+    sheet : Path
+        Where the contact sheet goes if nothing is kept.
+    then : callable, optional
+        Called with the running catalog at the end; it is stopped when the call returns.
+
+    Returns
+    -------
+    bool
+        Whether every frame was equal.
+    """
+    with contextlib.ExitStack() as stack:
+        directory = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluesky-filestore-")))
+        data = directory / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        with _progress(console) as say:
+            say("starting the simulated IOC")
+            ioc = stack.enter_context(SimulatedIOC(data))
+            say("starting the catalog")
+            catalog = stack.enter_context(serve_catalog(directory / "catalog", readable=[data]))
+            comparisons = list(_take_and_compare(ioc, catalog, say))
+        picture = directory / "frames.png" if keep else sheet
+        contact_sheet(_sample(comparisons), columns=_POINTS).save(picture)
+        _show(console, comparisons, picture, keep)
+        if then is not None:
+            then(catalog)
+        return all(comparison.equal for comparison in comparisons)
+
+
+def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[str], None]) -> Iterator[Comparison]:
+    from bluesky import RunEngine
+    from bluesky.plans import count, scan
+    from ophyd.sim import SynAxis
+    from tiled.client import from_uri
+
+    from .sim import SimDetectorHDF5, SimDetectorTIFF
+
+    run_engine = RunEngine()
+    documents: list[tuple[str, dict[str, Any]]] = []
+    run_engine.subscribe(lambda name, doc: documents.append((name, doc)))
+    run_engine.subscribe(CatalogWriter(catalog.client))
+    reader = from_uri(catalog.uri, api_key=catalog.api_key)
+    motor = SynAxis(name="motor")
+    template = f"{ioc.directory}/%Y/%m/%d"
+    for detector_class, frames_per_point in ((SimDetectorHDF5, (1, 5)), (SimDetectorTIFF, (1, 3))):
+        detector = detector_class(ioc.prefix, name="det", write_path_template=template, root=ioc.directory)
+        detector.wait_for_connection(timeout=10)
+        detector.cam.stage_sigs.update(_SIZE)
+        for frames in frames_per_point:
+            detector.cam.stage_sigs["num_images"] = frames
+            say(f"count and scan with {detector_class.__name__}, {frames} frames a point")
+            for plan in (count([detector], num=_POINTS), scan([detector], motor, -1, 1, _POINTS)):
+                documents.clear()
+                run_engine(plan)
+                yield _compare(reader, documents)
+        _disconnect(detector)
+
+
+def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Comparison:
+    (start,) = (doc for name, doc in documents if name == "start")
+    (resource,) = (doc for name, doc in documents if name == "resource")
+    (descriptor,) = (doc for name, doc in documents if name == "descriptor")
+    (data_key,) = (key for key, value in descriptor["data_keys"].items() if value.get("external"))
+    files = _files(resource)
+    return Comparison(
+        run=start["uid"][:8],
+        plan=start["plan_name"],
+        stream=descriptor["name"],
+        data_key=data_key,
+        array=reader[start["uid"]][descriptor["name"]][data_key].read(),
+        in_files=np.concatenate([_frames_in(path) for path in files]),
+        files=files,
+    )
+
+
+def _files(resource: dict[str, Any]) -> tuple[Path, ...]:
+    # Looks at what is on the disk, not at what was documented: this is the side that the catalog is checked against.
+    path = Path(join_resource(resource["root"], resource["resource_path"]))
+    if path.is_dir():
+        return tuple(sorted(path.glob(f"{resource['resource_kwargs']['filename']}*")))
+    return (path,)
+
+
+def _frames_in(path: Path) -> NDArray[Any]:
+    if path.suffix == ".h5":
+        import h5py
+
+        with h5py.File(path) as file:
+            return np.asarray(file["/entry/data/data"][:])
+    import tifffile
+
+    return np.asarray(tifffile.imread(path))[np.newaxis]
+
+
+def _sample(comparisons: list[Comparison]) -> Iterator[tuple[str, NDArray[Any]]]:
+    # A row of the sheet is an array as the catalog gave it: the first frame of each event, with the number it carries.
+    for comparison in comparisons:
+        for event, frames in enumerate(comparison.array):
+            yield f"{comparison.run}[{event}]: frame {pattern.number(frames[0])}", frames[0]
+
+
+def _show(console: Console, comparisons: list[Comparison], picture: Path, keep: Path | None) -> None:
+    table = Table(title="From the detector to the array and back", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for heading in ("run", "plan", "stream", "data key", "shape", "dtype", "file", "frames", "equal?"):
+        table.add_column(f"[underline]{heading}[/]", no_wrap=True, justify="right" if heading == "frames" else "left")
+    for row in comparisons:
+        name = row.files[0].name
+        file = f"{name[:4]}…{name[-7:]}" if len(row.files) == 1 else f"{len(row.files)} x {row.files[0].suffix}"
+        table.add_row(
+            row.run,
+            row.plan,
+            row.stream,
+            row.data_key,
+            "x".join(map(str, row.array.shape)),
+            str(row.array.dtype),
+            file,
+            str(len(row.in_files)),
+            "[green]yes[/]" if row.equal else "[bold red]NO[/]",
+        )
+    console.print(table)
+    frames = sum(len(row.in_files) for row in comparisons)
+    different = [row for row in comparisons if not row.equal]
+    if different:
+        console.print(f"[bold red]{len(different)} of {len(comparisons)} arrays differ from their files.[/]")
+    else:
+        console.print(f"[green]All {frames} frames are equal to the files, bit by bit.[/]")
+    console.print(f"Contact sheet: {picture}", soft_wrap=True)
+    if keep:
+        console.print(f"Files and catalog: {keep}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def say(text: str) -> None:
+            progress.update(task, description=text)
+
+        yield say
+
+
+def _disconnect(detector: "DetectorBase") -> None:
+    # The next detector asks for the same records: one client of each is enough.
+    detector.destroy()

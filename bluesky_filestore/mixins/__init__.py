@@ -1,0 +1,28 @@
+"""The ophyd side: mixins that let areaDetector's file plugins write files and describe them in documents."""
+
+from .base import FileStoreBase
+from .hdf5 import FileStoreHDF5, FileStoreHDF5Single
+from .iterative import (
+    FileStoreHDF5IterativeWrite,
+    FileStoreHDF5SingleIterativeWrite,
+    FileStoreIterativeWrite,
+    FileStoreTIFFIterativeWrite,
+)
+from .path_providers import PathInfo, PathProvider
+from .plugin import FileStorePluginBase
+from .tiff import FileStoreTIFF, FileStoreTIFFSquashing
+
+__all__ = [
+    "FileStoreBase",
+    "FileStoreHDF5",
+    "FileStoreHDF5IterativeWrite",
+    "FileStoreHDF5Single",
+    "FileStoreHDF5SingleIterativeWrite",
+    "FileStoreIterativeWrite",
+    "FileStorePluginBase",
+    "FileStoreTIFF",
+    "FileStoreTIFFIterativeWrite",
+    "FileStoreTIFFSquashing",
+    "PathInfo",
+    "PathProvider",
+]

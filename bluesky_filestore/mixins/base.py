@@ -1,0 +1,241 @@
+"""Paths and documents of a file store: what every mixin of the family has."""
+
+import logging
+import warnings
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any
+
+from ophyd.device import BlueskyInterface, GenerateDatumInterface, Staged
+
+from bluesky_filestore.compose import compose_resource
+from bluesky_filestore.errors import StageError, TemplateError
+
+from .path_providers import PathProvider
+from .templates import PathTemplates
+
+__all__ = ["FileStoreBase"]
+
+_log = logging.getLogger(__name__)
+
+
+class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
+    """Base of all file store mixins: path templates, and the Resource and Datum documents.
+
+    It is cooperative: extra arguments go up the method resolution order.
+
+    Parameters
+    ----------
+    write_path_template : str
+        Template for `datetime.strftime`: the directory that the IOC writes to. Absolute and under `root`, or relative
+        to it; not checked if there is a `read_path_template`.
+    root : str, optional
+        The part of the path that is not 'semantic' and may change when the disk is mounted elsewhere. Absolute.
+    path_semantics : {'posix', 'windows'}, optional
+        The flavour of the write path; None for this machine's.
+    read_path_template : str, optional
+        The same directory as the readers see it, if that differs. Absolute and under `root`, or relative to it.
+    path_provider : callable, optional
+        Asked at each stage where to write, instead of the templates; see `PathProvider`.
+    reg, fs : optional
+        A registry with ``register_resource`` and ``register_datum``, whose ids are used then. Deprecated.
+
+    Raises
+    ------
+    PathError
+        If the root is not absolute, or `path_semantics` is unknown.
+    TemplateError
+        If there is neither a write template nor a path provider.
+    """
+
+    filestore_spec = ""
+    """The ``spec`` of the Resource documents."""
+
+    stage_sigs: "OrderedDict[Any, Any]"
+
+    def __init__(
+        self,
+        *args: Any,
+        write_path_template: str | PurePath | None = None,
+        root: str | PurePath | None = "/",
+        path_semantics: str | None = "posix",
+        read_path_template: str | PurePath | None = None,
+        path_provider: PathProvider | None = None,
+        reg: Any = None,
+        fs: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if write_path_template is None and path_provider is None:
+            raise TemplateError(
+                "write_path_template is required; expected a directory such as '/data/%Y/%m/%d', or a path_provider."
+            )
+        self.reg_root = root
+        self.path_semantics = path_semantics
+        self.write_path_template = write_path_template
+        self.read_path_template = read_path_template
+        self._path_provider = path_provider
+
+        self._fn: str | None = None
+        self._fp: str | None = None
+        self._resource_uid: str | None = None
+        self._resource_kwargs: dict[str, Any] | None = None
+        self._resource_collected = False
+        self._datum_factory: Callable[[dict[str, Any]], Any] | None = None
+        self._asset_docs_cache: deque[tuple[str, Any]] = deque()
+        self._locked_key_list = False
+        self._datum_uids: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._reg = reg if reg is not None else fs
+        if self._reg is not None:
+            warnings.warn(
+                f"{'fs' if reg is None else 'reg'}= is deprecated: leave it out, and the documents are made here "
+                f"and collected by the RunEngine.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+
+    def stage(self) -> list[object]:
+        """Begin anew: no keys, no documents. Subclasses call `_generate_resource` when they know their file."""
+        self._locked_key_list = False
+        self._datum_uids.clear()
+        self._asset_docs_cache.clear()
+        staged: list[object] = super().stage()
+        return staged
+
+    def unstage(self) -> list[object]:
+        """End the stage. Documents that nobody has collected remain collectable until the next stage."""
+        self._locked_key_list = False
+        self._resource_uid = None
+        left = sum(name in ("datum", "stream_datum") for name, _ in self._asset_docs_cache)
+        if left:
+            _log.warning(
+                "%s was unstaged with %d datum documents for %s that nobody collected: no event tells of their "
+                "frames. They stay in collect_asset_docs() until the next stage.",
+                getattr(self, "name", self),
+                left,
+                self._fn,
+            )
+        unstaged: list[object] = super().unstage()
+        return unstaged
+
+    def _generate_resource(self, resource_kwargs: dict[str, Any]) -> None:
+        """Make the Resource of the file or directory `_fn`, and queue it for collection.
+
+        Raises
+        ------
+        PathError
+            If `_fn` is not under the root.
+        """
+        if self._fn is None:
+            raise StageError(f"{self} does not know its file yet; call _generate_resource after stage().")
+        self._resource_kwargs = resource_kwargs
+        bundle = compose_resource(
+            spec=self.filestore_spec, path=self._fn, root=self.reg_root, resource_kwargs=resource_kwargs
+        )
+        resource: dict[str, Any] = dict(bundle.resource_doc)
+        if self._reg is not None:
+            resource["uid"] = self._reg.register_resource(
+                spec=resource["spec"],
+                root=resource["root"],
+                rpath=resource["resource_path"],
+                rkwargs=resource["resource_kwargs"],
+                path_semantics=resource["path_semantics"],
+            )
+        self._resource_uid = resource["uid"]
+        self._datum_factory = bundle.compose_datum
+        self._resource_collected = False
+        self._asset_docs_cache.append(("resource", resource))
+
+    def generate_datum(self, key: str, timestamp: float, datum_kwargs: dict[str, Any] | None) -> str | None:
+        """Make a Datum for the frames just asked for, and remember it as the latest reading of `key`.
+
+        Parameters
+        ----------
+        key : str
+            The data key.
+        timestamp : float
+            Seconds since 1970.
+        datum_kwargs : dict or None
+            What tells these frames from the others of the Resource.
+
+        Returns
+        -------
+        str
+            The datum's id.
+
+        Raises
+        ------
+        StageError
+            If there is no Resource, or the key is new after keys have been described; it is a RuntimeError.
+        """
+        if self._locked_key_list and key not in self._datum_uids and key not in self._predicted_keys():
+            known = sorted({*self._datum_uids, *self._predicted_keys()})
+            raise StageError(
+                f"modifying after lock: {key!r} is a new data key, but those of {self} have been described already as "
+                f"{known}; trigger once with each key before the first describe() or read()."
+            )
+        datum = self._compose_datum(datum_kwargs or {})
+        self._asset_docs_cache.append(("datum", datum))
+        self._datum_uids[key].append({"value": datum["datum_id"], "timestamp": timestamp})
+        return str(datum["datum_id"])
+
+    def _compose_datum(self, datum_kwargs: dict[str, Any]) -> dict[str, Any]:
+        if self._resource_uid is None or self._datum_factory is None:
+            raise StageError(f"{self} has no resource, so there can be no datum; stage it before it is triggered.")
+        if self._reg is None:
+            return dict(self._datum_factory(datum_kwargs))
+        datum_id = self._reg.register_datum(resource_uid=self._resource_uid, datum_kwargs=datum_kwargs)
+        return {"resource": self._resource_uid, "datum_id": datum_id, "datum_kwargs": datum_kwargs}
+
+    def _predicted_keys(self) -> tuple[str, ...]:
+        """The data keys that are known before the first trigger."""
+        return ()
+
+    def _make_data_key(self) -> dict[str, Any]:
+        """What `describe` says of each external key; by default the detector's word."""
+        return dict(self.parent.make_data_key())
+
+    def describe(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The components' data keys and those of the files; while staged, no key can be added afterwards."""
+        staged = self._staged == Staged.yes
+        self._locked_key_list = staged
+        described: OrderedDict[str, dict[str, Any]] = super().describe()
+        keys = [*self._predicted_keys(), *(key for key in self._datum_uids if key not in self._predicted_keys())]
+        if keys:
+            data_key = self._make_data_key()
+            described.update((key, dict(data_key)) for key in keys)
+        if staged and self._resource_collected and self._reg is None and self._resource_kwargs is not None:
+            self._renew_resource(self._resource_kwargs)
+        return described
+
+    def _renew_resource(self, resource_kwargs: dict[str, Any]) -> None:
+        # A detector may stay staged for several runs or streams, each of which must be complete in itself. That a new
+        # one has begun shows in its asking for a description, and that is after its first trigger and reading. So the
+        # readings nobody has collected yet move to the new resource; bluesky looks at them only when it saves.
+        pending = [doc for name, doc in self._asset_docs_cache if name == "datum"]
+        self._asset_docs_cache.clear()
+        self._generate_resource(resource_kwargs)
+        new_ids = {}
+        for doc in pending:
+            datum = self._compose_datum(doc["datum_kwargs"])
+            new_ids[doc["datum_id"]] = datum["datum_id"]
+            self._asset_docs_cache.append(("datum", datum))
+        for readings in self._datum_uids.values():
+            for reading in readings[-len(pending) :] if pending else ():
+                reading["value"] = new_ids.get(reading["value"], reading["value"])
+
+    def read(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The components' readings and, under each external key, the id of its latest Datum."""
+        self._locked_key_list = self._staged == Staged.yes
+        readings: OrderedDict[str, dict[str, Any]] = super().read()
+        readings.update((key, of_key[-1]) for key, of_key in self._datum_uids.items())
+        return readings
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, Any]]:
+        """Hand out the documents made since the last time, each once, in order."""
+        documents = list(self._asset_docs_cache)
+        self._asset_docs_cache.clear()
+        if documents:
+            self._resource_collected = True
+        yield from documents

@@ -1,0 +1,62 @@
+"""What each external array is called, and what is said of it before it is read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .frame_format import FrameFormat
+
+__all__ = ["data_key_name", "describe_frames", "external_key"]
+
+
+def data_key_name(image_name: str, attribute: str, writers: Sequence[str]) -> str:
+    """The data key of one of several file plugins for the images that the detector calls `image_name`.
+
+    Parameters
+    ----------
+    image_name : str
+        What the detector's trigger mixin calls the images, e.g. ``"det_image"``.
+    attribute : str
+        The file plugin's attribute name on the detector, e.g. ``"tiff"``.
+    writers : sequence of str
+        The attribute names of all file plugins that write during this stage, in component order. The first keeps the
+        plain key.
+
+    Examples
+    --------
+    >>> data_key_name("det_image", "hdf5", ["hdf5", "tiff"])
+    'det_image'
+    >>> data_key_name("det_image", "tiff", ["hdf5", "tiff"])
+    'det_image_tiff'
+    """
+    return f"{image_name}_{attribute}" if attribute in writers[1:] else image_name
+
+
+def external_key(key: str, image_name: str | None, override: str) -> str:
+    """The data key where the user has chosen a name.
+
+    Of several keys of one detector (light, dark), only the images proper take the name itself.
+
+    Examples
+    --------
+    >>> external_key("det_image", "det_image", "diffraction"), external_key("dark", None, "diffraction")
+    ('diffraction', 'diffraction_dark')
+    """
+    return override if key in (image_name, override) else f"{override}_{key}"
+
+
+def describe_frames(frames: FrameFormat, count: int, source: str, external: str) -> dict[str, Any]:
+    """The data key of `count` frames a point, its shape and dtype those that are in the files.
+
+    Examples
+    --------
+    >>> described = describe_frames(FrameFormat((512, 640), "uint8"), 5, "PV:13SIM1:", "FILESTORE:")
+    >>> described["shape"], described["dtype_numpy"]
+    ([5, 512, 640], '|u1')
+    """
+    return {
+        "shape": [count, *frames.shape],
+        "source": source,
+        "dtype": "array",
+        "dtype_numpy": frames.dtype_str,
+        "external": external,
+    }

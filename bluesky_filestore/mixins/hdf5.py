@@ -1,0 +1,45 @@
+"""File stores of the HDF5 plugin: one file for all frames, or one for each."""
+
+from typing import Any
+
+from .plugin import FileStorePluginBase
+from .series import FileStoreSeries
+
+__all__ = ["FileStoreHDF5", "FileStoreHDF5Single"]
+
+
+class FileStoreHDF5(FileStorePluginBase):
+    """All frames between stage and unstage go into one HDF5 file (``FileWriteMode`` Stream).
+
+    ``num_capture`` 0 captures whatever arrives; any other number ends the capture after that many frames.
+    See `FileStorePluginBase` for the parameters.
+    """
+
+    filestore_spec = "AD_HDF5"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stage_sigs.update(
+            [("file_template", "%s%s_%6.6d.h5"), ("file_write_mode", "Stream"), ("capture", 1)],
+        )
+
+    def get_frames_per_point(self) -> int:
+        """Frames of one trigger: ``num_capture``, or the camera's ``num_images`` if that is 0."""
+        return int(self.num_capture.get()) or super().get_frames_per_point()
+
+    def stage(self) -> list[object]:
+        """Stage, open the file, and make its Resource."""
+        staged = super().stage()
+        if self._will_write:
+            self._generate_resource({"frame_per_point": self.get_frames_per_point()})
+        return staged
+
+
+class FileStoreHDF5Single(FileStoreSeries):
+    """Each frame goes into an HDF5 file of its own (``FileWriteMode`` Single).
+
+    One frame a file does not mean that ``num_images`` is ignored. See `FileStorePluginBase` for the parameters.
+    """
+
+    filestore_spec = "AD_HDF5_SINGLE"
+    _template = "%s%s_%6.6d.h5"

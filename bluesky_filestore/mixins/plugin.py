@@ -1,0 +1,315 @@
+"""What all mixins for areaDetector's file plugins have in common: safe staging, honest descriptions, counted frames."""
+
+import logging
+import uuid
+from collections import OrderedDict
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any, ClassVar
+
+from ophyd.areadetector.detectors import DetectorBase
+from ophyd.device import Staged
+
+from bluesky_filestore.paths import fill_in, pure_path, semantics_of, with_trailing_separator
+
+from .base import FileStoreBase
+from .data_keys import data_key_name, describe_frames, external_key
+from .file_records import check_opened_file, file_name, put_name, put_path
+from .frames_written import FrameCount, check_confirm_frames
+from .path_providers import PathInfo
+from .priming import UnprimedFilePluginError, check_prime, prime, why_unprimed
+from .staging import Undo, guard_stage
+from .upstream import expected_format, seen_format
+from .waiting import CaptureSetting, PathSetting, TimedSetting, optional
+
+__all__ = ["FileStorePluginBase"]
+
+_log = logging.getLogger(__name__)
+
+_OFF = (0, "0", "Disable", "No", False)
+_FLUSH = 6
+"""Ending a capture writes what is left in memory to the disk: so many times longer it may take."""
+
+
+def _unique_name() -> str:
+    # Without the last stanza: the names of old areaDetector versions are short.
+    return "-".join(str(uuid.uuid4()).split("-")[:-1])
+
+
+class FileStorePluginBase(FileStoreBase):
+    """Base of the mixins for areaDetector's file plugins.
+
+    Parameters
+    ----------
+    stage_timeout : float, optional
+        Seconds that each wait may take at stage and unstage.
+    prime : {'auto', 'require', 'never'}, optional
+        What to do at stage if the plugin has not yet seen the kind of frames that will come: take one, refuse, or go
+        on all the same.
+    confirm_frames : {'point', 'unstage', 'never'}, optional
+        When to count the written frames against the documented ones.
+    data_key : str, optional
+        The data key of the images; by default the trigger mixin's image name, to which all file plugins of a detector
+        but the first add their attribute name.
+    **kwargs
+        See `FileStoreBase`.
+    """
+
+    _counter: ClassVar[str] = "num_captured"
+    """The record that counts the frames written."""
+
+    _staging_undo: Undo | None = None
+    _will_write = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard_stage(cls)
+
+    def __init__(
+        self,
+        *args: Any,
+        stage_timeout: float = 10.0,
+        prime: str = "auto",
+        confirm_frames: str = "point",
+        data_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._prime = check_prime(prime)
+        self._confirm_frames = check_confirm_frames(confirm_frames)
+        self._data_key = data_key
+        self.stage_timeout = stage_timeout
+        super().__init__(*args, **kwargs)
+        # Asking the class, not the object, does not wait for a lazy component to connect.
+        if getattr(type(self), "create_directory", None) is not None:
+            self.stage_sigs.update({"create_directory": -3})
+        self.stage_sigs.update(
+            [("auto_increment", "Yes"), ("array_counter", 0), ("auto_save", "Yes"), ("num_capture", 0)]
+        )
+        self._known_pair: tuple[Any, Any] | None = None
+        self._frame_count: FrameCount | None = None
+        self._writers: list[str] = []
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    def make_filename(self) -> tuple[str, str, str]:
+        """Decide where this stage's files go: a hook for subclasses, asked once a stage.
+
+        Returns
+        -------
+        filename : str
+            The beginning of the file's name.
+        read_path : str
+            The directory as its readers see it.
+        write_path : str
+            The directory as the IOC sees it.
+        """
+        if self._path_provider is not None:
+            return self._ask_provider(self._path_provider(self.name))
+        now = datetime.now()
+        return _unique_name(), fill_in(self.read_path_template, now), fill_in(self.write_path_template, now)
+
+    def _ask_provider(self, answer: Any) -> tuple[str, str, str]:
+        info = PathInfo(answer) if isinstance(answer, str | PurePath) else answer
+        given = pure_path(info.directory_path, self.path_semantics)
+        elsewhere = getattr(info, "read_directory_path", None)
+        read = self._ensure_absolute_under_root(given if elsewhere is None else elsewhere)
+        write = self._ensure_absolute_under_root(given) if elsewhere is None else given
+        return info.filename or _unique_name(), with_trailing_separator(read, semantics_of(read)), str(write)
+
+    def get_frames_per_point(self) -> int:
+        """Frames of one trigger: the camera's ``num_images``. A hook for subclasses."""
+        return int(self.parent.cam.num_images.get())
+
+    # -- staging -------------------------------------------------------------------------------------------------------
+
+    def _prepare_to_stage(self) -> None:
+        """Whatever must be right before the first `stage` method of this object runs."""
+        self._frame_count = None
+        self._will_write = self._is_enabled_at_stage(self)
+        self._writers = self._enabled_writers()
+        if not self._will_write:
+            return
+        capture = optional(self, "capture")
+        if capture is not None and capture.get() not in (0, "Done"):
+            _log.warning(
+                "%s was still capturing to %s, perhaps for a client that was killed; that capture is ended now.",
+                self.name,
+                optional(self, "full_file_name") and self.full_file_name.get(),
+            )
+            CaptureSetting(capture, self, _FLUSH * self.stage_timeout).set(0).wait()
+        if self._prime != "never":
+            self._make_sure_it_is_primed()
+
+    def _make_sure_it_is_primed(self) -> None:
+        undo = Undo()
+        ports = [(sig, value) for sig, value in self._resolved_stage_sigs().items() if sig.attr_name == "nd_array_port"]
+        try:
+            for signal, value in ports:
+                undo.set(TimedSetting(signal, self, self.stage_timeout), value)
+            expected = expected_format(self)
+            reason = why_unprimed(self, expected, self._known_pair)
+        finally:
+            undo.put_back()
+        if reason is None:
+            return
+        if self._prime == "require":
+            raise UnprimedFilePluginError(
+                f"{self.name} is not ready to write what the camera will send: {reason}. Let it see one frame, "
+                f"or create it with prime='auto'."
+            )
+        seen = prime(self, ports, self.stage_timeout)
+        self._known_pair = (expected, seen)
+
+    def _resolved_stage_sigs(self) -> "OrderedDict[Any, Any]":
+        """``stage_sigs`` by signal, with ``capture`` at the end, whatever was added when."""
+        sigs = OrderedDict((getattr(self, k) if isinstance(k, str) else k, v) for k, v in self.stage_sigs.items())
+        capture = optional(self, "capture")
+        if capture in sigs:
+            sigs.move_to_end(capture)
+        return sigs
+
+    def _is_enabled_at_stage(self, plugin: Any) -> bool:
+        enable = optional(plugin, "enable")
+        value = plugin.stage_sigs.get("enable", plugin.stage_sigs.get(enable))
+        if value is None and enable is not None:
+            value = enable.get()
+        return value is None or value not in _OFF
+
+    def _enabled_writers(self) -> list[str]:
+        """The attribute names of all file plugins of the detector that will write, in component order."""
+        components = getattr(type(self.parent), "_sig_attrs", {})
+        names = [name for name, cpt in components.items() if hasattr(cpt.cls, "collect_asset_docs")]
+        return [name for name in names if self._is_enabled_at_stage(getattr(self.parent, name))]
+
+    def stage(self) -> list[object]:
+        """Say where the files go, see that the IOC can write there, apply ``stage_sigs``, and capture at the very end.
+
+        Raises
+        ------
+        StageError
+            Of a kind that says what is wrong; all settings have been put back then.
+        """
+        sigs = self._resolved_stage_sigs()
+        if not self._will_write:
+            sigs.pop(optional(self, "capture"), None)
+            return self._stage_with(sigs)
+        filename, read_path, write_path = self.make_filename()
+        # A relative template of windows flavour becomes posix under a posix root, and the other way round.
+        flavour = semantics_of(write_path) if self._read_path_template is None else self.path_semantics
+        self._set_first(sigs)
+        put_path(self, write_path, flavour, self.stage_timeout)
+        number = put_name(self, filename, self.stage_timeout)
+        staged = self._stage_with(sigs)
+        self._fp = with_trailing_separator(read_path, semantics_of(read_path))
+        self._fn = file_name(self, self._fp, filename, number)
+        if self._opens_at_stage():
+            opened = file_name(self, with_trailing_separator(write_path, flavour), filename, number)
+            check_opened_file(self, opened, flavour, self.stage_timeout)
+        self._frame_count = FrameCount(self, self._counter)
+        return staged
+
+    def _set_first(self, sigs: "OrderedDict[Any, Any]") -> None:
+        """What must be set before ``FilePath``; and remember what a failure has to put back besides ``stage_sigs``."""
+        undo = self._staging_undo if self._staging_undo is not None else Undo()
+        undo.remember(PathSetting(self.file_path, self, self.stage_timeout))
+        for signal in (self.file_name, self.file_number):
+            undo.remember(TimedSetting(signal, self, self.stage_timeout))
+        create_directory = optional(self, "create_directory")
+        if create_directory is not None and create_directory in sigs:
+            setting = TimedSetting(create_directory, self, self.stage_timeout)
+            before = setting.get()
+            setting.set(sigs.pop(create_directory)).wait()
+            self._original_vals[setting] = before
+
+    def _stage_with(self, sigs: "OrderedDict[Any, Any]") -> list[object]:
+        # ophyd's stage waits for each signal for ever; these waits end, at stage and at unstage.
+        capture = optional(self, "capture")
+        asked = self.stage_sigs
+        self.stage_sigs = OrderedDict(
+            ((CaptureSetting if signal is capture else TimedSetting)(signal, self, self.stage_timeout), value)
+            for signal, value in sigs.items()
+        )
+        try:
+            staged: list[object] = super().stage()
+        finally:
+            self.stage_sigs = asked
+        return staged
+
+    def _opens_at_stage(self) -> bool:
+        lazy = optional(self, "lazy_open")
+        capturing = any(key in self.stage_sigs for key in ("capture", optional(self, "capture")))
+        return capturing and (lazy is None or lazy.get() in _OFF)
+
+    def unstage(self) -> list[object]:
+        """Put everything back, which ends the capture.
+
+        Raises
+        ------
+        MissingFramesError, ExtraFramesError
+            With ``confirm_frames="unstage"``, after everything has been put back.
+        """
+        error = self._count_at_unstage()
+        for setting in self._original_vals:
+            if isinstance(setting, CaptureSetting):
+                setting.timeout = _FLUSH * self.stage_timeout
+        unstaged = super().unstage()
+        self._frame_count = None
+        if error is not None:
+            raise error
+        return unstaged
+
+    def _count_at_unstage(self) -> Exception | None:
+        if self._frame_count is None or self._confirm_frames != "unstage":
+            return None
+        try:
+            self._frame_count.confirm(self.stage_timeout)
+        except RuntimeError as error:
+            return error
+        return None
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    def _named(self, key: str) -> str:
+        if self._data_key is not None:
+            return external_key(key, self._image_name, self._data_key)
+        return data_key_name(key, getattr(self, "attr_name", ""), self._writers)
+
+    @property
+    def _image_name(self) -> str | None:
+        return getattr(self.parent, "_image_name", None)
+
+    def _predicted_keys(self) -> tuple[str, ...]:
+        if self._staged != Staged.yes or not self._will_write or self._image_name is None:
+            return ()
+        return (self._named(self._image_name),)
+
+    def generate_datum(self, key: str, timestamp: float, datum_kwargs: dict[str, Any] | None) -> str | None:
+        """Make a Datum under this plugin's own data key, if it writes at all; see `FileStoreBase.generate_datum`."""
+        if not self._will_write:
+            return None
+        datum_id = super().generate_datum(self._named(key), timestamp, datum_kwargs)
+        frames = (self._resource_kwargs or {}).get("frame_per_point")
+        if self._frame_count is not None and frames is not None:
+            self._frame_count.documented += int(frames)
+        return datum_id
+
+    def _make_data_key(self) -> dict[str, Any]:
+        """Shape and dtype from the plugin's own records; the detector's, if it tells none."""
+        frames = seen_format(self)
+        own_words = getattr(type(self.parent), "make_data_key", None) is not DetectorBase.make_data_key
+        if frames is None:
+            return super()._make_data_key()
+        described = describe_frames(frames, self.get_frames_per_point(), f"PV:{self.parent.prefix}", "FILESTORE:")
+        return {**super()._make_data_key(), **described} if own_words else described
+
+    def read(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The readings; with ``confirm_frames="point"``, once all frames are written.
+
+        Raises
+        ------
+        MissingFramesError, ExtraFramesError
+            If the plugin has written fewer or more frames than the documents promise.
+        """
+        if self._frame_count is not None and self._confirm_frames == "point":
+            self._frame_count.confirm(self.stage_timeout)
+        return super().read()

@@ -1,0 +1,36 @@
+"""What tests share: one simulated IOC and one catalog a session, on loopback."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bluesky_filestore.serving import CatalogServer
+    from bluesky_filestore.sim import SimulatedIOC
+
+
+@pytest.fixture(scope="session")
+def data_directory(tmp_path_factory: pytest.TempPathFactory) -> "Path":
+    """The disk that IOC, catalog and tests all see."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def ioc(data_directory: "Path") -> "Iterator[SimulatedIOC]":
+    """A running simulated IOC; the client side of Channel Access in this process is set to it."""
+    from bluesky_filestore.sim import SimulatedIOC
+
+    with SimulatedIOC(data_directory) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def catalog(data_directory: "Path", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[CatalogServer]":
+    """A running catalog that can read the data directory."""
+    from bluesky_filestore import serve_catalog
+
+    with serve_catalog(tmp_path_factory.mktemp("catalog"), readable=[data_directory]) as running:
+        yield running

@@ -1,0 +1,150 @@
+"""The command line as a user meets it: other processes, real exit codes, no tracebacks."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "bluesky_filestore.cli"]
+
+
+def run(*arguments, timeout=60):
+    """Run the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@contextmanager
+def running(*arguments, until: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Run the command in the foreground, as a user would, until a line has come."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+    )
+    try:
+        lines: list[str] = []
+        assert process.stdout is not None
+        while not any(until in line for line in lines):
+            line = process.stdout.readline()
+            assert line, f"ended without {until!r}: {lines}"
+            lines.append(line)
+        yield process, lines
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (0, 130)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_version():
+    """The version is the package's."""
+    from bluesky_filestore import __version__
+
+    assert run("--version").stdout == f"bluesky-filestore {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "sim", "serve"])
+def test_help(command):
+    """Every command explains itself."""
+    shown = run(command, "--help")
+    assert shown.returncode == 0
+    assert "Usage: bluesky-filestore" in shown.stdout
+
+
+def test_error_is_a_sentence(tmp_path):
+    """A directory that is a file: one line that names it, no traceback."""
+    (tmp_path / "taken").write_text("")
+    shown = run("serve", tmp_path / "taken", "--port", 0)
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("Error:")
+    assert "taken" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    """Asked for, and wherever on the line."""
+    (tmp_path / "taken").write_text("")
+    shown = run("serve", tmp_path / "taken", "--port", 0, "--debug")
+    assert shown.returncode == 1
+    assert "Traceback" in shown.stderr
+
+
+def test_port_is_taken(tmp_path):
+    """The error names the port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        shown = run("serve", tmp_path / "catalog", "--port", port)
+    assert shown.returncode == 1
+    assert str(port) in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_serve_prints_two_lines_that_work(tmp_path):
+    """The lines of Python that are printed open the catalog."""
+    with running("serve", tmp_path / "catalog", "--port", 0, until="client =") as (_, lines):
+        code = "\n".join(line.strip() for line in lines[-2:])
+        shown = subprocess.run(
+            [sys.executable, "-c", f"{code}\nprint(len(client))"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    assert shown.stdout.strip() == "0"
+
+
+def test_sim_serves_records(tmp_path):
+    """The line that is printed leads a client to the records."""
+    with running("sim", tmp_path / "data", "--prefix", "TST:", until="export") as (_, lines):
+        settings = dict(pair.split("=") for pair in lines[-1].split()[1:])
+        shown = subprocess.run(
+            [sys.executable, "-c", "import epics; print(epics.caget('TST:cam1:Model_RBV', timeout=10))"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env={**os.environ, **settings},
+        )
+    assert shown.stdout.strip() == "Basic simulator"
+
+
+def test_demo_shows_that_every_frame_is_equal(tmp_path):
+    """Eight runs, every frame equal; files, catalog and picture are kept where asked."""
+    shown = run("demo", "--keep", tmp_path / "kept", timeout=110)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"All \d+ frames are equal", shown.stdout)
+    assert shown.stdout.count(" yes ") == 8
+    assert (tmp_path / "kept" / "frames.png").stat().st_size > 10_000
+    assert list((tmp_path / "kept" / "data").rglob("*.h5"))
+    assert list((tmp_path / "kept" / "data").rglob("*.tiff"))
+
+
+def test_demo_fails_if_a_frame_differs(tmp_path):
+    """One pixel of one file is turned before the comparison: the demo says so and exits non-zero."""
+    code = f"""
+import sys
+from bluesky_filestore import cli, demo
+true_frames = demo._frames_in
+def turned(path):
+    frames = true_frames(path)
+    frames.flat[0] ^= 1
+    return frames
+demo._frames_in = turned
+sys.argv = ["bluesky-filestore", "demo", "--sheet", {str(tmp_path / "sheet.png")!r}]
+cli.main()
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
+    assert shown.returncode == 1
+    assert "8 of 8 arrays differ" in shown.stdout

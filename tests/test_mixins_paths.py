@@ -1,0 +1,175 @@
+"""The path rules of the file stores, against a plain statement of those in ophyd's documentation."""
+
+from datetime import datetime
+from pathlib import PurePosixPath, PureWindowsPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bluesky_filestore import FileStoreBase
+from bluesky_filestore.errors import PathError, TemplateError
+from bluesky_filestore.mixins import PathInfo
+from bluesky_filestore.mixins.plugin import FileStorePluginBase
+
+PARTS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="/\\:%\0\r\n."), min_size=1, max_size=8)
+    | st.sampled_from(["%Y", "%m-%d", "data", "XF42ID"]),
+    max_size=4,
+)
+SLASHES = st.sampled_from(["", "/"])
+
+
+def absolute(parts):
+    """An absolute posix path."""
+    return "/" + "/".join(parts)
+
+
+def by_the_rules(root, template):
+    """The documented rules in plain words, on lists of names; None where they refuse."""
+    names, root_names = [n for n in template.split("/") if n], [n for n in root.split("/") if n]
+    if not template.startswith("/"):
+        return "/" + "/".join([*root_names, *names])
+    if names[: len(root_names)] == root_names:
+        return "/" + "/".join(names)
+    return None
+
+
+def check(get, expected, *, slash):
+    """A path property gives what the rules say, or refuses where they do."""
+    if expected is None:
+        with pytest.raises(ValueError, match=r"is not under root .*; give a path below the root"):
+            get()
+    else:
+        assert get() == (expected.rstrip("/") + "/" if slash else expected.rstrip("/") or "/")
+
+
+@given(PARTS, PARTS, st.booleans(), st.booleans(), SLASHES)
+def test_write_template_alone(root, parts, is_absolute, below, slash):
+    """Without a read template both paths are the write template's: under the root, or relative to it."""
+    root = absolute(root)
+    template = ((root.rstrip("/") if below else "") + absolute(parts) if is_absolute else "/".join(parts)) + slash
+    template = template or "."
+    store = FileStoreBase(write_path_template=template, root=root)
+    expected = by_the_rules(root, "" if template in (".",) else template)
+    check(lambda: store.write_path_template, expected, slash=False)
+    check(lambda: store.read_path_template, expected, slash=True)
+
+
+@given(PARTS, PARTS, PARTS, st.booleans(), SLASHES)
+def test_read_template_too(root, write, read, is_absolute, slash):
+    """With a read template that one is checked, and the write template is left alone."""
+    root, write = absolute(root), absolute(write) + slash
+    read = absolute(read) if is_absolute else "/".join(read) or "."
+    store = FileStoreBase(
+        write_path_template=write, root=root, read_path_template=read + (slash if read != "." else "")
+    )
+    check(lambda: store.read_path_template, by_the_rules(root, "" if read == "." else read), slash=True)
+    assert store.write_path_template == (write.rstrip("/") or "/")
+
+
+def test_windows_writes_posix_reads():
+    """The usual pair: an IOC on Windows that writes to a disk which the readers mount elsewhere."""
+    store = FileStoreBase(
+        write_path_template=r"Z:\data\%Y", path_semantics="windows", read_path_template="/mnt/z/data/%Y", root="/mnt/z"
+    )
+    assert store.write_path_template == r"Z:\data\%Y"
+    assert store.read_path_template == "/mnt/z/data/%Y/"
+
+
+def test_posix_writes_windows_reads():
+    """The other way round."""
+    store = FileStoreBase(write_path_template="/data/%Y", read_path_template=r"Z:\data\%Y", root="Z:\\")
+    assert store.write_path_template == "/data/%Y"
+    assert store.read_path_template == "Z:\\data\\%Y\\"
+
+
+def test_windows_on_both_sides():
+    """A windows root works whatever system this runs on."""
+    store = FileStoreBase(write_path_template=r"%Y\%m", root=r"\\server\share", path_semantics="windows")
+    assert store.reg_root == PureWindowsPath(r"\\server\share")
+    assert store.write_path_template == r"\\server\share\%Y\%m"
+    assert store.read_path_template == "\\\\server\\share\\%Y\\%m\\"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"root": "data"}, PathError, "root 'data' cannot be used, the root must be absolute"),
+        ({"path_semantics": "vms"}, PathError, "path_semantics is 'vms'; expected 'posix' or 'windows'"),
+        ({"write_path_template": None}, TemplateError, "write_path_template is required"),
+    ],
+)
+def test_bad_options(options, error, words):
+    """What can't be right is refused when the object is made, as a ValueError of ours."""
+    with pytest.raises(error, match=words) as caught:
+        FileStoreBase(**{"write_path_template": "/data", **options})
+    assert isinstance(caught.value, ValueError)
+
+
+def test_templates_may_change():
+    """Templates and root are looked at when they are used."""
+    store = FileStorePluginBase(write_path_template="/data/a", root="/data")
+    store.write_path_template = "/elsewhere/b"
+    with pytest.raises(PathError, match="'/elsewhere/b' is not under root '/data'"):
+        store.make_filename()
+    store.reg_root = "/elsewhere"
+    assert store.make_filename()[1:] == ("/elsewhere/b/", "/elsewhere/b")
+
+
+def test_one_moment_for_both_paths(monkeypatch):
+    """At midnight read and write path still name the same day."""
+    moments = [datetime(2026, 11, 22, 23, 59, 59, 999999), datetime(2026, 11, 23)]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return moments.pop(0)
+
+    monkeypatch.setattr("bluesky_filestore.mixins.plugin.datetime", Clock)
+    store = FileStorePluginBase(write_path_template="/ioc/%d", read_path_template="/data/%d", root="/data")
+    assert store.make_filename()[1:] == ("/data/22/", "/ioc/22")
+
+
+def test_default_names_are_short_and_unique():
+    """Names are made anew each time, and leave room in the records of old versions."""
+    store = FileStorePluginBase(write_path_template="/data")
+    names = {store.make_filename()[0] for _ in range(10)}
+    assert len(names) == 10
+    assert {len(name) for name in names} == {23}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("visit-1/100%", (None, "/data/visit-1/100%/", "/data/visit-1/100%")),
+        (PathInfo("/data/a", "scan_7"), ("scan_7", "/data/a/", "/data/a")),
+        (PathInfo("/ioc/a", "scan_7", "a"), ("scan_7", "/data/a/", "/ioc/a")),
+    ],
+)
+def test_path_provider(answer, expected):
+    """A provider's answer is taken as it is, below the root."""
+    asked = []
+    store = FileStorePluginBase(path_provider=lambda name: (asked.append(name), answer)[1], root="/data")
+    store.name = "det_hdf5"
+    filename, read_path, write_path = store.make_filename()
+    assert (expected[0] or filename, read_path, write_path) == (filename, *expected[1:])
+    assert asked == ["det_hdf5"]
+
+
+def test_path_provider_elsewhere():
+    """An answer outside of the root is refused."""
+    store = FileStorePluginBase(path_provider=lambda name: "/elsewhere", root="/data")
+    store.name = "det_hdf5"
+    with pytest.raises(PathError, match="'/elsewhere' is not under root '/data'"):
+        store.make_filename()
+
+
+def test_fs_root_is_deprecated():
+    """The older name of the root still works."""
+    store = FileStoreBase(write_path_template="/data/a", root="/data")
+    with pytest.warns(DeprecationWarning, match="use reg_root"):
+        assert store.fs_root == PurePosixPath("/data")
+    with pytest.warns(DeprecationWarning, match="use reg_root"):
+        store.fs_root = "/"
+    assert store.reg_root == PurePosixPath("/")
