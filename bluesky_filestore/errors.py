@@ -62,7 +62,7 @@ class ExtraFramesError(FileStoreError, RuntimeError):
     """Frames in the file that nobody asked for, which move the others from their place."""
 
 
-class IOCUnreachableError(FileStoreError, ConnectionError):
+class IOCUnreachableError(FileStoreError, TimeoutError):
     """No IOC answers for the records that are needed."""
 
 

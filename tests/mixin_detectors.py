@@ -9,9 +9,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
 
+import event_model
 import h5py
 import numpy as np
 import pytest
+from bluesky import RunEngine
 from ophyd import Component
 from ophyd.areadetector import filestore_mixins as stock
 from ophyd.areadetector.detectors import SimDetector
@@ -27,7 +29,7 @@ from ophyd.areadetector.trigger_mixins import SingleTrigger
 import bluesky_filestore
 from bluesky_filestore.paths import join_resource
 from bluesky_filestore.sim import SimulatedIOC, client_environment
-from bluesky_filestore.sim.ioc import _free_port
+from bluesky_filestore.sim.ioc import free_port
 
 ACQUIRE_TIME = 0.1
 """Seconds: so long that ophyd's SingleTrigger.trigger, which starts the camera first, returns before it is done."""
@@ -158,6 +160,31 @@ def staged(detector: Any) -> Iterator[Any]:
         detector.unstage()
 
 
+def runs_of(plan: Any) -> list[list[tuple[str, dict[str, Any]]]]:
+    """The documents of each run of a plan, valid every one."""
+    runs: list[list[tuple[str, dict[str, Any]]]] = []
+
+    def keep(name: str, doc: dict[str, Any]) -> None:
+        if name == "start":
+            runs.append([])
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(dict(doc))
+        runs[-1].append((name, doc))
+
+    engine = RunEngine()
+    try:
+        engine(plan, keep)
+    finally:
+        engine.loop.call_soon_threadsafe(engine.loop.stop)
+        engine._th.join()
+        engine.loop.close()
+    return runs
+
+
+def of(run: list[tuple[str, dict[str, Any]]], name: str) -> list[dict[str, Any]]:
+    """The documents of one kind."""
+    return [doc for kind, doc in run if kind == name]
+
+
 def documented_file(documents: list[tuple[str, dict[str, Any]]]) -> Path:
     """The file, or directory, of the only Resource."""
     (resource,) = (doc for name, doc in documents if name == "resource")
@@ -195,7 +222,7 @@ def in_fresh_ioc(scenario: Callable[[SimulatedIOC], Any], directory: Path, **opt
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    port = _free_port()
+    port = free_port()
     process = context.Process(target=_child, args=(scenario, directory, {**options, "port": port}, theirs))
     with pytest.MonkeyPatch.context() as patch:
         # The client library reads these when ophyd is imported, which is before the IOC can set them.

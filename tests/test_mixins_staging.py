@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
 from mixin_detectors import (
+    Camera,
     Chain,
     Detectors,
     OurHDF5,
@@ -17,7 +20,9 @@ from mixin_detectors import (
     OurTIFF,
     documented_file,
     frames_in,
+    of,
     point,
+    runs_of,
     set_size,
     staged,
 )
@@ -372,30 +377,18 @@ def test_plugin_without_most_components():
 
 def test_staged_once_run_twice(small):
     """Two runs in one stage are each complete: the second has a Resource, and its datums belong to it."""
-    from bluesky import RunEngine
-    from bluesky import plan_stubs as bps
-    from bluesky import preprocessors as bpp
-
     detector = small(hdf5=OurHDF5)
-    runs: list[list[tuple[str, dict]]] = []
-
-    def keep(name, doc):
-        if name == "start":
-            runs.append([])
-        runs[-1].append((name, doc))
 
     @bpp.stage_decorator([detector])
     def plan():
         for _ in range(2):
             yield from bpp.run_wrapper(bps.repeat(lambda: bps.trigger_and_read([detector]), 2))
 
-    engine = RunEngine()
-    engine(plan(), keep)
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    runs = runs_of(plan())
     for number, run in enumerate(runs):
-        (resource,) = (doc for name, doc in run if name == "resource")
-        datums = {doc["datum_id"]: doc for name, doc in run if name == "datum"}
-        events = [doc["data"]["det_image"] for name, doc in run if name == "event"]
+        (resource,) = of(run, "resource")
+        datums = {doc["datum_id"]: doc for doc in of(run, "datum")}
+        events = [doc["data"]["det_image"] for doc in of(run, "event")]
         assert resource["run_start"] == run[0][1]["uid"]
         assert {doc["resource"] for doc in datums.values()} == {resource["uid"]}
         assert [datums[datum_id]["datum_kwargs"]["point_number"] for datum_id in events] == [
@@ -427,9 +420,9 @@ with SimulatedIOC(sys.argv[2], port=int(sys.argv[3])) as ioc:
 @pytest.mark.parametrize("layer", ["pyepics", "caproto"])
 def test_control_layers(tmp_path, layer):
     """The same under both of ophyd's control layers."""
-    from bluesky_filestore.sim.ioc import _free_port
+    from bluesky_filestore.sim.ioc import free_port
 
-    port = _free_port()
+    port = free_port()
     script = [sys.executable, "-c", CONTROL_LAYER, str(Path(__file__).parent), str(tmp_path), str(port)]
     environment = {**os.environ, **client_environment(port), "OPHYD_CONTROL_LAYER": layer}
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=100)
@@ -449,3 +442,50 @@ def test_stock_stage_does_nothing_else():
     assert body.count("raise UnprimedPlugin") == 1
     assert body.rstrip().endswith("return super().stage()")
     assert len(body.strip().splitlines()) == 7
+
+
+def test_unknown_upstream_is_primed_once(small):
+    """Where it can't be computed what will arrive, one frame tells, and counts until something changes."""
+    detector = small(base=Chain, hdf5=OurHDF5)
+    roi = detector.roi1
+    for signal, value in ((roi.enable, "Enable"), (roi.array_callbacks, "Enable"), (roi.data_type_out, "Automatic")):
+        signal.set(value).wait(5)
+    roi.auto_size.x.set("Yes").wait(5)
+    roi.min_xyz.min_x.set(8).wait(5)
+    detector.hdf5.stage_sigs["nd_array_port"] = roi.port_name.get()
+    taken = []
+    for x in (48, 48, 24):
+        set_size(detector, x, 32)
+        roi.min_xyz.min_x.set(8).wait(5)
+        before = detector.cam.array_counter.get()
+        with staged(detector):
+            taken.append(detector.cam.array_counter.get() - before)
+    roi.auto_size.x.set("No").wait(5)
+    roi.min_xyz.min_x.set(0).wait(5)
+    roi.enable.set("Disable").wait(5)
+    assert taken == [1, 0, 1]
+
+
+def test_fake_device_stages():
+    """A beamline's own tests with ophyd's fake devices do not wait for frames that can't come."""
+    from ophyd.sim import make_fake_device
+
+    class Detector(Camera):
+        tiff = Component(OurTIFF, "TIFF1:", write_path_template="/data", root="/data")
+
+    detector = make_fake_device(Detector)("X:", name="det")
+    tiff, cam = detector.tiff, detector.cam
+    for signal, value in (
+        (tiff.nd_array_port, "CAM"), (tiff.port_name, "TIFF"), (cam.port_name, "CAM"), (tiff.plugin_type, "NDFileTIFF"),
+        (cam.size.size_x, 0), (cam.size.size_y, 0), (cam.data_type, "UInt8"), (cam.color_mode, "Mono"),
+        (cam.num_images, 1), (tiff.array_size.width, 0), (tiff.array_size.height, 0), (tiff.array_size.depth, 0),
+        (tiff.file_path_exists, 1), (tiff.enable, 1), (tiff.blocking_callbacks, 1), (tiff.capture, 0),
+        (tiff.data_type, "UInt8"), (tiff.color_mode, "Mono"), (tiff.dropped_arrays, 0), (cam.data_type_disabled, 0),
+        *((getattr(cam.array_size, f"array_size_{axis}"), 4) for axis in "xy"),
+    ):  # fmt: skip
+        signal.sim_put(value)
+    tiff.enable.sim_set_enum_strs(("Disable", "Enable"))
+    tiff.blocking_callbacks.sim_set_enum_strs(("No", "Yes"))
+    with staged(detector):
+        assert tiff.describe()["det_image"]["shape"] == (1, 4, 4)
+        assert cam.acquire.get() == 0

@@ -1,6 +1,7 @@
 """The ophyd side: mixins that let areaDetector's file plugins write files and describe them in documents."""
 
 from .base import FileStoreBase
+from .flying import FlyableFileStore
 from .hdf5 import FileStoreHDF5, FileStoreHDF5Single
 from .iterative import (
     FileStoreHDF5IterativeWrite,
@@ -23,6 +24,7 @@ __all__ = [
     "FileStoreTIFF",
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
+    "FlyableFileStore",
     "PathInfo",
     "PathProvider",
 ]

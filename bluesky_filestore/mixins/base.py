@@ -107,7 +107,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         """End the stage. Documents that nobody has collected remain collectable until the next stage."""
         self._locked_key_list = False
         self._resource_uid = None
-        left = sum(name in ("datum", "stream_datum") for name, _ in self._asset_docs_cache)
+        left = self._uncollected()
         if left:
             _log.warning(
                 "%s was unstaged with %d datum documents for %s that nobody collected: no event tells of their "
@@ -118,6 +118,10 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
             )
         unstaged: list[object] = super().unstage()
         return unstaged
+
+    def _uncollected(self) -> int:
+        """How many documents that name frames are still here."""
+        return sum(name == "datum" for name, _ in self._asset_docs_cache)
 
     def _generate_resource(self, resource_kwargs: dict[str, Any]) -> None:
         """Make the Resource of the file or directory `_fn`, and queue it for collection.
@@ -169,16 +173,22 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         StageError
             If there is no Resource, or the key is new after keys have been described; it is a RuntimeError.
         """
-        if self._locked_key_list and key not in self._datum_uids and key not in self._predicted_keys():
-            known = sorted({*self._datum_uids, *self._predicted_keys()})
-            raise StageError(
-                f"modifying after lock: {key!r} is a new data key, but those of {self} have been described already as "
-                f"{known}; trigger once with each key before the first describe() or read()."
-            )
+        self._check_key(key)
         datum = self._compose_datum(datum_kwargs or {})
         self._asset_docs_cache.append(("datum", datum))
         self._datum_uids[key].append({"value": datum["datum_id"], "timestamp": timestamp})
         return str(datum["datum_id"])
+
+    def _check_key(self, key: str) -> None:
+        if self._locked_key_list and key not in self._known_keys():
+            raise StageError(
+                f"modifying after lock: {key!r} is a new data key, but those of {self} have been described already as "
+                f"{list(self._known_keys())}; trigger once with each key before the first describe() or read()."
+            )
+
+    def _known_keys(self) -> dict[str, None]:
+        """The external data keys, in their order."""
+        return dict.fromkeys((*self._predicted_keys(), *self._datum_uids))
 
     def _compose_datum(self, datum_kwargs: dict[str, Any]) -> dict[str, Any]:
         if self._resource_uid is None or self._datum_factory is None:
@@ -201,7 +211,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         staged = self._staged == Staged.yes
         self._locked_key_list = staged
         described: OrderedDict[str, dict[str, Any]] = super().describe()
-        keys = [*self._predicted_keys(), *(key for key in self._datum_uids if key not in self._predicted_keys())]
+        keys = self._known_keys()
         if keys:
             data_key = self._make_data_key()
             described.update((key, dict(data_key)) for key in keys)

@@ -44,12 +44,12 @@ def external_key(key: str, image_name: str | None, override: str) -> str:
     return override if key in (image_name, override) else f"{override}_{key}"
 
 
-def describe_frames(frames: FrameFormat, count: int, source: str, external: str) -> dict[str, Any]:
+def describe_frames(frames: FrameFormat, count: int, source: str) -> dict[str, Any]:
     """The data key of `count` frames a point, its shape and dtype those that are in the files.
 
     Examples
     --------
-    >>> described = describe_frames(FrameFormat((512, 640), "uint8"), 5, "PV:13SIM1:", "FILESTORE:")
+    >>> described = describe_frames(FrameFormat((512, 640), "uint8"), 5, "PV:13SIM1:")
     >>> described["shape"], described["dtype_numpy"]
     ([5, 512, 640], '|u1')
     """
@@ -58,5 +58,4 @@ def describe_frames(frames: FrameFormat, count: int, source: str, external: str)
         "source": source,
         "dtype": "array",
         "dtype_numpy": frames.dtype_str,
-        "external": external,
     }

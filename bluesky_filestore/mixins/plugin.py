@@ -5,21 +5,16 @@ import uuid
 from collections import OrderedDict
 from datetime import datetime
 from pathlib import PurePath
-from typing import Any, ClassVar
-
-from ophyd.areadetector.detectors import DetectorBase
-from ophyd.device import Staged
+from typing import Any
 
 from bluesky_filestore.paths import fill_in, pure_path, semantics_of, with_trailing_separator
 
-from .base import FileStoreBase
-from .data_keys import data_key_name, describe_frames, external_key
 from .file_records import check_opened_file, file_name, put_name, put_path
-from .frames_written import FrameCount, check_confirm_frames
+from .frames import FileStoreWithFrames
+from .frames_written import FrameCount
 from .path_providers import PathInfo
 from .priming import UnprimedFilePluginError, check_prime, prime, why_unprimed
 from .staging import Undo, guard_stage
-from .upstream import expected_format, seen_format
 from .waiting import CaptureSetting, PathSetting, TimedSetting, optional
 
 __all__ = ["FileStorePluginBase"]
@@ -36,7 +31,7 @@ def _unique_name() -> str:
     return "-".join(str(uuid.uuid4()).split("-")[:-1])
 
 
-class FileStorePluginBase(FileStoreBase):
+class FileStorePluginBase(FileStoreWithFrames):
     """Base of the mixins for areaDetector's file plugins.
 
     Parameters
@@ -46,20 +41,11 @@ class FileStorePluginBase(FileStoreBase):
     prime : {'auto', 'require', 'never'}, optional
         What to do at stage if the plugin has not yet seen the kind of frames that will come: take one, refuse, or go
         on all the same.
-    confirm_frames : {'point', 'unstage', 'never'}, optional
-        When to count the written frames against the documented ones.
-    data_key : str, optional
-        The data key of the images; by default the trigger mixin's image name, to which all file plugins of a detector
-        but the first add their attribute name.
     **kwargs
-        See `FileStoreBase`.
+        See `FileStoreWithFrames` and `FileStoreBase`.
     """
 
-    _counter: ClassVar[str] = "num_captured"
-    """The record that counts the frames written."""
-
     _staging_undo: Undo | None = None
-    _will_write = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -70,13 +56,9 @@ class FileStorePluginBase(FileStoreBase):
         *args: Any,
         stage_timeout: float = 10.0,
         prime: str = "auto",
-        confirm_frames: str = "point",
-        data_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         self._prime = check_prime(prime)
-        self._confirm_frames = check_confirm_frames(confirm_frames)
-        self._data_key = data_key
         self.stage_timeout = stage_timeout
         super().__init__(*args, **kwargs)
         # Asking the class, not the object, does not wait for a lazy component to connect.
@@ -86,8 +68,6 @@ class FileStorePluginBase(FileStoreBase):
             [("auto_increment", "Yes"), ("array_counter", 0), ("auto_save", "Yes"), ("num_capture", 0)]
         )
         self._known_pair: tuple[Any, Any] | None = None
-        self._frame_count: FrameCount | None = None
-        self._writers: list[str] = []
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -116,15 +96,12 @@ class FileStorePluginBase(FileStoreBase):
         write = self._ensure_absolute_under_root(given) if elsewhere is None else given
         return info.filename or _unique_name(), with_trailing_separator(read, semantics_of(read)), str(write)
 
-    def get_frames_per_point(self) -> int:
-        """Frames of one trigger: the camera's ``num_images``. A hook for subclasses."""
-        return int(self.parent.cam.num_images.get())
-
     # -- staging -------------------------------------------------------------------------------------------------------
 
     def _prepare_to_stage(self) -> None:
         """Whatever must be right before the first `stage` method of this object runs."""
         self._frame_count = None
+        self._streams = None
         self._will_write = self._is_enabled_at_stage(self)
         self._writers = self._enabled_writers()
         if not self._will_write:
@@ -141,15 +118,12 @@ class FileStorePluginBase(FileStoreBase):
             self._make_sure_it_is_primed()
 
     def _make_sure_it_is_primed(self) -> None:
-        undo = Undo()
-        ports = [(sig, value) for sig, value in self._resolved_stage_sigs().items() if sig.attr_name == "nd_array_port"]
-        try:
+        sigs = self._resolved_stage_sigs()
+        ports = [(sig, value) for sig, value in sigs.items() if getattr(sig, "attr_name", "") == "nd_array_port"]
+        with Undo(self) as undo:
             for signal, value in ports:
                 undo.set(TimedSetting(signal, self, self.stage_timeout), value)
-            expected = expected_format(self)
-            reason = why_unprimed(self, expected, self._known_pair)
-        finally:
-            undo.put_back()
+            reason, settings = why_unprimed(self, self._known_pair)
         if reason is None:
             return
         if self._prime == "require":
@@ -157,8 +131,7 @@ class FileStorePluginBase(FileStoreBase):
                 f"{self.name} is not ready to write what the camera will send: {reason}. Let it see one frame, "
                 f"or create it with prime='auto'."
             )
-        seen = prime(self, ports, self.stage_timeout)
-        self._known_pair = (expected, seen)
+        self._known_pair = (settings, prime(self, ports, self.stage_timeout))
 
     def _resolved_stage_sigs(self) -> "OrderedDict[Any, Any]":
         """``stage_sigs`` by signal, with ``capture`` at the end, whatever was added when."""
@@ -210,7 +183,7 @@ class FileStorePluginBase(FileStoreBase):
 
     def _set_first(self, sigs: "OrderedDict[Any, Any]") -> None:
         """What must be set before ``FilePath``; and remember what a failure has to put back besides ``stage_sigs``."""
-        undo = self._staging_undo if self._staging_undo is not None else Undo()
+        undo = self._staging_undo if self._staging_undo is not None else Undo(self)
         undo.remember(PathSetting(self.file_path, self, self.stage_timeout))
         for signal in (self.file_name, self.file_number):
             undo.remember(TimedSetting(signal, self, self.stage_timeout))
@@ -257,59 +230,3 @@ class FileStorePluginBase(FileStoreBase):
         if error is not None:
             raise error
         return unstaged
-
-    def _count_at_unstage(self) -> Exception | None:
-        if self._frame_count is None or self._confirm_frames != "unstage":
-            return None
-        try:
-            self._frame_count.confirm(self.stage_timeout)
-        except RuntimeError as error:
-            return error
-        return None
-
-    # -- data ----------------------------------------------------------------------------------------------------------
-
-    def _named(self, key: str) -> str:
-        if self._data_key is not None:
-            return external_key(key, self._image_name, self._data_key)
-        return data_key_name(key, getattr(self, "attr_name", ""), self._writers)
-
-    @property
-    def _image_name(self) -> str | None:
-        return getattr(self.parent, "_image_name", None)
-
-    def _predicted_keys(self) -> tuple[str, ...]:
-        if self._staged != Staged.yes or not self._will_write or self._image_name is None:
-            return ()
-        return (self._named(self._image_name),)
-
-    def generate_datum(self, key: str, timestamp: float, datum_kwargs: dict[str, Any] | None) -> str | None:
-        """Make a Datum under this plugin's own data key, if it writes at all; see `FileStoreBase.generate_datum`."""
-        if not self._will_write:
-            return None
-        datum_id = super().generate_datum(self._named(key), timestamp, datum_kwargs)
-        frames = (self._resource_kwargs or {}).get("frame_per_point")
-        if self._frame_count is not None and frames is not None:
-            self._frame_count.documented += int(frames)
-        return datum_id
-
-    def _make_data_key(self) -> dict[str, Any]:
-        """Shape and dtype from the plugin's own records; the detector's, if it tells none."""
-        frames = seen_format(self)
-        own_words = getattr(type(self.parent), "make_data_key", None) is not DetectorBase.make_data_key
-        if frames is None:
-            return super()._make_data_key()
-        described = describe_frames(frames, self.get_frames_per_point(), f"PV:{self.parent.prefix}", "FILESTORE:")
-        return {**super()._make_data_key(), **described} if own_words else described
-
-    def read(self) -> "OrderedDict[str, dict[str, Any]]":
-        """The readings; with ``confirm_frames="point"``, once all frames are written.
-
-        Raises
-        ------
-        MissingFramesError, ExtraFramesError
-            If the plugin has written fewer or more frames than the documents promise.
-        """
-        if self._frame_count is not None and self._confirm_frames == "point":
-            self._frame_count.confirm(self.stage_timeout)
-        return super().read()

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from ophyd.utils import UnprimedPlugin
 
-from bluesky_filestore.errors import StageError, UnprimedPluginError
+from bluesky_filestore.errors import UnprimedPluginError
 
 from .frame_format import FrameFormat
 from .staging import Undo
-from .upstream import frame_token, pipeline, seen_format
+from .upstream import expected_format, frame_token, pipeline, seen_format
 from .waiting import TimedSetting, optional, poll_until, pv_name
 
 __all__ = ["Prime", "UnprimedFilePluginError", "check_prime", "prime", "why_unprimed"]
@@ -45,29 +45,35 @@ def check_prime(value: str) -> Prime:
     raise ValueError(f"prime is {value!r}; expected 'auto', 'require' or 'never'.")
 
 
-def why_unprimed(plugin: Any, expected: FrameFormat | None, known: tuple[Any, Any] | None) -> str | None:
-    """What stands against capturing with what the plugin has seen; None if nothing does.
+def why_unprimed(plugin: Any, known: tuple[Any, Any] | None) -> tuple[str | None, Any]:
+    """What stands against capturing with what the plugin has seen.
 
     Parameters
     ----------
     plugin : Device
         The file plugin.
-    expected : FrameFormat or None
-        What will arrive, if it can be told.
     known : tuple or None
-        A pair of expected and seen that has been found to belong together, by a frame. It is for cameras that send
-        something else than their settings say.
+        A pair, of what was known of the settings upstream and what the plugin saw, that a frame has shown to belong
+        together. It is for cameras that send something else than their settings say.
+
+    Returns
+    -------
+    str or None
+        The reason; None if there is none.
+    object
+        What is known of the settings upstream now.
     """
-    if optional(plugin, "array_size") is None:
-        return None
+    expected, settings = expected_format(plugin)
     seen = seen_format(plugin)
+    if optional(plugin, "array_size") is None or (seen is not None and (seen == expected or known == (settings, seen))):
+        return None, settings
     if seen is None:
-        return "it has seen no frame"
-    if seen == expected or known == (expected, seen):
-        return None
+        can_tell = expected is not None or "capture" in plugin.stage_sigs
+        # Where nothing is captured, nothing can be lost; a camera without a size will not send anything either.
+        return "it has seen no frame" if can_tell else None, settings
     if expected is None:
-        return "what is between it and the camera does not let us tell what will arrive" if known is None else None
-    return f"it has last seen {seen}, but {expected} will arrive"
+        return f"it has last seen {seen}, but what is before it does not let us tell what will arrive", settings
+    return f"it has last seen {seen}, but {expected} will arrive", settings
 
 
 def prime(plugin: Any, ports: Iterable[tuple[Any, Any]], timeout: float) -> FrameFormat | None:
@@ -94,20 +100,13 @@ def prime(plugin: Any, ports: Iterable[tuple[Any, Any]], timeout: float) -> Fram
     UnprimedFilePluginError
         If no frame arrives.
     """
-    _log.info("%s takes one frame, because %s", plugin.name, "its idea of the frames is missing or stale")
-    undo = Undo()
-    try:
+    _log.info("%s takes one frame, since its idea of the frames is missing or stale.", plugin.name)
+    with Undo(plugin) as undo:
         for signal, value in ports:
             undo.set(TimedSetting(signal, plugin, timeout), value)
         camera = _prepare(plugin, undo, timeout)
         _take_frame(plugin, camera, timeout)
         return seen_format(plugin)
-    finally:
-        problems = undo.put_back()
-        if problems:
-            raise StageError(
-                f"{plugin.name} was primed, but not all settings could be put back: {'; '.join(map(str, problems))}"
-            )
 
 
 def _prepare(plugin: Any, undo: Undo, timeout: float) -> Any:

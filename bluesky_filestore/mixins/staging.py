@@ -7,11 +7,14 @@ the outermost `stage` of each class that has it; see the decision record "Primin
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ophyd.areadetector.plugins import HDF5Plugin
 from ophyd.device import Staged
 from ophyd.utils import RedundantStaging
+
+from bluesky_filestore.errors import StageError
 
 from .waiting import pv_name
 
@@ -21,10 +24,32 @@ _log = logging.getLogger(__name__)
 
 
 class Undo:
-    """Values to put back, the latest first."""
+    """Values to put back, the latest first; as a context manager, at the end of the with-block."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugin: Any) -> None:
+        self._plugin = plugin
         self._values: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> Self:
+        """Nothing has been changed yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put everything back.
+
+        Raises
+        ------
+        StageError
+            If that fails, unless another error is on its way, to which it is added.
+        """
+        problems = [str(problem) for problem in self.put_back()]
+        if error is not None:
+            for problem in problems:
+                error.add_note(f"While the settings were being put back: {problem}")
+        elif problems:
+            raise StageError(f"not all settings of {self._plugin.name} could be put back: {'; '.join(problems)}")
 
     def remember(self, setting: Any) -> None:
         """Keep a `TimedSetting`'s present value."""
@@ -88,7 +113,7 @@ def _stage_guarded(plugin: Any, inner: Callable[[Any], list[object]]) -> list[ob
             f"{plugin.name} is already staged, or was not wholly unstaged; nothing has been changed. "
             f"Call unstage() first."
         )
-    plugin._staging_undo = Undo()
+    plugin._staging_undo = Undo(plugin)
     try:
         plugin._prepare_to_stage()
         return inner(plugin)

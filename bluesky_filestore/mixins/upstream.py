@@ -72,17 +72,24 @@ def pipeline(plugin: Any, port: str | None = None) -> list[Any] | None:
         wanted = upstream.get()
 
 
-def expected_format(plugin: Any) -> FrameFormat | None:
-    """The next frame that will arrive at the plugin, from the settings of all that is before it; None if unknown."""
+def expected_format(plugin: Any) -> tuple[FrameFormat | None, tuple[Any, ...]]:
+    """The next frame that will arrive at the plugin, from the settings of all that is before it.
+
+    Returns
+    -------
+    FrameFormat or None
+        None if something is before it of which we don't know what it does.
+    tuple
+        What we know all the same: if it changes, so may the frames.
+    """
     devices = pipeline(plugin)
     if not devices:
-        return None
+        return None, ()
     frames = _camera_format(devices[0])
+    known = (frames, *(device.name for device in devices))
     for device in devices[1:]:
-        if frames is None:
-            return None
-        frames = _after(device, frames)
-    return frames
+        frames = _after(device, frames) if frames is not None else None
+    return frames, known
 
 
 def _camera_format(camera: Any) -> FrameFormat | None:

@@ -1,5 +1,6 @@
 """Ready-made detectors for the simulated IOC."""
 
+import os
 import time
 from pathlib import PurePath
 from typing import Any
@@ -11,7 +12,7 @@ from ophyd.areadetector.plugins import HDF5Plugin_V34, TIFFPlugin_V34
 from ophyd.areadetector.trigger_mixins import SingleTrigger
 from ophyd.device import Staged
 
-from bluesky_filestore.errors import StageError
+from bluesky_filestore.errors import IOCUnreachableError, StageError
 from bluesky_filestore.mixins import FileStoreHDF5IterativeWrite, FileStoreTIFFIterativeWrite
 from bluesky_filestore.mixins.base import FileStoreBase
 
@@ -64,6 +65,8 @@ class _SimDetector(SingleTrigger, SimDetector):
     ------
     PathError
         If the root is not absolute, or the template not under it.
+    IOCUnreachableError
+        If no IOC answers.
     """
 
     cam = Component(_Cam, "cam1:")
@@ -80,7 +83,14 @@ class _SimDetector(SingleTrigger, SimDetector):
         **file_store_options: Any,
     ) -> None:
         self.file_store_options = {"write_path_template": write_path_template, "root": root, **file_store_options}
-        super().__init__(prefix, name=name, image_name=image_name)
+        try:
+            super().__init__(prefix, name=name, image_name=image_name)
+        except TimeoutError as error:
+            raise IOCUnreachableError(
+                f"no IOC answers for {prefix!r} ({error}); expected one that serves {prefix}cam1:Acquire. Start one with "
+                f"'bluesky-filestore sim' or SimulatedIOC, and set the EPICS_CA_... variables that it prints; now "
+                f"EPICS_CA_ADDR_LIST is {os.environ.get('EPICS_CA_ADDR_LIST')!r}."
+            ) from error
         for plugin in (getattr(self, attribute) for attribute in self.component_names):
             if isinstance(plugin, FileStoreBase):
                 # A beginner's mistake is better told here than at the first stage.

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO, ClassVar, Self
 
 from bluesky_filestore.errors import IOCUnreachableError
 
-__all__ = ["DEFAULT_PREFIX", "SimulatedIOC", "client_environment", "run_ioc"]
+__all__ = ["DEFAULT_PREFIX", "SimulatedIOC", "client_environment", "free_port", "run_ioc"]
 
 DEFAULT_PREFIX = "13SIM1:"
 """What the records begin with, as those of the IOC that the simulation follows."""
@@ -62,8 +62,14 @@ def _port_is_free(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
-    """A port that is free for UDP and for TCP, with a free one after it for the repeater."""
+def free_port() -> int:
+    """A port on loopback that is free for UDP and for TCP, with a free one after it for the repeater.
+
+    Raises
+    ------
+    IOCUnreachableError
+        If none was found.
+    """
     for _ in range(100):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((_LOOPBACK, 0))
@@ -130,7 +136,7 @@ def run_ioc(
         If the directory can't be made.
     """
     Path(directory).mkdir(parents=True, exist_ok=True)
-    chosen = _free_port() if port is None else port
+    chosen = free_port() if port is None else port
     if not _port_is_free(chosen):
         raise IOCUnreachableError(
             f"port {chosen} on {_LOOPBACK} is taken, probably by another IOC; stop that or choose another port"
@@ -261,7 +267,7 @@ class SimulatedIOC:
             return known
         if known is not None:
             _log.warning("port %d, where this process's clients search, is taken; using another", known)
-        return _free_port()
+        return free_port()
 
     def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
         options = ["--directory", str(self.directory), "--prefix", self.prefix, "--port", str(self.port)]

@@ -1,0 +1,189 @@
+"""The frames of a file store: what they are called, described as and counted against."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from ophyd.areadetector.detectors import DetectorBase
+from ophyd.device import Staged
+
+from bluesky_filestore.errors import StageError
+
+from .base import FileStoreBase
+from .data_keys import data_key_name, describe_frames, external_key
+from .frames_written import FrameCount, check_confirm_frames
+from .stream_documents import StreamDocuments, check_asset_docs
+from .upstream import seen_format
+
+__all__ = ["FileStoreWithFrames"]
+
+
+class FileStoreWithFrames(FileStoreBase):
+    """A file store that knows what its frames are like, and counts them.
+
+    Parameters
+    ----------
+    confirm_frames : {'point', 'unstage', 'never'}, optional
+        When to count the written frames against the documented ones.
+    asset_docs : {'datum', 'stream'}, optional
+        Whether to tell of the frames by Resource and Datum or, as newer readers prefer, by StreamResource and
+        StreamDatum.
+    data_key : str, optional
+        The data key of the images; by default the trigger mixin's image name, to which all file plugins of a detector
+        but the first add their attribute name.
+    **kwargs
+        See `FileStoreBase`.
+    """
+
+    _counter: ClassVar[str] = "num_captured"
+    """The record that counts the frames written."""
+
+    stage_timeout: float
+    _will_write = True
+
+    def __init__(
+        self,
+        *args: Any,
+        confirm_frames: str = "point",
+        asset_docs: str = "datum",
+        data_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._confirm_frames = check_confirm_frames(confirm_frames)
+        self._asset_docs = check_asset_docs(asset_docs)
+        self._data_key = data_key
+        self._streams: StreamDocuments | None = None
+        self._frame_count: FrameCount | None = None
+        self._flight_start = 0
+        self._flight_told = 0
+        self._writers: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def get_frames_per_point(self) -> int:
+        """Frames of one trigger: the camera's ``num_images``. A hook for subclasses."""
+        return int(self.parent.cam.num_images.get())
+
+    def _named(self, key: str) -> str:
+        if self._data_key is not None:
+            return external_key(key, self._image_name, self._data_key)
+        return data_key_name(key, getattr(self, "attr_name", ""), self._writers)
+
+    @property
+    def _image_name(self) -> str | None:
+        return getattr(self.parent, "_image_name", None)
+
+    def _generate_resource(self, resource_kwargs: dict[str, Any]) -> None:
+        if self._asset_docs == "datum":
+            super()._generate_resource(resource_kwargs)
+            return
+        if self._fn is None:
+            raise StageError(f"{self.name} does not know its file yet; call _generate_resource after stage().")
+        self._resource_kwargs = resource_kwargs
+        parameters = {name: value for name, value in resource_kwargs.items() if name != "frame_per_point"}
+        parameters["multiplier"] = resource_kwargs.get("frame_per_point", 1)
+        frames = seen_format(self)
+        if frames is not None:
+            parameters["chunk_shape"] = (1, *frames.shape)
+        self._resource_collected = False
+        self._streams = StreamDocuments(self.filestore_spec, self._fn, parameters)
+
+    @property
+    def tells_streams(self) -> bool:
+        """Whether it is staged, writes, and tells of its frames by StreamDatum."""
+        return self._streams is not None and self._frame_count is not None
+
+    def begin_flight(self) -> None:
+        """From now on each frame is an event; see `FlyableFileStore`."""
+        if self._streams is None or self._frame_count is None or self._resource_kwargs is None:
+            raise StageError(f"{self.name} is not staged with asset_docs='stream', so it can't fly.")
+        self._flight_start = self._frame_count.written()
+        self._generate_resource({**self._resource_kwargs, "frame_per_point": 1})
+        self._streams.skip(self._flight_start)
+        self._flight_told = 0
+
+    def flown(self) -> int:
+        """Frames written since `begin_flight`."""
+        return 0 if self._frame_count is None else self._frame_count.written() - self._flight_start
+
+    def tell_flight(self, index: int) -> None:
+        """Queue the documents of the flight's frames up to `index`."""
+        if self._streams is None or self._frame_count is None or index <= self._flight_told:
+            return
+        for key in self._predicted_keys():
+            self._streams.add(key, index - self._flight_told)
+        self._frame_count.documented += index - self._flight_told
+        self._flight_told = index
+
+    def describe_flight(self) -> dict[str, dict[str, Any]]:
+        """The data key of one frame."""
+        described = self._make_data_key()
+        return {key: {**described, "shape": [1, *described["shape"][1:]]} for key in self._predicted_keys()}
+
+    def _renew_resource(self, resource_kwargs: dict[str, Any]) -> None:
+        if self._streams is None:
+            super()._renew_resource(resource_kwargs)
+        else:
+            self._streams.renew()
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, Any]]:
+        """Hand out the documents made since the last time, each once, in order."""
+        yield from super().collect_asset_docs()
+        if self._streams is not None:
+            self._resource_collected = True
+            yield from self._streams.collect()
+
+    def _known_keys(self) -> dict[str, None]:
+        return super()._known_keys() | (self._streams.keys if self._streams is not None else {})
+
+    def _uncollected(self) -> int:
+        return super()._uncollected() + (self._streams.pending if self._streams is not None else 0)
+
+    def _predicted_keys(self) -> tuple[str, ...]:
+        if self._staged != Staged.yes or not self._will_write or self._image_name is None:
+            return ()
+        return (self._named(self._image_name),)
+
+    def generate_datum(self, key: str, timestamp: float, datum_kwargs: dict[str, Any] | None) -> str | None:
+        """Make a Datum under this plugin's own data key, if it writes at all; see `FileStoreBase.generate_datum`."""
+        if not self._will_write:
+            return None
+        datum_id = None
+        if self._streams is None:
+            datum_id = super().generate_datum(self._named(key), timestamp, datum_kwargs)
+        else:
+            self._check_key(self._named(key))
+            self._streams.add(self._named(key))
+        frames = (self._resource_kwargs or {}).get("frame_per_point")
+        if self._frame_count is not None and frames is not None:
+            self._frame_count.documented += int(frames)
+        return datum_id
+
+    def _make_data_key(self) -> dict[str, Any]:
+        """Shape and dtype from the plugin's own records; the detector's, if it tells none."""
+        frames = seen_format(self)
+        own_words = getattr(type(self.parent), "make_data_key", None) is not DetectorBase.make_data_key
+        described = super()._make_data_key() if own_words or frames is None else {}
+        if frames is not None:
+            described |= describe_frames(frames, self.get_frames_per_point(), f"PV:{self.parent.prefix}")
+        return described | {"external": "FILESTORE:" if self._streams is None else "STREAM:"}
+
+    def read(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The readings; with ``confirm_frames="point"``, once all frames are written.
+
+        Raises
+        ------
+        MissingFramesError, ExtraFramesError
+            If the plugin has written fewer or more frames than the documents promise.
+        """
+        if self._frame_count is not None and self._confirm_frames == "point":
+            self._frame_count.confirm(self.stage_timeout)
+        return super().read()
+
+    def _count_at_unstage(self) -> Exception | None:
+        if self._frame_count is None or self._confirm_frames != "unstage":
+            return None
+        try:
+            self._frame_count.confirm(self.stage_timeout)
+        except RuntimeError as error:
+            return error
+        return None
