@@ -173,3 +173,10 @@ def test_fs_root_is_deprecated():
     with pytest.warns(DeprecationWarning, match="use reg_root"):
         store.fs_root = "/"
     assert store.reg_root == PurePosixPath("/")
+
+
+@pytest.mark.parametrize("template", ["", "  "])
+def test_empty_template(template):
+    """A template that somebody forgot to fill in is not the root."""
+    with pytest.raises(TemplateError, match="expected a directory such as"):
+        _ = FileStoreBase(write_path_template=template, root="/data").write_path_template

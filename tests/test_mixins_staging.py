@@ -31,9 +31,9 @@ from ophyd.areadetector.plugins import TIFFPlugin_V34
 from ophyd.areadetector.trigger_mixins import MultiTrigger
 
 from bluesky_filestore import FileStoreHDF5IterativeWrite, FileStoreIterativeWrite, FileStoreTIFFSquashing
-from bluesky_filestore.errors import ExtraFramesError, MissingFramesError, StageTimeoutError
+from bluesky_filestore.errors import ExtraFramesError, IOCUnreachableError, MissingFramesError, StageTimeoutError
 from bluesky_filestore.mixins import PathInfo
-from bluesky_filestore.sim import client_environment, pattern
+from bluesky_filestore.sim import SimDetectorHDF5, client_environment, pattern
 
 
 class Squashing(TIFFPlugin_V34, FileStoreTIFFSquashing, FileStoreIterativeWrite):
@@ -489,3 +489,11 @@ def test_fake_device_stages():
     with staged(detector):
         assert tiff.describe()["det_image"]["shape"] == (1, 4, 4)
         assert cam.acquire.get() == 0
+
+
+def test_no_ioc_answers(ioc):
+    """A detector whose IOC is not there says how to start one; who catches ophyd's TimeoutError catches it too."""
+    with pytest.raises(IOCUnreachableError, match=r"no IOC answers for 'NOBODY:'") as caught:
+        SimDetectorHDF5("NOBODY:", name="det", write_path_template="/data")
+    assert "'bluesky-filestore sim'" in str(caught.value)
+    assert isinstance(caught.value, TimeoutError)

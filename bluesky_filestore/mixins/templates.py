@@ -115,9 +115,10 @@ class PathTemplates:
         return under_root(path, self.reg_root, "posix" if isinstance(path, PurePosixPath) else None)
 
     def _given_template(self) -> str | PurePath:
-        if self._write_path_template is None:
+        if self._write_path_template is None or not str(self._write_path_template).strip():
+            # An empty template is a variable that was not set, sooner than the root itself, which is '.'.
             raise TemplateError(
-                "there is no write_path_template; expected a directory such as '/data/%Y/%m/%d', "
+                f"write_path_template is {self._write_path_template!r}; expected a directory such as '/data/%Y/%m/%d', "
                 "or a path_provider that names one at each stage."
             )
         return self._write_path_template

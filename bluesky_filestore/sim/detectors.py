@@ -87,9 +87,9 @@ class _SimDetector(SingleTrigger, SimDetector):
             super().__init__(prefix, name=name, image_name=image_name)
         except TimeoutError as error:
             raise IOCUnreachableError(
-                f"no IOC answers for {prefix!r} ({error}); expected one that serves {prefix}cam1:Acquire. Start one with "
-                f"'bluesky-filestore sim' or SimulatedIOC, and set the EPICS_CA_... variables that it prints; now "
-                f"EPICS_CA_ADDR_LIST is {os.environ.get('EPICS_CA_ADDR_LIST')!r}."
+                f"no IOC answers for {prefix!r} ({error}); expected one that serves {prefix}cam1:Acquire. Start one "
+                f"with 'bluesky-filestore sim' or SimulatedIOC, and set the EPICS_CA_... variables that it prints; "
+                f"now EPICS_CA_ADDR_LIST is {os.environ.get('EPICS_CA_ADDR_LIST')!r}."
             ) from error
         for plugin in (getattr(self, attribute) for attribute in self.component_names):
             if isinstance(plugin, FileStoreBase):
