@@ -22,10 +22,14 @@ __all__ = [
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
     "__version__",
+    "doctor",
+    "documents",
     "serve_catalog",
 ]
 
 if TYPE_CHECKING:
+    from .checking import doctor
+    from .document_reader import documents
     from .mixins import (
         FileStoreBase,
         FileStoreHDF5,
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from .writing import CatalogWriter
 
 
-_HOMES = {"CatalogWriter": "writing", "serve_catalog": "serving"}
+_HOMES = {"CatalogWriter": "writing", "doctor": "checking", "documents": "document_reader", "serve_catalog": "serving"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,7 @@
 """The command ``bluesky-filestore``: a thin shell that turns options into calls and errors into sentences."""
 
 import contextlib
+import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,21 @@ def serve(
         _serve_until_interrupt(console, catalog)
 
 
+@app.command()
+def doctor(
+    where: Annotated[str, typer.Argument(metavar="MODULE:DETECTOR", help="Where Python finds the detector.")],
+    probe: Annotated[bool, typer.Option("--probe", help="Also take one point, and look for its frame.")] = False,
+) -> None:
+    """Look whether a detector will write frames that are found again; one line a check."""
+    from .checking import doctor as examine
+    from .checking import load_device
+
+    report = examine(load_device(where), probe=probe)
+    Console().print(report, highlight=False, soft_wrap=True)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
 def _serve_until_interrupt(console: Console, catalog: "CatalogServer") -> None:
     from threading import Event
 
@@ -120,6 +136,9 @@ def main() -> None:
             raise
         Console(stderr=True).print(f"[bold red]Error:[/] {_sentence(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
+    finally:
+        # Threads of ophyd that the exit cuts off while they connect would log tracebacks under our sentence.
+        logging.disable(logging.CRITICAL)
 
 
 def _sentence(error: Exception) -> str:

@@ -7,6 +7,7 @@ __all__ = [
     "CatalogAccessError",
     "CatalogError",
     "CatalogUnreachableError",
+    "DeviceNotFoundError",
     "DirectoryMissingError",
     "DocumentError",
     "ExtraFramesError",
@@ -60,6 +61,10 @@ class MissingFramesError(FileStoreError, RuntimeError):
 
 class ExtraFramesError(FileStoreError, RuntimeError):
     """Frames in the file that nobody asked for, which move the others from their place."""
+
+
+class DeviceNotFoundError(FileStoreError, LookupError):
+    """No device under the name that was given."""
 
 
 class IOCUnreachableError(FileStoreError, TimeoutError):

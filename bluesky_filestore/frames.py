@@ -9,13 +9,14 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from .paths import FlavouredPath
 
 __all__ = ["Assets", "FrameMap", "Rows", "Source", "Span", "StreamRange"]
 
 _DATUMS_REMEMBERED = 10_000
+_MOST_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,9 @@ class Rows:
     """Why the rows end before the table does, if they do."""
 
 
+_Place: TypeAlias = tuple[str, int, int, Mapping[str, Any] | None]
+
+
 class Assets:
     """The resources and datums announced so far, by all runs: a staging may outlive a run.
 
@@ -113,20 +117,35 @@ class Assets:
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
         self.unusable: dict[str, str] = {}
-        self._waiting: dict[str, tuple[str, int, int]] = {}
-        self._used: OrderedDict[str, tuple[str, int, int]] = OrderedDict()
+        self.documents: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._waiting: dict[str, _Place] = {}
+        self._used: OrderedDict[str, _Place] = OrderedDict()
 
-    def add_source(self, source: Source) -> None:
-        """Make a resource known."""
-        self.sources[source.uid] = source
+    def add_source(self, source: Source) -> bool:
+        """Make a resource known; False if its uid is known as another's, which stays."""
+        return self.sources.setdefault(source.uid, source) == source
 
     def add_unusable(self, uid: str, reason: str) -> None:
         """Make a resource or datum known that we cannot follow, with the reason."""
         self.unusable[uid] = reason
 
-    def add_datum(self, datum_id: str, source: str, start: int, count: int = 1) -> None:
-        """Make a datum known."""
-        self._waiting[datum_id] = (source, start, count)
+    def keep_document(self, name: str, uid: str, doc: Mapping[str, Any]) -> None:
+        """Remember the document of a resource, or of a datum that we cannot follow."""
+        self.documents.setdefault(uid, (name, doc))
+
+    def add_datum(
+        self, datum_id: str, source: str, start: int, count: int = 1, kwargs: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Make a datum known; False if its id is known as another's, which stays."""
+        place = (source, start, count, kwargs)
+        return (self._used.get(datum_id) or self._waiting.setdefault(datum_id, place)) == place
+
+    def forget_old(self) -> None:
+        """Forget what was announced long ago, when no run is open that might still use it."""
+        everything: tuple[dict[str, Any], ...] = (self.sources, self.unusable, self.documents, self._waiting)
+        for known in everything:
+            for uid in list(known)[: max(0, len(known) - _MOST_KEPT)]:
+                del known[uid]
 
     def datum(self, datum_id: str) -> tuple[str, int, int] | None:
         """The source, the first index and the number of indices of a datum; None if it was not announced."""
@@ -136,7 +155,15 @@ class Assets:
         self._used[datum_id] = found
         if len(self._used) > _DATUMS_REMEMBERED:
             self._used.popitem(last=False)
-        return found
+        return found[:3]
+
+    def datum_document(self, datum_id: str) -> Mapping[str, Any] | None:
+        """The document of a datum, as long as it is remembered."""
+        found = self._waiting.get(datum_id) or self._used.get(datum_id)
+        if found is None:
+            kept = self.documents.get(datum_id)
+            return kept[1] if kept is not None and kept[0] == "datum" else None
+        return {"datum_id": datum_id, "datum_kwargs": found[3] or {}, "resource": found[0]}
 
 
 class FrameMap:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import DocumentError
+from .event_record import RECORD_COLUMN
 from .frames import Source, StreamRange
 from .paths import check_semantics, from_uri, join_resource, pure_path, semantics_of, with_trailing_separator
 from .specs import HDF5, NPY_SERIES, spec_named
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 # Columns of the event table that are not data.
-_RESERVED_KEYS = ("time", "seq_num", "internal")
+_RESERVED_KEYS = ("time", "seq_num", "internal", RECORD_COLUMN.removeprefix("ts_"))
 _READER_PARAMETERS = ("swmr", "locking", "slice")
 _C_INTEGER = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
 _BRACES = re.compile(r"\{(\d*)(?::(0?\d*)d?)?\}")

@@ -53,7 +53,7 @@ def test_version():
     assert run("--version").stdout == f"bluesky-filestore {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "sim", "serve"])
+@pytest.mark.parametrize("command", ["demo", "sim", "serve", "doctor"])
 def test_help(command):
     """Every command explains itself."""
     shown = run(command, "--help")

@@ -91,6 +91,7 @@ def test_whole_run():
     assert rows.types == {
         "seq_num": "int64",
         "time": "float64",
+        "ts__event": "string",
         "x": "float64",
         "ts_x": "float64",
         "ts_image": "float64",
@@ -270,7 +271,7 @@ def test_very_wide_tables():
     parts = only(columns(keys, dict.fromkeys(keys, 1.0)), AppendRows)
     assert [part.table for part in parts] == ["internal", "internal_1", "internal_2", "internal_3", "internal_4"]
     assert max(len(part.columns) for part in parts) == 1000
-    assert sum(len(part.columns) for part in parts) == 4002
+    assert sum(len(part.columns) for part in parts) == 4003
 
 
 def test_irregular_rows():
@@ -372,9 +373,11 @@ def test_documents_with_holes():
     writing = Writing()
     with pytest.raises(DocumentError, match=r"event 'e' of run .* refers to an unknown"):
         writing.run.receive("event", {"uid": "e", "descriptor": "nobody"})
-    doc = {"uid": "d", "descriptor": writing.stream.descriptor_doc["uid"], "stream_resource": "nobody"}
-    with pytest.raises(DocumentError, match=r"refers to the unknown stream_resource 'nobody'"):
-        writing.run.receive("stream_datum", doc)
+    doc = {**writing.resource.resource_doc, "spec": "AD_TIFF", "resource_kwargs": {"template": "%s%s_%d.tiff"}}
+    with pytest.raises(DocumentError, match=r"resource '.*' came twice, with different words; the second is left out"):
+        announce("resource", doc, writing.assets)
+    with pytest.raises(DocumentError, match=r"datum has the uid None; expected a text"):
+        announce("datum", {"resource": "a"}, writing.assets)
 
 
 def test_pages_are_the_same():

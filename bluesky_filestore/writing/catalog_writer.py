@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError, DocumentError
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.normalize import unpacked
+from bluesky_filestore.sequence import Sequence
+from bluesky_filestore.validate import schema_fault
 
 from .connecting import connect, connect_profile
 from .inspecting import inspect
 from .operations import Catalog, CloseRun, Operation
+from .problems import Problems
 from .run import Run, announce
 from .tiled import TiledCatalog
 
@@ -63,9 +66,13 @@ class CatalogWriter:
     batch_size : int
         How many events are gathered at most before they are written.
     interval : float
-        After how many seconds events are written although they are few, once another document comes.
+        After how many seconds events are written although they are few.
     settle : float
         For how many seconds after a run's end its files are waited for, if some are missing or still being written.
+    validate : bool
+        Whether documents are checked against event-model's schemas. It costs a microsecond for an event that is of
+        its schema, and is noted where a document is not; what can be understood of it is written all the same. What
+        documents refer to is always checked.
 
     Examples
     --------
@@ -74,24 +81,32 @@ class CatalogWriter:
     """
 
     def __init__(
-        self, client: "Container", *, batch_size: int = 10_000, interval: float = 0.5, settle: float = 60.0
+        self,
+        client: "Container",
+        *,
+        batch_size: int = 10_000,
+        interval: float = 0.5,
+        settle: float = 60.0,
+        validate: bool = True,
     ) -> None:
         self._catalog: Catalog = TiledCatalog(client)
         self._own_client: Container | None = None
         self._batch_size, self._interval = batch_size, interval
+        self._validate = validate
         self._assets = Assets()
+        self._sequence = Sequence(self._assets)
         self._runs: dict[str, Run] = {}
-        self._run_of: dict[str, Run] = {}
         self._waiting: deque[Operation] = deque()
-        self._problems: dict[str, list[str]] = {}
+        self._problems = Problems()
         self._error: CatalogError | None = None
         self._documents = 0
         self._written = time.monotonic()
         self._settle_time = settle
         self._unsettled: dict[str, tuple[Run, float]] = {}
-        self._settler: threading.Thread | None = None
-        self._pause = _FIRST_LOOK
-        self._closing = threading.Event()
+        self._background: threading.Thread | None = None
+        self._pause = interval
+        self._wake = threading.Event()
+        self._closing = False
         self._lock = threading.RLock()
 
     @classmethod
@@ -127,7 +142,7 @@ class CatalogWriter:
             except Exception as error:
                 # Whatever we overlooked, it must not end somebody's experiment.
                 _logger.exception("A %s document could not be written.", name)
-                self._problem("", f"{name} document could not be written: {error!r}")
+                self._problems.add(self._sequence.run_of(name, doc), f"{name} document cannot be written: {error!r}")
 
     def flush(self, timeout: float | None = None) -> None:
         """Write everything that was received.
@@ -164,7 +179,7 @@ class CatalogWriter:
                 unsettled_runs=tuple(self._unsettled),
                 waiting=len(self._waiting),
                 error=str(self._error or ""),
-                problems=tuple(words for problems in self._problems.values() for words in problems),
+                problems=self._problems.all(),
             )
 
     def close(self) -> None:
@@ -172,10 +187,11 @@ class CatalogWriter:
 
         A client that was given stays open, one that the writer made is closed.
         """
-        self._closing.set()
-        settler = self._settler
-        if settler is not None:
-            settler.join()
+        self._closing = True
+        self._wake.set()
+        background = self._background
+        if background is not None:
+            background.join()
         self.flush()
         if self._own_client is not None:
             self._own_client.context.close()
@@ -190,58 +206,70 @@ class CatalogWriter:
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
         for single_name, single in unpacked(name, doc):
-            try:
-                self._receive(single_name, single)
-            except DocumentError as error:
-                self._problem("", str(error))
+            self._receive(single_name, single)
         waiting_events = sum(run.waiting for run in self._runs.values())
-        due = time.monotonic() - self._written > self._interval
-        if name in ("start", "stop") or waiting_events >= self._batch_size or due:
+        if name in ("start", "stop") or waiting_events >= self._batch_size or self._due:
             self._write()
+        if self._runs or self._unsettled:
+            self._start_background()
+
+    @property
+    def _due(self) -> bool:
+        # A catalog that does not answer may take seconds to say so each time.
+        pause = self._interval if self._error is None else max(self._interval, _SLOWEST_LOOK)
+        return time.monotonic() - self._written >= pause
 
     def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
-        if name in _ANNOUNCEMENTS:
-            announce(name, doc, self._assets)
-        elif name == "start":
-            if doc["uid"] in self._runs:
-                raise DocumentError(f"start {doc['uid']!r} came twice; the second is left out.")
-            self._runs[doc["uid"]] = Run(doc, self._assets, inspect)
+        about = self._sequence.run_of(name, doc)
+        fault = schema_fault(name, doc) if self._validate else ""
+        try:
+            if name in _ANNOUNCEMENTS:
+                announce(name, doc, self._assets)
+            else:
+                about = self._sequence.receive(name, doc)
+                self._follow(name, doc, about)
+        except DocumentError as error:
+            self._problems.add(about, f"{error} ({fault})" if fault else str(error))
         else:
-            run = self._run_for(name, doc)
-            run.receive(name, doc)
-            if name == "descriptor":
-                self._run_of[doc["uid"]] = run
-            elif name == "stop":
-                self._waiting.extend(run.take())
-                if not run.settled:
-                    self._settle_later(run)
-                del self._runs[run.uid]
-                for uid in run.descriptors:
-                    del self._run_of[uid]
+            if fault:
+                uid = doc.get("uid") or doc.get("datum_id")
+                self._problems.add(about, f"{name} {uid!r} is not of its schema: {fault}")
 
-    def _run_for(self, name: str, doc: Mapping[str, Any]) -> Run:
-        run = (
-            self._runs.get(doc["run_start"]) if name in ("descriptor", "stop") else self._run_of.get(doc["descriptor"])
-        )
-        if run is None:
-            uid = doc.get("run_start") or doc.get("descriptor")
-            raise DocumentError(f"{name} {doc['uid']!r} refers to {uid!r}, which was never received; it is left out.")
-        return run
+    def _follow(self, name: str, doc: Mapping[str, Any], uid: str) -> None:
+        if name == "start":
+            self._runs[uid] = Run(doc, self._assets, inspect)
+            return
+        if uid not in self._runs:
+            raise DocumentError(f"{name} {doc['uid']!r} is left out: the start of its run could not be written.")
+        if name != "stop":
+            self._runs[uid].receive(name, doc)
+            return
+        run = self._runs.pop(uid)
+        run.receive(name, doc)
+        self._waiting.extend(run.take())
+        if not run.settled:
+            self._unsettled[uid] = (run, time.monotonic() + self._settle_time)
+            self._pause = _FIRST_LOOK
+            self._wake.set()
+        if not self._runs and not self._unsettled:
+            self._assets.forget_old()
 
-    def _settle_later(self, run: Run) -> None:
-        self._unsettled[run.uid] = (run, time.monotonic() + self._settle_time)
-        self._pause = _FIRST_LOOK
-        if self._settler is None and not self._closing.is_set():
-            self._settler = threading.Thread(target=self._keep_settling, name="catalog-writer-settle", daemon=True)
-            self._settler.start()
+    def _start_background(self) -> None:
+        if self._background is None and not self._closing:
+            self._background = threading.Thread(target=self._keep_writing, name="catalog-writer", daemon=True)
+            self._background.start()
 
-    def _keep_settling(self) -> None:
-        while not self._closing.wait(self._pause):
+    def _keep_writing(self) -> None:
+        """Write what a slow plan leaves lying, and look again for files, as long as there is something to wait for."""
+        while not self._closing:
+            self._wake.wait(self._pause if self._unsettled else max(self._interval, _FIRST_LOOK))
+            self._wake.clear()
             with self._lock:
                 self._settle()
-                self._write()
-                if not self._unsettled:
-                    self._settler = None
+                if (self._waiting and self._error is None) or self._due:
+                    self._write()
+                if not (self._runs or self._unsettled):
+                    self._background = None
                     return
                 self._pause = min(2 * self._pause, _SLOWEST_LOOK)
 
@@ -252,14 +280,19 @@ class CatalogWriter:
             except Exception as error:
                 # It would come again at every look.
                 _logger.exception("The files of run %s could not be looked at again.", uid)
-                self._problem(uid, f"its files could not be looked at again: {error!r}")
+                self._problems.add(uid, f"its files could not be looked at again: {error!r}")
                 deadline = 0.0
             if run.settled or time.monotonic() > deadline:
                 del self._unsettled[uid]
 
     def _write(self) -> None:
         for run in self._runs.values():
-            self._waiting.extend(run.take())
+            try:
+                self._waiting.extend(run.take())
+            except Exception as error:
+                # One run must not stand in the way of the others.
+                _logger.exception("What came for run %s could not be made ready.", run.uid)
+                self._problems.add(run.uid, f"events cannot be written: {error!r}")
         self._written = time.monotonic()
         if not self._waiting:
             return
@@ -280,8 +313,9 @@ class CatalogWriter:
         self._written = time.monotonic()
 
     def _apply(self, operation: Operation) -> None:
-        if isinstance(operation, CloseRun) and operation.run in self._problems:
-            notes = [*operation.metadata.get("notes", ()), *self._problems[operation.run]]
+        problems = self._problems.of(operation.run) if isinstance(operation, CloseRun) else ()
+        if isinstance(operation, CloseRun) and problems:
+            notes = [*operation.metadata.get("notes", ()), *problems]
             operation = replace(operation, metadata={**operation.metadata, "notes": notes})
         try:
             self._catalog.apply(operation)
@@ -289,15 +323,11 @@ class CatalogWriter:
             raise
         except CatalogError as error:
             # One node that the catalog will not have must not keep the rest of the run from it.
-            self._problem(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
+            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
         except Exception as error:
             # An operation that cannot be applied at all must not stand in the way of all that follow it.
             _logger.exception("%s of %s could not be applied.", type(operation).__name__, _name(operation))
-            self._problem(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error!r}")
-
-    def _problem(self, run: str, words: str) -> None:
-        _logger.error("%s", words)
-        self._problems.setdefault(run, []).append(words)
+            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error!r}")
 
 
 def _name(operation: Operation) -> str:

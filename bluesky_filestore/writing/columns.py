@@ -1,19 +1,21 @@
 """The columns of an event table: their names, and types that hold whatever comes."""
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.event_record import exact_json
 
 from .operations import ColumnType
 
-__all__ = ["Column", "is_column_name", "plain"]
+__all__ = ["Column", "exact_array", "is_column_name", "plain"]
 
-# What Tiled takes for the name of a column (tiled.adapters.sql.is_safe_identifier).
-_SAFE_NAME = re.compile(r"[a-zA-Z_](?:(?!--|/\*|\*/)[^'\"`;\\%()=+])*")
+# What Tiled takes for the name of a column (tiled.adapters.sql.is_safe_identifier); it keeps a first "_" for itself.
+_SAFE_NAME = re.compile(r"[a-zA-Z](?:(?!--|/\*|\*/)[^'\"`;\\%()=+])*")
 _MAX_NAME_BYTES = 63
 _TYPE_OF_JSON: dict[str, ColumnType] = {
     "boolean": "bool",
@@ -21,6 +23,8 @@ _TYPE_OF_JSON: dict[str, ColumnType] = {
     "number": "float64",
     "string": "string",
 }
+# Integers have to be looked at one by one.
+_SIMPLE_TYPES: dict[type, ColumnType] = {bool: "bool", float: "float64", str: "string"}
 _INT64 = range(-(2**63), 2**63)
 _64_BITS = range(-(2**63), 2**64)
 _EXACT_IN_FLOAT = range(-(2**53), 2**53 + 1)
@@ -46,14 +50,23 @@ class Column:
 
     def fit(self, values: Sequence[Any]) -> list[Any]:
         """The values in the column's type, which may be a wider one than before; None stays None."""
+        types = set(map(type, values)) - {type(None)}
+        if types <= _SIMPLE_TYPES.keys():
+            self._kinds |= {_SIMPLE_TYPES[kind] for kind in types}
+        else:
+            self._look_at(values)
+        if self._kinds:
+            self.type = self._widest()
+        if {_SIMPLE_TYPES.get(kind) for kind in types} == {self.type}:
+            return list(values)
+        return [None if value is None else _as(value, self.type) for value in values]
+
+    def _look_at(self, values: Sequence[Any]) -> None:
         for value in values:
             if value is not None:
                 self._kinds.add(_kind(value))
                 if isinstance(value, int | np.integer) and int(value) not in _EXACT_IN_FLOAT:
                     self._all_exact_in_float = False
-        if self._kinds:
-            self.type = self._widest()
-        return [None if value is None else _as(value, self.type) for value in values]
 
     def _widest(self) -> ColumnType:
         if len(self._kinds) == 1:
@@ -69,6 +82,48 @@ class Column:
 def is_column_name(name: str) -> bool:
     """Whether Tiled takes the name for a column."""
     return _SAFE_NAME.fullmatch(name) is not None and len(name.encode()) <= _MAX_NAME_BYTES
+
+
+def exact_array(values: Sequence[Any]) -> NDArray[np.generic] | None:
+    """One array of all the values, if they are of one shape and numbers, booleans or text that it holds exactly.
+
+    Examples
+    --------
+    >>> exact_array([[1, 2.5], [3, 4]])
+    array([[1. , 2.5],
+           [3. , 4. ]])
+    >>> exact_array([["a", 1]])
+    """
+    if any(value is None for value in values):
+        return None
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError):
+        return None
+    if array.dtype.kind not in "biufcU" or 0 in array.shape:
+        return None
+    if array.dtype.kind in "fU" and not all(isinstance(value, np.ndarray) for value in values):
+        # Of a list with an integer in it numpy makes floats, and of one with a text it makes texts.
+        want = str if array.dtype.kind == "U" else float
+        if not all(_is_exactly(leaf, want) for leaf in _leaves(values)):
+            return None
+    return array
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        elif isinstance(value, np.ndarray):
+            yield from value.ravel().tolist()
+        else:
+            yield value
+
+
+def _is_exactly(leaf: Any, kind: type) -> bool:
+    if isinstance(leaf, kind | np.floating if kind is float else kind):
+        return True
+    return kind is float and isinstance(leaf, int | np.integer) and int(leaf) in _EXACT_IN_FLOAT
 
 
 def plain(value: Any) -> Any:
@@ -109,7 +164,7 @@ def _as(value: Any, kind: ColumnType) -> Any:
         if isinstance(value, str):
             return str(value)
         is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        return str(value) if is_integer else json.dumps(plain(value))
+        return str(value) if is_integer else exact_json(value)
     if kind == "float64":
         return float(value)
     return int(value) if kind == "int64" else bool(value)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .columns import Column, is_column_name
+from bluesky_filestore.event_record import RECORD_COLUMN, encode_record
+
+from .columns import Column, exact_array, is_column_name
+from .gathering import GatheredEvent, completed
 from .operations import AppendArray, AppendRows, Operation
 
 __all__ = ["EventTable"]
@@ -29,7 +31,7 @@ class EventTable:
         self.notes: list[str] = []
         self._run, self._stream = run, stream
         self._data_keys = data_keys
-        self._events: list[Mapping[str, Any]] = []
+        self._events: list[GatheredEvent] = []
         self._written = 0
         self._columns: dict[str, Column] = {}
         self._arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
@@ -42,11 +44,8 @@ class EventTable:
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, event: Mapping[str, Any]) -> None:
-        """Gather one event, its data and timestamps under the names they have in the catalog.
-
-        Of external keys only values that came with the event are among its data.
-        """
+    def add(self, event: GatheredEvent) -> None:
+        """Gather one event."""
         self._events.append(event)
 
     def take(self) -> list[Operation]:
@@ -59,17 +58,25 @@ class EventTable:
             self._choose(events)
         values = {name: column.fit(self._values(name, events)) for name, column in self._columns.items()}
         arrays = [self._array_rows(key, first_row, events, values) for key in list(self._arrays)]
+        values[RECORD_COLUMN] = self._records(events)
         return [*self._tables(first_row, values), *(operation for operation in arrays if operation is not None)]
 
-    def _values(self, name: str, events: Sequence[Mapping[str, Any]]) -> list[Any]:
-        if name in ("seq_num", "time"):
-            return [event[name] for event in events]
+    def _records(self, events: Sequence[GatheredEvent]) -> list[str]:
+        moved = self._continued
+        stored = {*(self._columns.keys() & self._data_keys.keys()), *self._arrays, *moved.values()}
+        timed = {key for key in self._data_keys if f"ts_{key}" in self._columns}
+        records = (completed(event, self._data_keys, stored, timed, moved) for event in events)
+        return [encode_record(record) for record in records]
+
+    def _values(self, name: str, events: Sequence[GatheredEvent]) -> list[Any]:
+        if name in ("seq_num", "time", RECORD_COLUMN):
+            return [getattr(event, name, None) for event in events]
         if name in self._data_keys:
-            return [event["data"].get(name) for event in events]
+            return [event.data.get(name) for event in events]
         if name in self._continued:
-            return [event["data"].get(self._continued[name]) for event in events]
+            return [event.data.get(self._continued[name]) for event in events]
         key = name.removeprefix("ts_")
-        return [event["timestamps"].get(key) for event in events]
+        return [event.timestamps.get(key) for event in events]
 
     def _tables(self, first_row: int, values: Mapping[str, Sequence[Any]]) -> list[AppendRows]:
         names = list(values)
@@ -87,19 +94,19 @@ class EventTable:
             for number, part in enumerate(parts)
         ]
 
-    def _choose(self, events: Sequence[Mapping[str, Any]]) -> None:
+    def _choose(self, events: Sequence[GatheredEvent]) -> None:
         """Which keys become columns and which arrays beside them, by the descriptor and the first events."""
-        self._columns = {"seq_num": Column("integer"), "time": Column("number")}
+        self._columns = {"seq_num": Column("integer"), "time": Column("number"), RECORD_COLUMN: Column("string")}
         # Tiled folds the names of columns to lower case, and has two of its own.
-        taken = {"seq_num", "time", "_dataset_id", "_partition_id"}
+        taken = {"seq_num", "time", RECORD_COLUMN, "_dataset_id", "_partition_id"}
         for key, entry in self._data_keys.items():
-            if "external" in entry and not any(key in event["data"] for event in events):
+            if "external" in entry and not any(key in event.data for event in events):
                 continue
-            first_values = [event["data"].get(key) for event in events]
+            first_values = [event.data.get(key) for event in events]
             has_name = is_column_name(key) and not {key.lower(), f"ts_{key}".lower()} & taken
             is_array = entry.get("dtype") == "array" or any(_is_sequence(value) for value in first_values)
             if is_array or not has_name:
-                array = _stacked(first_values)
+                array = exact_array(first_values)
                 if array is not None:
                     self._arrays[key] = (array.shape[1:], array.dtype)
                     continue
@@ -115,16 +122,16 @@ class EventTable:
             taken |= {key.lower(), f"ts_{key}".lower()}
         for key in self._data_keys:
             known = key in self._columns or f"ts_{key}".lower() not in taken
-            if known and is_column_name(f"ts_{key}") and any(key in event["timestamps"] for event in events):
+            if known and is_column_name(f"ts_{key}") and any(key in event.timestamps for event in events):
                 self._columns[f"ts_{key}"] = Column("number")
                 taken.add(f"ts_{key}".lower())
 
     def _array_rows(
-        self, key: str, first_row: int, events: Sequence[Mapping[str, Any]], values: dict[str, list[Any]]
+        self, key: str, first_row: int, events: Sequence[GatheredEvent], values: dict[str, list[Any]]
     ) -> AppendArray | None:
         """The next rows of an array; where they are of another shape or type, a column goes on in its place."""
         shape, dtype = self._arrays[key]
-        array = _stacked([event["data"].get(key) for event in events])
+        array = exact_array([event.data.get(key) for event in events])
         if array is not None and array.shape[1:] == shape and np.can_cast(array.dtype, dtype, casting="safe"):
             values_as_first = array.astype(dtype, copy=False)
             return AppendArray(self._run, self._stream, key, first_row, values_as_first, self._data_keys[key])
@@ -144,16 +151,3 @@ class EventTable:
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
-
-
-def _stacked(values: Sequence[Any]) -> NDArray[np.generic] | None:
-    """One array of all the values, if they are of one shape and numbers, booleans or text."""
-    if any(value is None for value in values):
-        return None
-    try:
-        array = np.array(values)
-    except ValueError:
-        return None
-    if array.dtype.kind not in "biufcU" or 0 in array.shape:
-        return None
-    return array

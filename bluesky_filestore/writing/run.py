@@ -5,10 +5,11 @@ with ``refused``, ``missing``, ``unverified`` and ``differences``, each by strea
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError, FileStoreError
+from bluesky_filestore.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.normalize import (
     indices_of,
@@ -21,6 +22,8 @@ from bluesky_filestore.normalize import (
 from .arrays import ExternalArrays
 from .columns import plain
 from .event_table import EventTable
+from .gathering import GatheredEvent
+from .journal import Journal
 from .operations import CloseRun, CreateRun, CreateStream, Operation, UpdateStream
 from .placement import Inspector
 
@@ -30,17 +33,32 @@ _NOT_IN_STREAM_METADATA = ("name", "object_keys", "run_start")
 
 
 def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
-    """Make a Resource, StreamResource or Datum known. What cannot be followed is known as such, with the reason."""
-    uid = doc["datum_id"] if name == "datum" else doc["uid"]
+    """Make a Resource, StreamResource or Datum known. What cannot be followed is known as such, with the reason.
+
+    Raises
+    ------
+    DocumentError
+        If it has no uid, or was announced before as something else: the first stands.
+    """
+    uid = doc.get("datum_id" if name == "datum" else "uid")
+    if not isinstance(uid, str):
+        raise DocumentError(f"{name} has the uid {uid!r}; expected a text. It is left out.")
     try:
         if name == "datum":
-            assets.add_datum(uid, doc["resource"], *indices_of(doc))
-        elif name == "resource":
-            assets.add_source(source_of_resource(doc))
+            known = assets.add_datum(uid, doc["resource"], *indices_of(doc), doc["datum_kwargs"])
         else:
-            assets.add_source(source_of_stream_resource(doc))
+            read = source_of_resource if name == "resource" else source_of_stream_resource
+            assets.keep_document(name, uid, doc)
+            known = assets.add_source(read(doc))
     except FileStoreError as error:
+        assets.keep_document(name, uid, doc)
         assets.add_unusable(uid, str(error))
+        return
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        assets.add_unusable(uid, f"{name} {uid!r} is not of its schema: {error!r}")
+        return
+    if not known:
+        raise DocumentError(f"{name} {uid!r} came twice, with different words; the second is left out.")
 
 
 @dataclass(slots=True)
@@ -53,6 +71,12 @@ class _Stream:
     """Names of keys that are others in the catalog."""
     table: EventTable
     """The events."""
+    external: frozenset[str]
+    """The keys that are external."""
+    metadata: Mapping[str, Any]
+    """The metadata of its container."""
+    descriptors: dict[str, int] = field(default_factory=dict)
+    """The uids of its descriptors, and which of them each is."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     """What later descriptors of the stream said of its configuration."""
 
@@ -74,11 +98,16 @@ class Run:
         self.uid: str = start["uid"]
         self._assets = assets
         self._arrays = ExternalArrays(self.uid, assets, inspect)
+        self._journal = Journal(assets)
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}
         self._notes: list[str] = []
         self._stop_doc: Any = None
-        self._pending: list[Operation] = [_create_run(start)]
+        created = _create_run(start)
+        self._said: dict[str, str] = _told("start", start, created.metadata["start"])
+        if self._said:
+            created = replace(created, metadata={**created.metadata, "documents": dict(self._said)})
+        self._pending: list[Operation] = [created]
 
     @property
     def waiting(self) -> int:
@@ -127,62 +156,73 @@ class Run:
     def take(self, *, final: bool = False) -> list[Operation]:
         """The operations that the documents so far ask for and that were not taken yet."""
         operations, self._pending = self._pending, []
+        self._journal.look_for_late()
         for stream in self._streams.values():
             operations += stream.table.take()
         return operations + self._arrays.take(final=final)
 
     def _descriptor(self, doc: Mapping[str, Any]) -> None:
         name = doc["name"]
-        if name in self._streams:
-            self._later_descriptor(name, doc)
-        else:
-            renamed = renamed_keys(doc["data_keys"])
-            data_keys = _data_keys(doc, renamed)
-            for old, new in renamed.items():
-                self.note(f"Data key '{old}' of stream '{name}' is called '{new}' here.")
-            self._streams[name] = _Stream(data_keys, renamed, EventTable(self.uid, name, data_keys))
-            for key, entry in data_keys.items():
-                if "external" in entry:
-                    self._arrays.describe(name, key, entry)
-            metadata = {key: value for key, value in doc.items() if key not in _NOT_IN_STREAM_METADATA}
-            self._pending.append(CreateStream(self.uid, name, plain({**metadata, "data_keys": data_keys})))
+        described = self._later_descriptor if name in self._streams else self._first_descriptor
+        metadata = described(name, doc)
+        stream = self._streams[name]
+        stored = descriptors_of(self.uid, name, metadata)[-1]
+        more = differences(doc, stored)
+        surplus = {"without": [entry for entry in stored if entry not in doc], "renamed": stream.renamed}
+        told = {key: value for key, value in {"entries": more, **surplus}.items() if value}
+        self._journal.add("descriptor", {"stream": name, "uid": doc["uid"], **told})
+        stream.descriptors[doc["uid"]] = len(stream.descriptors)
         self._stream_of[doc["uid"]] = name
 
-    def _later_descriptor(self, name: str, doc: Mapping[str, Any]) -> None:
+    def _first_descriptor(self, name: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+        renamed = renamed_keys(doc["data_keys"])
+        data_keys = _data_keys(doc, renamed)
+        for old, new in renamed.items():
+            self.note(f"Data key '{old}' of stream '{name}' is called '{new}' here.")
+        external = frozenset(key for key, entry in data_keys.items() if "external" in entry)
+        metadata = {key: value for key, value in doc.items() if key not in _NOT_IN_STREAM_METADATA}
+        stored: Mapping[str, Any] = plain({**metadata, "data_keys": data_keys})
+        table = EventTable(self.uid, name, data_keys)
+        self._streams[name] = _Stream(data_keys, renamed, table, external, stored)
+        for key in external:
+            self._arrays.describe(name, key, data_keys[key])
+        self._pending.append(CreateStream(self.uid, name, stored))
+        return stored
+
+    def _later_descriptor(self, name: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
         stream = self._streams[name]
-        update = {key: doc[key] for key in ("uid", "time", "configuration") if key in doc}
-        stream.updates.append(plain(update))
+        update = plain({key: doc[key] for key in ("uid", "time", "configuration") if key in doc})
+        stream.updates.append(update)
         self._pending.append(UpdateStream(self.uid, name, {"_config_updates": list(stream.updates)}))
+        return {**stream.metadata, "_config_updates": [update]}
 
     def _event(self, doc: Mapping[str, Any]) -> None:
         name = self._stream_of[doc["descriptor"]]
         stream = self._streams[name]
-        data, timestamps, seq_num, when = doc["data"], doc["timestamps"], doc["seq_num"], doc["time"]
+        data, timestamps, filled = doc["data"], doc["timestamps"], doc.get("filled")
         if stream.renamed:
-            data = {stream.renamed.get(key, key): value for key, value in data.items()}
-            timestamps = {stream.renamed.get(key, key): value for key, value in timestamps.items()}
+            data, timestamps = _renamed(data, stream.renamed), _renamed(timestamps, stream.renamed)
+            filled = _renamed(filled, stream.renamed) if filled else filled
         unknown = data.keys() - stream.data_keys.keys()
         if unknown:
             self.note(f"Keys {sorted(unknown)} of events of stream '{name}' are not in its descriptor; left out.")
-        filled = doc.get("filled", {})
-        datum_ids = {
-            key: value
-            for key, value in data.items()
-            if "external" in stream.data_keys.get(key, {}) and not filled.get(_original(stream, key))
-        }
+        datum_ids = {key: data[key] for key in stream.external if _is_datum_id(data.get(key), key, filled)}
+        as_usual = filled == {key: False for key in stream.external if key in data}
         if datum_ids:
             data = {key: value for key, value in data.items() if key not in datum_ids}
-        # Nothing may go wrong between the two: both have to have the same rows.
+        uid, seq_num, when, which = doc["uid"], doc["seq_num"], doc["time"], stream.descriptors[doc["descriptor"]]
+        # Nothing may go wrong from here on: frames, table and journal have to have the same events.
         self._arrays.frames.add_event(name, seq_num, datum_ids)
-        stream.table.add({"seq_num": seq_num, "time": when, "data": data, "timestamps": timestamps})
+        number, before = self._journal.add_event(datum_ids)
+        record = EventRecord(number, uid, which, before, datum_ids, filled=AS_USUAL if as_usual else filled)
+        stream.table.add(GatheredEvent(seq_num, when, data, timestamps, record))
 
     def _stream_datum(self, doc: Mapping[str, Any]) -> None:
         name, uid = self._stream_of[doc["descriptor"]], doc["stream_resource"]
         if uid in self._assets.unusable:
             self._arrays.refuse(name, self._only_stream_key(name), self._assets.unusable[uid])
+            self._journal.add("stream_datum", doc)
             return
-        if uid not in self._assets.sources:
-            raise DocumentError(f"stream_datum {doc['uid']!r} refers to the unknown stream_resource {uid!r}")
         key = self._assets.sources[uid].data_key or self._only_stream_key(name)
         key = self._streams[name].renamed.get(key, key)
         if "external" not in self._streams[name].data_keys.get(key, {}):
@@ -190,6 +230,7 @@ class Run:
                 f"stream_datum {doc['uid']!r} is for data key {key!r}, which is no external key of stream {name!r}"
             )
         self._arrays.frames.add_range(name, key, range_of(doc))
+        self._journal.add("stream_datum", doc)
 
     def _only_stream_key(self, name: str) -> str:
         keys = [key for key, entry in self._streams[name].data_keys.items() if "external" in entry]
@@ -201,6 +242,14 @@ class Run:
             for sentence in stream.table.notes:
                 self.note(sentence)
         self._stop_doc = plain(doc)
+        self._said |= _told("stop", doc, self._stop_doc)
+        rest = self._journal.rest()
+        if rest:
+            self._said["before_stop"] = exact_json(rest)
+        if self._journal.joined:
+            self.note(f"documents() gives {self._journal.joined} stream_datums joined to those before them.")
+        if self._journal.left_out:
+            self.note(f"documents() lacks {self._journal.left_out} documents that came between two events.")
         self._pending = [*operations, self._close()]
 
     @property
@@ -222,7 +271,8 @@ class Run:
             for stream_name, keys in streams.items():
                 for key, words in keys.items():
                     notes.append(f"'{key}' in stream '{stream_name}' {_VERBS[kind]}: {_sentence(words)}")
-        return CloseRun(self.uid, {"stop": self._stop_doc, "filestore": plain(said), "notes": notes})
+        entries = {"stop": self._stop_doc, "filestore": plain(said), "notes": notes, "documents": dict(self._said)}
+        return CloseRun(self.uid, entries)
 
 
 def _data_keys(doc: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -237,8 +287,19 @@ def _data_keys(doc: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, 
     return data_keys
 
 
-def _original(stream: _Stream, key: str) -> str:
-    return next((old for old, new in stream.renamed.items() if new == key), key)
+def _is_datum_id(value: Any, key: str, filled: Mapping[str, Any] | None) -> bool:
+    # What is no text is the array itself, whatever filled says.
+    return isinstance(value, str) and not (filled and filled.get(key))
+
+
+def _renamed(entries: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    return {renamed.get(key, key): value for key, value in entries.items()}
+
+
+def _told(name: str, doc: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, str]:
+    """What is not stored of a document as it was, as text."""
+    more = differences(doc, stored)
+    return {name: exact_json(more)} if more else {}
 
 
 _VERBS = {

@@ -70,6 +70,11 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
         If neither says what the shape or the dtype is.
     """
     declared = _declared_shape(data_key)
+    if declared is None and data_key.get("shape") and not _says_frames(source):
+        raise DocumentError(
+            f"its shape varies from event to event ({data_key['shape']} in the descriptor), which no array has; "
+            f"expected whole numbers"
+        )
     declared_dtype = _declared_dtype(data_key)
     if facts is None:
         return _from_descriptor(declared, declared_dtype, source)
@@ -146,6 +151,10 @@ def _frames_per_event(declared: tuple[int, ...] | None, frame_shape: tuple[int, 
         if whole and not rest and _without_ones(declared) == _without_ones((whole, *frame_shape)):
             return whole
     return source.frames_per_index or 1
+
+
+def _says_frames(source: Source) -> bool:
+    return source.frames_per_index is not None or source.files_per_index is not None
 
 
 def _declared_shape(data_key: Mapping[str, Any]) -> tuple[int, ...] | None:
