@@ -1,6 +1,7 @@
 """Row i of every external array belongs to row i of its stream's event table, for any legal stream of documents."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, event, given, note, settings
 from bluesky_filestore import CatalogWriter
 
 numbers = itertools.count()
+# A nightly run asks for thousands.
+EXAMPLES = int(os.environ.get("RIGHT_FRAME_EXAMPLES", "60"))
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +29,11 @@ def stock(tmp_path_factory):
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+@pytest.mark.timeout(max(120, 4 * EXAMPLES))
 @given(case=cases())
 def test_every_frame_belongs_to_its_event(stock, case):
     """What is registered is right, what is not registered is said, and a stock server reads it."""
