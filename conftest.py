@@ -8,6 +8,8 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bluesky import RunEngine
+
     from bluesky_filestore.serving import CatalogServer
     from bluesky_filestore.sim import SimulatedIOC
 
@@ -34,3 +36,15 @@ def catalog(data_directory: "Path", tmp_path_factory: pytest.TempPathFactory) ->
 
     with serve_catalog(tmp_path_factory.mktemp("catalog"), readable=[data_directory]) as running:
         yield running
+
+
+@pytest.fixture
+def run_engine() -> "Iterator[RunEngine]":
+    """A RunEngine without subscriptions, whose loop is closed afterwards: bluesky leaves it running."""
+    from bluesky import RunEngine
+
+    engine = RunEngine()
+    yield engine
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join()
+    engine.loop.close()

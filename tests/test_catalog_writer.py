@@ -23,18 +23,6 @@ def writer(catalog):
         yield ours
 
 
-@pytest.fixture(scope="module")
-def run_engine():
-    """A RunEngine without subscriptions."""
-    from bluesky import RunEngine
-
-    engine = RunEngine()
-    yield engine
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join()
-    engine.loop.close()
-
-
 def run_documents(events=3, **metadata):
     """The documents of a run with a number."""
     run = event_model.compose_run(metadata=metadata)

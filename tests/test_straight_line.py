@@ -16,22 +16,6 @@ np.save(target, from_uri(uri, api_key=api_key)[uid]["primary"]["det_image"].read
 """
 
 
-@pytest.fixture(scope="module")
-def run_engine(catalog):
-    """A RunEngine that keeps its documents and has a catalog writer, as a user would subscribe it."""
-    from bluesky import RunEngine
-
-    from bluesky_filestore import CatalogWriter
-
-    engine = RunEngine()
-    with CatalogWriter(catalog.client) as writer:
-        engine.subscribe(writer)
-        yield engine
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join()
-    engine.loop.close()
-
-
 def read_elsewhere(catalog, uid, tmp_path):
     """The array as a new process gets it."""
     target = tmp_path / "read.npy"
@@ -49,13 +33,15 @@ def test_read_back_in_another_process(ioc, catalog, run_engine, tmp_path, kind, 
     """Each event's frames are those that were taken for it, bit by bit."""
     from bluesky.plans import count
 
-    from bluesky_filestore import sim
+    from bluesky_filestore import CatalogWriter, sim
     from bluesky_filestore.sim import pattern
 
     detector = getattr(sim, kind)(ioc.prefix, name="det", write_path_template=f"{ioc.directory}/%Y", root=ioc.directory)
     detector.wait_for_connection(timeout=10)
     detector.cam.stage_sigs["num_images"] = frames_per_point
-    (uid,) = run_engine(count([detector], num=4))
+    with CatalogWriter(catalog.client) as writer:
+        run_engine.subscribe(writer)
+        (uid,) = run_engine(count([detector], num=4))
     detector.destroy()
 
     array = read_elsewhere(catalog, uid, tmp_path)
