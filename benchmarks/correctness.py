@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-# The client would ask ten times for what the server cannot read.
-os.environ.setdefault("TILED_RETRY_ATTEMPTS", "1")
+# The client would ask ten times for what the server cannot read; once is too few for a connection just timed out.
+os.environ.setdefault("TILED_RETRY_ATTEMPTS", "3")
 
 import event_model
 import h5py
