@@ -128,6 +128,9 @@ def _serve_until_interrupt(console: Console, catalog: "CatalogServer") -> None:
 def main() -> None:
     """Entry point of the console command."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if len(arguments) == len(sys.argv[1:]):
+        # The RunEngine logs the traceback of what it then raises, and we make a sentence of.
+        logging.getLogger("bluesky").setLevel(logging.CRITICAL)
     try:
         app(args=arguments, prog_name="bluesky-filestore")
     except Exception as error:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .contact_sheet import contact_sheet
+from .errors import CatalogError
 from .paths import join_resource
 from .serving import CatalogServer, serve_catalog
 from .sim import SimulatedIOC, pattern
 from .writing import CatalogWriter
-
-if TYPE_CHECKING:
-    from ophyd.areadetector.detectors import DetectorBase
 
 __all__ = ["Comparison", "run_demo"]
 
@@ -111,16 +109,19 @@ def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[
     template = f"{ioc.directory}/%Y/%m/%d"
     for detector_class, frames_per_point in ((SimDetectorHDF5, (1, 5)), (SimDetectorTIFF, (1, 3))):
         detector = detector_class(ioc.prefix, name="det", write_path_template=template, root=ioc.directory)
-        detector.wait_for_connection(timeout=10)
-        detector.cam.stage_sigs.update(_SIZE)
-        for frames in frames_per_point:
-            detector.cam.stage_sigs["num_images"] = frames
-            say(f"count and scan with {detector_class.__name__}, {frames} frames a point")
-            for plan in (count([detector], num=_POINTS), scan([detector], motor, -1, 1, _POINTS)):
-                documents.clear()
-                run_engine(plan)
-                yield _compare(reader, documents)
-        _disconnect(detector)
+        try:
+            detector.wait_for_connection(timeout=10)
+            detector.cam.stage_sigs.update(_SIZE)
+            for frames in frames_per_point:
+                detector.cam.stage_sigs["num_images"] = frames
+                say(f"count and scan with {detector_class.__name__}, {frames} frames a point")
+                for plan in (count([detector], num=_POINTS), scan([detector], motor, -1, 1, _POINTS)):
+                    documents.clear()
+                    run_engine(plan)
+                    yield _compare(reader, documents)
+        finally:
+            # The next detector asks for the same records: one client of each is enough.
+            detector.destroy()
 
 
 def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Comparison:
@@ -129,12 +130,17 @@ def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Compar
     (descriptor,) = (doc for name, doc in documents if name == "descriptor")
     (data_key,) = (key for key, value in descriptor["data_keys"].items() if value.get("external"))
     files = _files(resource)
+    run = reader[start["uid"]]
+    stream = run[descriptor["name"]]
+    if data_key not in stream:
+        said = "; ".join(run.metadata.get("notes", ["nothing says why"]))
+        raise CatalogError(f"{data_key} of run {start['uid']} is not in the catalog: {said}")
     return Comparison(
         run=start["uid"][:8],
         plan=start["plan_name"],
         stream=descriptor["name"],
         data_key=data_key,
-        array=reader[start["uid"]][descriptor["name"]][data_key].read(),
+        array=stream[data_key].read(),
         in_files=np.concatenate([_frames_in(path) for path in files]),
         files=files,
     )
@@ -206,8 +212,3 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
             progress.update(task, description=text)
 
         yield say
-
-
-def _disconnect(detector: "DetectorBase") -> None:
-    # The next detector asks for the same records: one client of each is enough.
-    detector.destroy()
