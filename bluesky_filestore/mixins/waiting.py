@@ -149,7 +149,8 @@ class PathSetting(TimedSetting):
         if not poll_until(lambda: _without_separators(self._signal.get()) == wanted, self.timeout):
             raise StageTimeoutError(
                 f"{pv_name(self._signal)} is {self._signal.get()!r} {self.timeout} s after {value!r} was put to it; "
-                f"expected it to read back as that.{says(self._plugin)} A path may be too long for the record."
+                f"expected it to read back as that.{says(self._plugin)} A path may be too "
+                f"long for the record, or hold letters beyond ASCII; choose another."
             )
 
 
