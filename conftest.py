@@ -9,9 +9,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bluesky import RunEngine
+    from tiled.client.container import Container
 
     from bluesky_filestore.serving import CatalogServer
     from bluesky_filestore.sim import SimulatedIOC
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Path]":
+    """Where spools go that nobody told where: not among those of the user who runs the tests."""
+    directory = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(directory))
+        yield directory
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +46,22 @@ def catalog(data_directory: "Path", tmp_path_factory: pytest.TempPathFactory) ->
 
     with serve_catalog(tmp_path_factory.mktemp("catalog"), readable=[data_directory]) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container, Path]]":
+    """A client of a stock Tiled server, with DuckDB for its tables, and the directory that it can read.
+
+    One for all: a second one in a process leaves the log files of the first open.
+    """
+    from tiled.client import from_uri
+    from tiled.server import SimpleTiledServer
+
+    data = tmp_path_factory.mktemp("stock data")
+    with SimpleTiledServer(tmp_path_factory.mktemp("stock"), readable_storage=[data]) as server:
+        client = from_uri(server.uri)
+        yield client, data
+        client.context.close()
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 """How fast documents become a readable run: bluesky-tiled-plugins' TiledWriter and ours, side by side in one run.
 
 Run as ``python benchmarks/writing.py [--repeats 5] [--events 10000]``. The time is that from the first document to
-the moment when the stock client has read the run's last row and, for HDF5, its last frame. Each writer has a stock
-Tiled server of its own; ours is asked for both the stock server and the same number of documents. Plain ophyd's
-documents of TIFF files cannot be read through TiledWriter at all: it is given stream documents for them instead.
+the moment when the stock client has read the run's last row and its last frame. Both writers write to the same
+server: first to a stock Tiled server, then to one with our adapters. Plain ophyd's documents of TIFF files cannot be
+read through TiledWriter at all: both are given stream documents for them.
+
+Live, each writer is given the same events as fast as it takes them, in the mode in which they can be read while the
+run goes on: TiledWriter with a batch size of one, ours as it is by default. How far behind ours is then is measured
+as well, with events that come at a steady rate.
 """
 
 import argparse
@@ -16,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +29,13 @@ os.environ.setdefault("TILED_RETRY_ATTEMPTS", "1")
 
 import event_model
 import h5py
+import httpx
 import numpy as np
 import tifffile
 
 SHAPE = (8, 8)
 NUMBERS = 5
-FEW = 30
+RATE, LIVE_SECONDS, LOOK_EVERY = 50, 5, 0.1
 MEGABYTE = 2**20
 Pairs = list[tuple[str, Any]]
 
@@ -106,31 +112,63 @@ def seconds(make: Callable[[], Any], client: Any, pairs: Pairs) -> float:
     return time.perf_counter() - begin
 
 
-def compare(client: Any, directory: Path, kind: str, events: int, repeats: int) -> None:
-    """Batches of 10,000, and one event at a time, extrapolated from fewer."""
+def compare(client: Any, directory: Path, kind: str, asked: argparse.Namespace) -> None:
+    """Batches of 10,000, and live."""
     from bluesky_tiled_plugins.writing.tiled_writer import TiledWriter
 
     from bluesky_filestore import CatalogWriter
 
-    few = min(events, FEW)
-    writers: dict[str, tuple[Callable[[], Any], int]] = {
-        "ours": (lambda: CatalogWriter(client), events),
-        "TiledWriter(batch_size=10000)": (lambda: TiledWriter(client, batch_size=10_000), events),
-        "ours, written after each event": (lambda: CatalogWriter(client, batch_size=1), few),
-        "TiledWriter(batch_size=1)": (lambda: TiledWriter(client, batch_size=1), few),
-    }
-    rates = {}
-    for name, (make, count) in writers.items():
-        # TiledWriter changes the documents it is given: each time others.
-        files = directory / str(count)
-        taken = [seconds(make, client, list(documents(files, kind, count))) for _ in range(repeats)]
-        median = statistics.median(taken)
-        rates[name] = count / median
-        total = "" if count == events else f", {events / rates[name]:.0f} s for {events} (extrapolated from {count})"
-        print(f"  {name:32} {median:7.2f} s for {count} events = {rates[name]:7.0f} events/s{total}")
-    print(f"  ratio in batches of 10,000: {rates['ours'] / rates['TiledWriter(batch_size=10000)']:.2f}")
-    live = rates["ours"] / rates["TiledWriter(batch_size=1)"]
-    print(f"  ratio live (ours is readable within a second): {live:.0f}")
+    def ours() -> Any:
+        return CatalogWriter(client)
+
+    def theirs(batch_size: int) -> Callable[[], Any]:
+        return lambda: TiledWriter(client, batch_size=batch_size)
+
+    for title, count, batch_size in (("in batches", asked.events, 10_000), ("live", asked.live, 1)):
+        rates = {}
+        for name, make in {"ours": ours, f"TiledWriter(batch_size={batch_size})": theirs(batch_size)}.items():
+            # TiledWriter changes the documents it is given: each time others.
+            files = directory / str(count)
+            taken = [seconds(make, client, list(documents(files, kind, count))) for _ in range(asked.repeats)]
+            median = statistics.median(taken)
+            rates[name] = count / median
+            print(f"    {title:10} {name:30} {median:7.2f} s for {count} events = {rates[name]:7.0f} events/s")
+        first, second = rates.values()
+        print(f"    {title:10} ratio {first / second:.2f} (its time is {second / first:.3f} of TiledWriter's)")
+    behind = lag(client, directory / str(asked.events), kind)
+    print(f"    behind     events at {RATE} a second can be read {behind:.2f} s later at most")
+
+
+def lag(client: Any, directory: Path, kind: str) -> float:
+    """The longest time, in seconds, until an event's row and frame are in the catalog, at a steady rate."""
+    from bluesky_filestore import CatalogWriter
+
+    pairs = list(documents(directory, kind, RATE * LIVE_SECONDS))
+    uid, given, worst = pairs[0][1]["uid"], [], 0.0
+    with CatalogWriter(client) as writer:
+        begin, looked, readable = time.perf_counter(), 0.0, 0
+        for name, doc in pairs:
+            if name == "event":
+                time.sleep(max(0.0, begin + len(given) / RATE - time.perf_counter()))
+                given.append(time.perf_counter())
+            writer(name, doc)
+            if name == "event" and time.perf_counter() - looked > LOOK_EVERY:
+                asked_at = looked = time.perf_counter()
+                readable = max(readable, frames_readable(client, uid))
+                # The oldest event that could not be read then.
+                worst = max(worst, asked_at - given[readable] if readable < len(given) else 0.0)
+    return worst
+
+
+def frames_readable(client: Any, uid: str) -> int:
+    """How many events have both row and frame in the catalog."""
+    try:
+        # Frames are registered after the rows of their events. Tables are not read here: a Tiled server with DuckDB may
+        # crash if one is read while it grows.
+        return int(client[uid].base["primary"].base["image"].shape[0])
+    except (KeyError, httpx.TransportError):
+        # Not there yet, or an idle connection was closed.
+        return 0
 
 
 def resident() -> float:
@@ -157,46 +195,67 @@ def memory(catalog: Any, directory: Path, datums: int) -> None:
     print(f"memory of the writing process with {datums} datums: {grown:+.0f} MB after the run, {peak:+.0f} MB at most")
 
 
-def serve_apart(directory: str, ready: Any, done: Any) -> None:
-    """A stock server in a process of its own, so that its memory is not ours."""
-    from tiled.server import SimpleTiledServer
+def serve_apart(directory: str, kind: str, ready: Any, done: Any) -> None:
+    """A server in a process of its own, so that its memory is not ours."""
+    if kind == "stock":
+        from tiled.server import SimpleTiledServer
 
-    with SimpleTiledServer(Path(directory, "server"), readable_storage=[directory]) as server:
-        ready.put(server.uri)
-        done.get()
+        with SimpleTiledServer(Path(directory, kind), readable_storage=[directory]) as server:
+            ready.put((server.uri, None))
+            done.get()
+    else:
+        from bluesky_filestore import serve_catalog
+
+        with serve_catalog(Path(directory, kind), readable=[directory]) as catalog:
+            ready.put((catalog.uri, catalog.api_key))
+            done.get()
 
 
-def main() -> int:
-    """Print the tables."""
+@contextmanager
+def server(directory: str, kind: str) -> Iterator[Any]:
+    """A client of a server in a process of its own."""
     import multiprocessing
 
     from tiled.client import from_uri
 
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Queue(), context.Queue()
+    process = context.Process(target=serve_apart, args=(directory, kind, ready, done), daemon=True)
+    process.start()
+    uri, api_key = ready.get()
+    client = from_uri(uri, api_key=api_key)
+    yield client
+    client.context.close()
+    done.put(None)
+    process.join()
+
+
+def main() -> int:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--live", type=int, default=300)
     parser.add_argument("--datums", type=int, default=1_000_000)
     parser.add_argument("--only", choices=["hdf5", "tiff", "memory"])
+    parser.add_argument("--server", choices=["stock", "ours"])
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
-        for count in {asked.events, min(asked.events, FEW)}:
+        os.environ["XDG_STATE_HOME"] = str(Path(scratch, "state"))
+        for count in {asked.events, asked.live}:
             write_files(Path(scratch, str(count)), count)
-        ready, done = context.Queue(), context.Queue()
-        process = context.Process(target=serve_apart, args=(scratch, ready, done), daemon=True)
-        process.start()
-        client = from_uri(ready.get())
-        for kind in ("hdf5", "tiff"):
-            if asked.only in (None, kind):
-                print(f"{kind}, {asked.events} events, medians of {asked.repeats}, first document to last row read")
-                compare(client, Path(scratch), kind, asked.events, asked.repeats)
-        if asked.only in (None, "memory"):
-            memory(client, Path(scratch, str(asked.events)), asked.datums)
-        client.context.close()
-        done.put(None)
-        process.join()
+        for kind_of_server in [asked.server] if asked.server else ["stock", "ours"]:
+            with server(scratch, kind_of_server) as client:
+                for kind in ("hdf5", "tiff"):
+                    if asked.only in (None, kind):
+                        print(
+                            f"{kind_of_server} server, {kind}, medians of {asked.repeats}, first document to last read"
+                        )
+                        compare(client, Path(scratch), kind, asked)
+                if asked.only in (None, "memory") and kind_of_server == (asked.server or "stock"):
+                    memory(client, Path(scratch, str(asked.events)), asked.datums)
     return 0
 
 

@@ -22,14 +22,30 @@ __all__ = [
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
     "__version__",
+    "deregister_handler",
+    "discover_handlers",
     "doctor",
     "documents",
+    "fill",
+    "fill_event",
+    "handler_registry",
+    "open_array",
+    "register_handler",
     "serve_catalog",
 ]
 
 if TYPE_CHECKING:
+    from .catalog_writer import CatalogWriter
     from .checking import doctor
     from .document_reader import documents
+    from .handlers import (
+        deregister_handler,
+        discover_handlers,
+        fill,
+        fill_event,
+        handler_registry,
+        register_handler,
+    )
     from .mixins import (
         FileStoreBase,
         FileStoreHDF5,
@@ -42,11 +58,23 @@ if TYPE_CHECKING:
         FileStoreTIFFIterativeWrite,
         FileStoreTIFFSquashing,
     )
+    from .opening import open_array
     from .serving import serve_catalog
-    from .writing import CatalogWriter
 
 
-_HOMES = {"CatalogWriter": "writing", "doctor": "checking", "documents": "document_reader", "serve_catalog": "serving"}
+_HOMES = {
+    "CatalogWriter": "catalog_writer",
+    "deregister_handler": "handlers",
+    "discover_handlers": "handlers",
+    "doctor": "checking",
+    "documents": "document_reader",
+    "fill": "handlers",
+    "fill_event": "handlers",
+    "handler_registry": "handlers",
+    "open_array": "opening",
+    "register_handler": "handlers",
+    "serve_catalog": "serving",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .catalog_writer import CatalogWriter
 from .contact_sheet import contact_sheet
 from .errors import CatalogError
 from .paths import join_resource
 from .serving import CatalogServer, serve_catalog
 from .sim import SimulatedIOC, pattern
-from .writing import CatalogWriter
 
 __all__ = ["Comparison", "run_demo"]
 
@@ -103,7 +103,8 @@ def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[
     run_engine = RunEngine()
     documents: list[tuple[str, dict[str, Any]]] = []
     run_engine.subscribe(lambda name, doc: documents.append((name, doc)))
-    run_engine.subscribe(CatalogWriter(catalog.client))
+    writer = CatalogWriter(catalog.client, spool=catalog.directory / "spool")
+    run_engine.subscribe(writer)
     reader = from_uri(catalog.uri, api_key=catalog.api_key)
     motor = SynAxis(name="motor")
     template = f"{ioc.directory}/%Y/%m/%d"
@@ -122,6 +123,7 @@ def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[
         finally:
             # The next detector asks for the same records: one client of each is enough.
             detector.destroy()
+    writer.close()
 
 
 def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Comparison:

@@ -4,22 +4,35 @@ Every message says what was found, what was expected and what to do.
 """
 
 __all__ = [
+    "AddressError",
     "CatalogAccessError",
     "CatalogError",
+    "CatalogFaultError",
     "CatalogUnreachableError",
     "DeviceNotFoundError",
     "DirectoryMissingError",
     "DocumentError",
+    "DuplicateHandlerError",
     "ExtraFramesError",
     "FileStoreError",
+    "ForbiddenFileError",
+    "HandlerNotFoundError",
     "IOCUnreachableError",
+    "LockedFileError",
+    "MissingFileError",
     "MissingFramesError",
     "PathError",
+    "RowsDifferError",
+    "RunNotFoundError",
+    "SpoolDamagedError",
+    "SpoolError",
     "StageError",
     "StageTimeoutError",
     "TemplateError",
+    "TruncatedFileError",
     "UnknownSpecError",
     "UnprimedPluginError",
+    "UnreadableFileError",
 ]
 
 
@@ -35,8 +48,44 @@ class TemplateError(FileStoreError, ValueError):
     """A path or file-name template that is missing or cannot be filled in."""
 
 
+class AddressError(FileStoreError, ValueError):
+    """Parameters of a data source that do not say which frames its rows are."""
+
+
 class UnknownSpecError(FileStoreError, LookupError):
     """A Resource spec that nobody told us how to read."""
+
+
+class HandlerNotFoundError(UnknownSpecError, KeyError):
+    """A spec, looked up in the registry of handlers, that nobody has a handler for."""
+
+    def __str__(self) -> str:
+        # KeyError would show the message in quotation marks.
+        return Exception.__str__(self)
+
+
+class DuplicateHandlerError(FileStoreError, ValueError):
+    """A handler for a spec that has one already."""
+
+
+class UnreadableFileError(FileStoreError, OSError):
+    """A data file that cannot be read (yet)."""
+
+
+class ForbiddenFileError(UnreadableFileError, PermissionError):
+    """A data file that may not be read."""
+
+
+class MissingFileError(UnreadableFileError, FileNotFoundError):
+    """A data file that is not there (yet)."""
+
+
+class LockedFileError(UnreadableFileError, BlockingIOError):
+    """A data file that its writer keeps closed to others."""
+
+
+class TruncatedFileError(UnreadableFileError, EOFError):
+    """A data file with fewer frames than are asked of it."""
 
 
 class StageError(FileStoreError, RuntimeError):
@@ -79,9 +128,33 @@ class CatalogError(FileStoreError, RuntimeError):
     """A catalog that did not do what was asked of it."""
 
 
+class CatalogFaultError(CatalogError):
+    """A catalog that failed while it did what was asked of it; it may succeed at another time."""
+
+
+class RowsDifferError(CatalogError):
+    """An event table that holds more or fewer rows than the catalog said it took."""
+
+    def __init__(self, message: str, run: str) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class CatalogUnreachableError(CatalogError, ConnectionError):
     """No catalog answers at the address."""
 
 
 class CatalogAccessError(CatalogError, PermissionError):
     """The catalog answers, but not to these credentials."""
+
+
+class SpoolError(FileStoreError, OSError):
+    """A spool directory that cannot take documents."""
+
+
+class SpoolDamagedError(SpoolError):
+    """A spool database that cannot be read."""
+
+
+class RunNotFoundError(FileStoreError, LookupError):
+    """No run under the uid that was given, or more than one that begins so."""

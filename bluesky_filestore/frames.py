@@ -41,6 +41,8 @@ class Source:
     """The key it says it belongs to; empty for a Resource, which does not say."""
     spec: str = ""
     """The spec of a Resource."""
+    resource: str = ""
+    """The uid of the Resource, where this is but a part of what that has; empty if it is all of it."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """What else the documents hand to a reader, e.g. ``swmr`` or ``slice``."""
 
@@ -163,7 +165,9 @@ class Assets:
         if found is None:
             kept = self.documents.get(datum_id)
             return kept[1] if kept is not None and kept[0] == "datum" else None
-        return {"datum_id": datum_id, "datum_kwargs": found[3] or {}, "resource": found[0]}
+        source = self.sources.get(found[0])
+        resource = (source.resource if source is not None else "") or found[0]
+        return {"datum_id": datum_id, "datum_kwargs": found[3] or {}, "resource": resource}
 
 
 class FrameMap:

@@ -5,6 +5,7 @@ Nothing here changes a received document: what has to differ is made anew, what 
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .errors import DocumentError
@@ -14,6 +15,7 @@ from .paths import check_semantics, from_uri, join_resource, pure_path, semantic
 from .specs import HDF5, NPY_SERIES, spec_named
 
 __all__ = [
+    "channel_of",
     "indices_of",
     "range_of",
     "renamed_keys",
@@ -157,6 +159,24 @@ def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:
     )
 
 
+def channel_of(datum: Mapping[str, Any], source: Source | None) -> tuple[Source, int] | None:
+    """The part of a resource, and the index in it, that a Datum with a frame and a channel stands for.
+
+    Returns
+    -------
+    tuple of Source and int, or None
+        None if it is not such a Datum. Channels count from 1, as for area-detector-handlers' XSP3 handler; they are
+        the dataset's second axis.
+    """
+    match datum.get("datum_kwargs"):
+        case {"frame": int(frame), "channel": int(channel), **rest} if not rest and frame >= 0 and channel >= 1:
+            if source is None or source.spec != "XSP3":
+                return None
+            uid, only = f"{source.uid}/channel {channel}", {"slice": f":,{channel - 1},:"}
+            return replace(source, uid=uid, resource=source.uid, parameters={**source.parameters, **only}), frame
+    return None
+
+
 def indices_of(datum: Mapping[str, Any]) -> tuple[int, int]:
     """The first index of a Datum in its resource, and how many indices it stands for.
 
@@ -174,7 +194,8 @@ def indices_of(datum: Mapping[str, Any]) -> tuple[int, int]:
         case {"indices": {"start": int(start), "stop": int(stop)}, **rest} if not rest and 0 <= start < stop:
             return start, stop - start
     raise DocumentError(
-        f"datum {datum['datum_id']!r} has datum_kwargs {dict(kwargs)!r}; expected a 'point_number' from 0 on alone."
+        f"datum {datum['datum_id']!r} has datum_kwargs {dict(kwargs)!r}; expected a 'point_number' from 0 on alone "
+        f"(or, of an XSP3 resource, a 'frame' from 0 on and a 'channel' from 1 on)."
     )
 
 

@@ -203,7 +203,7 @@ def test_variable_shape(written, data_directory):
         (None, r"cannot be found (No such file or directory)"),
         (b"this is no HDF5 file", r"cannot be read: "),
         (b"", r"cannot be read: "),
-        ("truncated", r"cannot be read: "),
+        ("truncated", r"ends after 1000 bytes; expected 5624, as its header says: it was cut short."),
     ],
 )
 def test_bad_hdf5(written, data_directory, content, words):

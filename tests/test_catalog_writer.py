@@ -147,9 +147,9 @@ def test_pages(catalog, writer):
 
 
 def test_batches(catalog):
-    """Events are written when enough have come, or some time has passed."""
+    """Without a spool, events are written when enough have come, or some time has passed."""
     uid, documents = run_documents(6)
-    with CatalogWriter(catalog.client, batch_size=4, interval=3600) as writer:
+    with CatalogWriter(catalog.client, spool=None, batch_size=4, interval=3600) as writer:
         feed(writer, documents[:5])
         assert list(catalog.client[uid]) == []
         feed(writer, documents[5:6])
@@ -158,7 +158,7 @@ def test_batches(catalog):
         assert catalog.client[uid]["primary"]["x"].read().size == 4
         writer.flush()
         assert catalog.client[uid]["primary"]["x"].read().size == 5
-    with CatalogWriter(catalog.client, interval=0.0) as writer:
+    with CatalogWriter(catalog.client, spool=None, interval=0.0) as writer:
         uid, documents = run_documents(6)
         feed(writer, documents[:5])
         assert catalog.client[uid]["primary"]["x"].read().size == 3
@@ -285,6 +285,7 @@ def test_bad_documents(catalog, caplog):
         writer("stop", {**documents[-1][1], "run_start": "nobody"})
         writer("event", {"descriptor": documents[1][1]["uid"], "uid": "half"})
         feed(writer, documents[2:])
+        writer.flush()
         problems = "\n".join(writer.status().problems)
     for words in ("came twice", "refers to the start 'nobody', which was never received", "event 'half'"):
         assert words in problems
@@ -296,9 +297,9 @@ def test_no_document_at_all(catalog, caplog):
     with caplog.at_level(logging.CRITICAL), CatalogWriter(catalog.client) as writer:
         writer("event", None)
         writer("resource", {"no": "uid"})
-        assert [words.split(" ")[0] for words in writer.status().problems] == ["event", "resource"]
         uid, documents = run_documents(1)
         feed(writer, documents)
+        assert [words.split(" ")[0] for words in writer.status().problems] == ["event", "resource"]
     assert uid in catalog.client
 
 

@@ -2,48 +2,12 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-
-COMMAND = [sys.executable, "-m", "bluesky_filestore.cli"]
-
-
-def run(*arguments, timeout=60):
-    """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-@contextmanager
-def running(*arguments, until: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """Run the command in the foreground, as a user would, until a line has come."""
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
-    )
-    try:
-        lines: list[str] = []
-        assert process.stdout is not None
-        while not any(until in line for line in lines):
-            line = process.stdout.readline()
-            assert line, f"ended without {until!r}: {lines}"
-            lines.append(line)
-        yield process, lines
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) in (0, 130)
-    finally:
-        process.kill()
-        process.communicate()
+from command_line import run, running
 
 
 def test_version():
@@ -53,7 +17,7 @@ def test_version():
     assert run("--version").stdout == f"bluesky-filestore {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "sim", "serve", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "sim", "serve", "doctor", "status", "resume", "park", "forget", "export"])
 def test_help(command):
     """Every command explains itself."""
     shown = run(command, "--help")
@@ -103,6 +67,21 @@ def test_serve_prints_two_lines_that_work(tmp_path):
             timeout=60,
         )
     assert shown.stdout.strip() == "0"
+
+
+def test_serve_with_a_key_of_my_own(tmp_path):
+    """A key that was given stays the same over a restart, for writers that have it."""
+    for _ in range(2):
+        with running("serve", tmp_path, "--port", 0, "--api-key", "secret", until="client =") as (_, lines):
+            assert 'api_key="secret"' in lines[-1]
+
+
+def test_serve_from_no_database(tmp_path):
+    """What is no database is said to be none."""
+    shown = run("serve", tmp_path, "--port", 0, "--database", "mysql://host/catalog")
+    assert shown.returncode == 1
+    assert "expected e.g. postgresql://user@host/catalog" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 def test_sim_serves_records(tmp_path):

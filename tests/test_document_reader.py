@@ -260,10 +260,11 @@ def test_run_that_goes_on(catalog):
     """Of an open run there is what was written so far."""
     pairs = events_of({"x": NUMBER}, {"x": 1.0}, {"x": 2.0})
     with CatalogWriter(catalog.client) as writer:
-        for name, doc in pairs[:-1]:
+        writer(*pairs[0])
+        writer.flush()
+        same(list(documents(catalog.client[pairs[0][1]["uid"]])), pairs[:1])
+        for name, doc in pairs[1:-1]:
             writer(name, doc)
-        run = catalog.client[pairs[0][1]["uid"]]
-        same(list(documents(run)), pairs[:1])
         writer.flush()
         same(list(documents(catalog.client[pairs[0][1]["uid"]])), pairs[:-1])
 

@@ -6,9 +6,11 @@ import event_model
 import numpy as np
 import pytest
 
-from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.errors import CatalogUnreachableError, DocumentError
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.normalize import unpacked
+from bluesky_filestore.specs import HDF5
 from bluesky_filestore.writing.operations import (
     AppendArray,
     AppendRows,
@@ -19,6 +21,7 @@ from bluesky_filestore.writing.operations import (
     PlaceArray,
     UpdateStream,
 )
+from bluesky_filestore.writing.placement import reads_nothing_of_ours
 from bluesky_filestore.writing.run import Run, announce
 from bluesky_filestore.writing.structure import FileFacts, Unseen
 
@@ -29,11 +32,11 @@ IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "dtype_numpy": "<u
 class Writing:
     """A run, and what it was composed of."""
 
-    def __init__(self, data_keys=None, facts=None, **metadata):
+    def __init__(self, data_keys=None, facts=None, reads=reads_nothing_of_ours, **metadata):
         self.facts = facts or FileFacts((100, 4, 6), "<u2")
         self.composed = event_model.compose_run(metadata=metadata)
         self.assets = Assets()
-        self.run = Run(self.composed.start_doc, self.assets, lambda _source, files: [self.facts] * len(files))
+        self.run = Run(self.composed.start_doc, self.assets, lambda _source, files: [self.facts] * len(files), reads)
         self.uid = self.run.uid
         self.stream = self.describe(data_keys or {"x": NUMBER, "image": IMAGE})
         self.resource = self.composed.compose_resource(
@@ -286,6 +289,99 @@ def test_irregular_rows():
     said = operations[-1].metadata
     assert "no regular order" in said["filestore"]["refused"]["primary"]["image"]
     assert said["notes"][0].startswith("'image' in stream 'primary' is not registered: its 3 events")
+
+
+class Server:
+    """A server that has our adapters, or has not, or does not answer."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def __call__(self, mimetype):
+        """Whether it reads the mimetype."""
+        self.asked.append(mimetype)
+        if self.answer is None:
+            raise CatalogUnreachableError("no catalog answers")
+        return self.answer
+
+
+def test_irregular_rows_where_the_server_reads_them():
+    """An array that becomes irregular goes on for our adapter, with the same files; the server is asked once."""
+    server = Server(True)
+    writing = Writing(reads=server)
+    operations = []
+    for index in (0, 1, 5, 5, 2):
+        writing.event(x=1.0, image=writing.datum(index))
+        operations += writing.run.take()
+    placed = only(operations, PlaceArray)
+    assert [operation.mimetype for operation in placed] == [HDF5, HDF5, HDF5_ROWS, HDF5_ROWS, HDF5_ROWS]
+    assert [operation.files for operation in placed] == [("/data/a.h5",), (), (), (), ()]
+    assert placed[-1].parameters["rows"] == [[0, 0, 2, 1], [0, 5, 2, 0], [0, 2, 1, 1]]
+    assert not only(operations, DropArray)
+    assert server.asked == [HDF5_ROWS, FILE_SERIES]
+
+
+def test_server_cannot_be_asked():
+    """As long as nobody knows what the server reads nothing is taken, and nothing is lost."""
+    server = Server(None)
+    writing = Writing(reads=server)
+    for index in (0, 5, 2):
+        writing.event(x=1.0, image=writing.datum(index))
+    stop = writing.composed.compose_stop()
+    for ask in (writing.run.take, lambda: writing.run.receive("stop", stop)):
+        with pytest.raises(CatalogUnreachableError, match="no catalog answers"):
+            ask()
+    server.answer = True
+    writing.run.receive("stop", stop)
+    operations = writing.run.take()
+    assert only(operations, PlaceArray)[0].shape == (3, 1, 4, 6)
+    assert len(only(operations, CloseRun)) == 1
+
+
+def test_server_is_not_asked_in_vain():
+    """A run without files does not ask what the server reads."""
+    server = Server(None)
+    writing = Writing({"x": NUMBER}, reads=server)
+    writing.event(x=1.0)
+    assert only(writing.run.take(), AppendRows)
+    assert server.asked == []
+
+
+def test_channels_of_a_spectrometer():
+    """A datum with frame and channel is a row of that channel's part of the dataset, and is told as it came."""
+    spectrum = {"source": "s", "dtype": "array", "shape": [7], "dtype_numpy": "<f8", "external": "FILESTORE:"}
+    data_keys = {f"channel{channel}": spectrum for channel in (1, 3)}
+    writing = Writing(data_keys, facts=FileFacts((10, 4, 7), "<f8"))
+    resource = writing.composed.compose_resource(
+        spec="XSP3", root="/data", resource_path="x.h5", resource_kwargs={}, validate=False
+    )
+    announce("resource", resource.resource_doc, writing.assets)
+    datums = []
+    for frame in range(3):
+        for channel in (1, 3):
+            datums.append(resource.compose_datum(datum_kwargs={"frame": frame, "channel": channel}))
+            announce("datum", datums[-1], writing.assets)
+        writing.event(channel1=datums[-2]["datum_id"], channel3=datums[-1]["datum_id"])
+    operations = writing.stop()
+    slices = {operation.data_key: operation.parameters["slice"] for operation in only(operations, PlaceArray)}
+    assert slices == {"channel1": "0:3,0,:", "channel3": "0:3,2,:"}
+    assert {operation.shape for operation in only(operations, PlaceArray)} == {(3, 7)}
+    assert writing.assets.datum_document(datums[-1]["datum_id"]) == datums[-1]
+
+
+@pytest.mark.parametrize("kwargs", [{"frame": 0}, {"frame": 0, "channel": 0}, {"frame": None, "channel": 1}])
+def test_channels_that_are_none(kwargs):
+    """A datum that names no channel, or not one from 1 on, is refused with the reason."""
+    writing = Writing()
+    resource = writing.composed.compose_resource(
+        spec="XSP3", root="/data", resource_path="x.h5", resource_kwargs={}, validate=False
+    )
+    announce("resource", resource.resource_doc, writing.assets)
+    datum = resource.compose_datum(datum_kwargs=kwargs)
+    announce("datum", datum, writing.assets)
+    writing.event(x=1.0, image=datum["datum_id"])
+    (close,) = only(writing.stop(), CloseRun)
+    assert "of an XSP3 resource, a 'frame'" in close.metadata["filestore"]["refused"]["primary"]["image"]
 
 
 def test_unknown_spec():

@@ -9,11 +9,13 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.frames import Rows, Source, Span
 from bluesky_filestore.paths import pure_path
-from bluesky_filestore.specs import HDF5, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.placement import Placement, Refusal
 from bluesky_filestore.writing.placing import place
@@ -34,7 +36,7 @@ def tiff(uid="a", directory="/data", **changes):
     return Source(uid, TIFF_SERIES, pure_path(directory, "posix"), **attributes)
 
 
-def place_spans(sources, *spans, facts, data_key=IMAGE, expected=None, problem=""):
+def place_spans(sources, *spans, facts, data_key=IMAGE, expected=None, problem="", before=None, ours=()):
     """The placement of spans, with every file as `facts` says (or says by its name)."""
     count = sum(span.count for span in spans)
     rows = Rows(spans, count, count if expected is None else expected, problem)
@@ -42,7 +44,7 @@ def place_spans(sources, *spans, facts, data_key=IMAGE, expected=None, problem="
     def look(_source, files):
         return [facts[file.stem] if isinstance(facts, dict) else facts for file in files]
 
-    return place(rows, {source.uid: source for source in sources}, data_key, look)
+    return place(rows, {source.uid: source for source in sources}, data_key, look, before, ours)
 
 
 @pytest.mark.parametrize(
@@ -150,16 +152,80 @@ def test_slices_of_datasets(spans, frames, words):
     assert np.arange(60)[index].tolist() == expected
 
 
-@pytest.mark.parametrize(
-    ("spans", "frames"),
-    [
-        ([Span("a", 0, 2), Span("a", 3, 1)], 1),
-        ([Span("a", 0, 2, 2)], 2),
-        ([Span("a", 2, 2, 0)], 1),
-        ([Span("a", 0, 3), Span("b", 0, 3)], 1),
-        ([Span("a", 0, 1), Span("b", 0, 1), Span("a", 1, 1)], 1),
-    ],
-)
+IRREGULAR = [
+    ([Span("a", 0, 2), Span("a", 3, 1)], 1),
+    ([Span("a", 0, 2, 2)], 2),
+    ([Span("a", 2, 2, 0)], 1),
+    ([Span("a", 0, 3), Span("b", 0, 3)], 1),
+    ([Span("a", 0, 1), Span("b", 0, 1), Span("a", 1, 1)], 1),
+]
+
+
+def addressed(placed):
+    """The asset and first frame of each row of a placement for our adapter."""
+    assert isinstance(placed, Placement)
+    address = HDF5Rows if placed.mimetype == HDF5_ROWS else FileSeries
+    rows = address.from_parameters(placed.parameters).rows
+    return [(placed.files[span.asset], span.first + row * span.step) for span in rows for row in range(span.count)]
+
+
+@pytest.mark.parametrize(("spans", "frames"), IRREGULAR)
+def test_irregular_rows_for_our_adapter(spans, frames):
+    """Where the server has our adapter, any rows are registered."""
+    sources = [hdf5("a", frames_per_index=frames), hdf5("b", frames_per_index=frames)]
+    placed = place_spans(sources, *spans, facts=FileFacts((10, 4, 6), "<u2"), ours=[HDF5_ROWS])
+    assert placed.mimetype == HDF5_ROWS
+    assert addressed(placed) == [(f"/data/{s.source}.h5", index * frames) for s in spans for index in s.indices()]
+    assert (placed.missing, placed.settled, placed.unverified) == ("", True, "")
+
+
+def test_regular_rows_stay_stock():
+    """What a stock adapter reads is registered for it, unless the array is registered for ours already."""
+    facts = FileFacts((10, 4, 6), "<u2")
+    placed = place_spans([hdf5()], Span("a", 0, 5), facts=facts, ours=[HDF5_ROWS])
+    assert placed.mimetype == HDF5
+    irregular = place_spans([hdf5()], Span("a", 3, 2, 0), facts=facts, ours=[HDF5_ROWS])
+    placed = place_spans([hdf5()], Span("a", 0, 5), facts=facts, before=irregular, ours=[HDF5_ROWS])
+    assert placed.mimetype == HDF5_ROWS
+
+
+def test_files_of_unknown_length_for_our_adapter():
+    """Several files that nobody can look into are registered by their own frames, unverified."""
+    away = Unseen("out of reach", "directory /data is not there")
+    data_key = {**IMAGE, "dtype_numpy": "<u2"}
+    spans = [Span("a", 2, 3), Span("b", 0, 2)]
+    placed = place_spans([hdf5("a"), hdf5("b")], *spans, facts=away, data_key=data_key, ours=[HDF5_ROWS])
+    assert addressed(placed) == [("/data/a.h5", n) for n in (2, 3, 4)] + [("/data/b.h5", n) for n in (0, 1)]
+    assert (placed.unverified, placed.settled) == (away.reason, True)
+    facts = {"a": FileFacts((9, 4, 6), "<u2"), "b": Unseen("busy", "busy"), "c": FileFacts((9, 4, 6), "<u2")}
+    spans = [Span(name, 0, 2) for name in "abc"]
+    placed = place_spans([hdf5(name) for name in "abc"], *spans, facts=facts, ours=[HDF5_ROWS])
+    assert [frame for _, frame in addressed(placed)] == [0, 1] * 3
+    assert not placed.settled
+    placed = place_spans([hdf5(name) for name in "abc"], *spans, facts=facts)
+    assert isinstance(placed, Placement)
+    assert (placed.count, placed.missing) == (2, "busy")
+
+
+def test_short_file_for_our_adapter():
+    """Rows whose frames are not there are left off for our adapter, too."""
+    spans = [Span("a", 3, 2, 0), Span("a", 8, 4)]
+    placed = place_spans([hdf5()], *spans, facts=FileFacts((10, 4, 6), "<u2"), ours=[HDF5_ROWS])
+    assert [frame for _, frame in addressed(placed)] == [3, 3, 8, 9]
+    assert placed.missing == "file /data/a.h5 holds 10 frames; event 4 needs 11"
+
+
+def test_slice_and_swmr_for_our_adapter():
+    """The slice of the other axes and SWMR go along."""
+    asked = hdf5(parameters={"slice": ":, 1, :", "swmr": True}, data_key="x", frames_per_index=None)
+    data_key = {**IMAGE, "shape": [7]}
+    facts = FileFacts((10, 3, 7), "<f8")
+    placed = place_spans([asked], Span("a", 4, 2, 0), facts=facts, data_key=data_key, ours=[HDF5_ROWS])
+    rows = HDF5Rows.from_parameters(placed.parameters)
+    assert (rows.slice, rows.swmr, rows.dataset, placed.event.shape) == ("1,:", True, "/entry/data/data", (7,))
+
+
+@pytest.mark.parametrize(("spans", "frames"), IRREGULAR)
 def test_irregular_rows_are_refused(spans, frames):
     """What is no slice is not registered, with the rows in question."""
     sources = [hdf5("a", frames_per_index=frames), hdf5("b", frames_per_index=frames)]
@@ -256,14 +322,56 @@ def test_frame_of_several_events_in_a_series():
     assert placed.files == ("/data/a_3.tiff", "/data/./a_3.tiff", "/data/././a_3.tiff")
 
 
+def test_series_for_our_adapter():
+    """A series is its directories and the numbers of its files, each directory once for each template."""
+    facts = FileFacts((4, 6), "<u2")
+    sources = [
+        tiff("a", frames_per_index=2),
+        tiff("b", frames_per_index=2),
+        Source("c", TIFF_SERIES, pure_path("/50%", "posix"), "/50%%/c_%d.tiff", frames_per_index=2),
+    ]
+    spans = [Span("a", 4, 2, -3), Span("b", 0, 1), Span("c", 0, 1), Span("a", 7, 1)]
+    data_key = {**IMAGE, "shape": [2, 4, 6]}
+    placed = place_spans(sources, *spans, facts=facts, data_key=data_key, ours=[FILE_SERIES])
+    assert (placed.mimetype, placed.files) == (FILE_SERIES, ("/data", "/./data", "/50%"))
+    assert addressed(placed) == [("/data", 8), ("/data", 2), ("/./data", 0), ("/50%", 0), ("/data", 14)]
+    series = FileSeries.from_parameters(placed.parameters)
+    assert (series.templates, series.mimetype) == (("a_%d.tiff", "b_%d.tiff", "c_%d.tiff"), TIFF_SERIES)
+    assert (series.frames_per_event, placed.event.shape, placed.count) == (2, (2, 4, 6), 5)
+
+
+def test_series_grows():
+    """Files that were found good are not looked at again, and no directory comes twice."""
+    looked = []
+
+    def look(_source, files):
+        looked.extend(file.name for file in files)
+        return [FileFacts((4, 6), "<u2")] * len(files)
+
+    source, before = tiff(), None
+    for count in (2, 5):
+        rows = Rows((Span("a", 0, count),), count, count)
+        before = place(rows, {"a": source}, IMAGE, look, before, [FILE_SERIES])
+    assert looked == ["a_0.tiff", "a_0.tiff", "a_1.tiff", "a_0.tiff", "a_2.tiff", "a_3.tiff", "a_4.tiff"]
+    assert (before.files, before.parameters["rows"]) == (("/data",), [[0, 0, 5, 1]])
+
+
+def test_numbered_directories():
+    """Where each file has a directory of its own, a series is a list for our server, too."""
+    source = Source("a", TIFF_SERIES, pure_path("/data", "posix"), "/data/%d/image.tiff")
+    placed = place_spans([source], Span("a", 0, 2), facts=FileFacts((4, 6), "<u2"), ours=[FILE_SERIES])
+    assert (placed.mimetype, placed.files) == (TIFF_SERIES, ("/data/0/image.tiff", "/data/1/image.tiff"))
+
+
+@pytest.mark.parametrize("ours", [(), (FILE_SERIES,)])
 @pytest.mark.parametrize("bad", [Unseen("missing", "gone"), FileFacts((5, 6), "<u2"), FileFacts((4, 6), "|u1")])
-def test_series_with_a_bad_file(bad):
+def test_series_with_a_bad_file(bad, ours):
     """Rows end before the event whose file is not like the others."""
     good = FileFacts((4, 6), "<u2")
     facts = {f"a_{number}": bad if number == 5 else good for number in range(8)}
-    placed = place_spans([tiff(frames_per_index=2)], Span("a", 0, 4), facts=facts)
+    placed = place_spans([tiff(frames_per_index=2)], Span("a", 0, 4), facts=facts, ours=ours)
     assert isinstance(placed, Placement)
-    assert (placed.count, len(placed.files), placed.settled) == (2, 4, False)
+    assert (placed.count, len(placed.files), placed.settled) == (2, 1 if ours else 4, False)
     assert placed.missing
 
 
@@ -331,6 +439,14 @@ def test_looking_at_images(tmp_path):
     source = Source("a", NPY_SERIES, pure_path(tmp_path, "posix"), f"{tmp_path}/a_%d.npy")
     good, bad = inspect(source, [tmp_path / "a_0.npy", tmp_path / "a_1.npy"])
     assert good == FileFacts((2, 3), "<f4")
+    assert bad.kind == "broken"
+    pixels = {"grey": (4, 6), "colour": (4, 6, 3)}
+    for name, shape in pixels.items():
+        Image.fromarray(np.zeros(shape, "u1")).save(tmp_path / f"{name}.jpeg")
+    Image.fromarray(np.zeros((4, 6), "u1")).save(tmp_path / "none.jpeg", format="PNG")
+    source = Source("a", JPEG_SERIES, pure_path(tmp_path, "posix"), f"{tmp_path}/a_%d.jpeg")
+    *good, bad = inspect(source, [tmp_path / f"{name}.jpeg" for name in ("grey", "colour", "none")])
+    assert good == [FileFacts(shape, "|u1") for shape in pixels.values()]
     assert bad.kind == "broken"
 
 

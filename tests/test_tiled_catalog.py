@@ -6,8 +6,9 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
-from tiled.client import from_uri
+from PIL import Image
 
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.writing.inspecting import inspect
@@ -17,18 +18,6 @@ from bluesky_filestore.writing.tiled import TiledCatalog
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 SHAPE = (4, 6)
-
-
-@pytest.fixture(scope="module")
-def stock(tmp_path_factory):
-    """A stock Tiled server, with DuckDB for its tables."""
-    from tiled.server import SimpleTiledServer
-
-    data = tmp_path_factory.mktemp("stock")
-    with SimpleTiledServer(tmp_path_factory.mktemp("catalog"), readable_storage=[data]) as server:
-        client = from_uri(server.uri)
-        yield client, data
-        client.context.close()
 
 
 @pytest.fixture(params=["stock", "ours"])
@@ -91,7 +80,7 @@ class Writing:
         self.client = client
         self.composed = event_model.compose_run()
         self.assets = Assets()
-        self.run = Run(self.composed.start_doc, self.assets, inspect)
+        self.run = Run(self.composed.start_doc, self.assets, inspect, self.catalog.reads)
         self.streams = {}
 
     def describe(self, stream="primary", frames_per_point=1, **more):
@@ -243,8 +232,8 @@ def test_fly_scan(place):
     assert stream.read().sizes["time"] == 6
 
 
-def test_thrown_away_frame_is_refused_by_name(place):
-    """A frame in between that no event took leaves rows that no slice is: the array is not registered at all."""
+def test_thrown_away_frame(place):
+    """A frame in between that no event took leaves rows that are no slice, which only our server reads."""
     client, directory = place
     writing = Writing(client)
     detector = Detector(writing.composed, directory, "AD_HDF5")
@@ -253,9 +242,120 @@ def test_thrown_away_frame_is_refused_by_name(place):
         writing.event(detector, point)
         writing.apply()
     run = writing.stop()
-    assert "image" not in run["primary"]
-    assert "no regular order" in run.metadata["filestore"]["refused"]["primary"]["image"]
     assert run["primary"].read()["x"].values.tolist() == [0, 1, 3]
+    if writing.catalog.reads(HDF5_ROWS):
+        np.testing.assert_array_equal(run["primary"]["image"].read(), detector.points([0, 1, 3]))
+        assert run.metadata["filestore"] == {}
+    else:
+        assert "image" not in run["primary"]
+        assert "no regular order" in run.metadata["filestore"]["refused"]["primary"]["image"]
+
+
+def test_channels_of_a_spectrometer(place):
+    """Each channel of an XSP3 file is an array of its own, in any order of frames where the server reads it."""
+    client, directory = place
+    writing = Writing(client)
+    counts = np.arange(6 * 4 * 7.0).reshape(6, 4, 7)
+    with h5py.File(directory / "x.h5", "w") as file:
+        file["/entry/instrument/detector/data"] = counts
+    spectrum = {"source": "s", "dtype": "array", "shape": [7], "dtype_numpy": "<f8", "external": "FILESTORE:"}
+    channels = (1, 3)
+    bundle = writing.composed.compose_descriptor(
+        name="primary", data_keys={f"channel{channel}": spectrum for channel in channels}
+    )
+    writing.run.receive("descriptor", bundle.descriptor_doc)
+    resource = writing.composed.compose_resource(
+        spec="XSP3", root=str(directory), resource_path="x.h5", resource_kwargs={}, validate=False
+    )
+    announce("resource", resource.resource_doc, writing.assets)
+    frames_taken = [0, 1, 2, 5, 5, 3] if writing.catalog.reads(HDF5_ROWS) else [1, 3, 5]
+    for frame in frames_taken:
+        data = {}
+        for channel in channels:
+            datum = resource.compose_datum(datum_kwargs={"frame": frame, "channel": channel})
+            announce("datum", datum, writing.assets)
+            data[f"channel{channel}"] = datum["datum_id"]
+        filled = dict.fromkeys(data, False)
+        writing.run.receive(
+            "event", bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 5.0), filled=filled)
+        )
+    stream = writing.stop()["primary"]
+    for channel in channels:
+        np.testing.assert_array_equal(stream[f"channel{channel}"].read(), counts[frames_taken, channel - 1])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 3)])
+def test_series_of_jpeg_files(place, shape):
+    """Stream documents of JPEG files, as ophyd-async writes them, are read as the files are."""
+    client, directory = place
+    writing = Writing(client)
+    expected = []
+    for number in range(4):
+        pixels = np.full(shape, 50 * number, "u1")
+        Image.fromarray(pixels).save(directory / f"a_{number:06d}.jpeg", quality=100)
+        expected.append(np.asarray(Image.open(directory / f"a_{number:06d}.jpeg")))
+    image = {"source": "s", "dtype": "array", "shape": [1, *shape], "dtype_numpy": "|u1", "external": "STREAM:"}
+    bundle = writing.composed.compose_descriptor(name="primary", data_keys={"image": image})
+    writing.run.receive("descriptor", bundle.descriptor_doc)
+    resource = writing.composed.compose_stream_resource(
+        mimetype="multipart/related;type=image/jpeg",
+        uri=f"file://localhost{directory}/".replace("%", "%25").replace(" ", "%20"),
+        data_key="image",
+        parameters={"template": "a_{:06d}.jpeg", "chunk_shape": (1, *shape)},
+    )
+    announce("stream_resource", resource.stream_resource_doc, writing.assets)
+    whole = event_model.StreamRange(start=0, stop=4), event_model.StreamRange(start=1, stop=5)
+    writing.run.receive("stream_datum", resource.compose_stream_datum(*whole, bundle.descriptor_doc))
+    stream = writing.stop()["primary"]
+    np.testing.assert_array_equal(stream["image"].read(), np.stack(expected)[:, np.newaxis])
+
+
+def mimetype_of(client, uid):
+    """What the image of a run is registered as, with its assets."""
+    source = client[uid].base["primary"].base.include_data_sources()["image"].data_sources()[0]
+    return source.mimetype, [(asset.num, asset.is_directory) for asset in source.assets]
+
+
+@pytest.mark.parametrize("frames_per_point", [1, 2])
+def test_two_files_in_turn(catalog, data_directory, frames_per_point):
+    """Rows of two files in turn, back and forth, are read by our server."""
+    directory = data_directory / f"in turn {frames_per_point}"
+    directory.mkdir()
+    writing = Writing(catalog.client)
+    first = Detector(writing.composed, directory, "AD_HDF5", frames_per_point, name="first")
+    second = Detector(writing.composed, directory, "AD_HDF5", frames_per_point, name="second")
+    second.all = second.all[::-1].copy()
+    write_hdf5(directory / "second.h5", second.all)
+    writing.describe(frames_per_point=frames_per_point)
+    order = [(first, 0), (second, 3), (first, 7), (second, 2), (second, 2), (first, 1)]
+    expected = []
+    for detector, point in order:
+        writing.event(detector, point)
+        expected.append(detector.points([point])[0])
+        writing.apply()
+        np.testing.assert_array_equal(catalog.client[writing.run.uid]["primary"]["image"].read(), expected)
+    stream = writing.stop()["primary"]
+    np.testing.assert_array_equal(stream["image"].read(), expected)
+    np.testing.assert_array_equal(stream["image"][3, 0, 1:3], expected[3][0, 1:3])
+    np.testing.assert_array_equal(stream.read()["image"].values, expected)
+    assert mimetype_of(catalog.client, writing.run.uid) == (HDF5_ROWS, [(0, False), (1, False)])
+
+
+@pytest.mark.parametrize(("spec", "frames_per_point"), [("AD_TIFF", 1), ("AD_TIFF", 3), ("AD_HDF5_SINGLE", 2)])
+def test_series_as_one_directory(catalog, data_directory, spec, frames_per_point):
+    """A series is one asset, however many files it has, and grows without another."""
+    directory = data_directory / f"series {spec} {frames_per_point}"
+    directory.mkdir()
+    writing = Writing(catalog.client)
+    detector = Detector(writing.composed, directory, spec, frames_per_point)
+    writing.describe(frames_per_point=frames_per_point)
+    points = [0, 1, 2, 6, 6, 5, 0]
+    for row, point in enumerate(points):
+        writing.event(detector, point)
+        writing.apply()
+        array = catalog.client[writing.run.uid]["primary"]["image"].read()
+        np.testing.assert_array_equal(array, detector.points(points[: row + 1]))
+    assert mimetype_of(catalog.client, writing.stop().metadata["start"]["uid"]) == (FILE_SERIES, [(0, True)])
 
 
 @pytest.mark.parametrize("spec", ["AD_HDF5", "AD_TIFF", "AD_HDF5_SINGLE"])

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 30.0
 # Open connections (e.g. of a client that keeps them alive) must not keep a server from closing.
 _SHUTDOWN_TIMEOUT = 2
+_DATABASE = "catalog.db"
 _LOG_FILES = {"uvicorn.access": "access.log", "uvicorn.error": "server.log", "tiled": "server.log"}
 
 
@@ -34,6 +36,7 @@ def serve_catalog(
     readable: Iterable[str | Path] | str | Path = (),
     port: int = 0,
     api_key: str | None = None,
+    database: str | None = None,
 ) -> "CatalogServer":
     """Start a Tiled server on loopback, in a thread of this process.
 
@@ -48,6 +51,9 @@ def serve_catalog(
         0 takes a free one.
     api_key : str, optional
         Letters and digits; by default a new random one.
+    database : str, optional
+        The URI of a PostgreSQL database for catalog and event tables, e.g. ``postgresql://user@host/catalog``; its
+        tables are made if they are not there. By default both are files of SQLite in the directory.
 
     Returns
     -------
@@ -69,7 +75,9 @@ def serve_catalog(
     if api_key is not None and not api_key.isalnum():
         raise CatalogError("the API key has other characters than letters and digits, which Tiled does not take.")
     roots = [readable] if isinstance(readable, str | Path) else list(readable)
-    return CatalogServer(directory, readable=[_existing(root) for root in roots], port=port, api_key=api_key)
+    return CatalogServer(
+        directory, readable=[_existing(root) for root in roots], port=port, api_key=api_key, database=database
+    )
 
 
 class CatalogServer:
@@ -83,17 +91,24 @@ class CatalogServer:
     """What a client has to show."""
 
     def __init__(
-        self, directory: str | Path | None, *, readable: Sequence[Path], port: int, api_key: str | None
+        self,
+        directory: str | Path | None,
+        *,
+        readable: Sequence[Path],
+        port: int,
+        api_key: str | None,
+        database: str | None = None,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="catalog-") if directory is None else None
         self._client: Container | None = None
+        self._resources = ExitStack()
         self._log_handlers: list[tuple[logging.Logger, logging.Handler]] = []
         self.api_key = api_key or secrets.token_hex(16)
         try:
             self.directory = _writable(Path(self._temporary.name if self._temporary else directory or ""))
             self._socket = _bound_socket(port)
             self.uri = f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
-            self._server = self._make_server(readable)
+            self._server = self._make_server(readable, database)
             self._log_to_files()
             self._thread = threading.Thread(
                 target=self._server.run, args=([self._socket],), name="catalog-server", daemon=True
@@ -129,6 +144,7 @@ class CatalogServer:
             self._thread.join()
         if hasattr(self, "_socket"):
             self._socket.close()
+        self._resources.close()
         for logger, handler in self._log_handlers:
             logger.removeHandler(handler)
             handler.close()
@@ -148,24 +164,15 @@ class CatalogServer:
     def __repr__(self) -> str:
         return f"<CatalogServer {self.uri} in {self.directory}>"
 
-    def _make_server(self, readable: Sequence[Path]) -> "uvicorn.Server":
+    def _make_server(self, readable: Sequence[Path], database: str | None) -> "uvicorn.Server":
         import uvicorn
-        from tiled.catalog import from_uri as catalog_from_uri
         from tiled.config import Authentication
         from tiled.server.app import build_app
 
-        database = self.directory / "catalog.db"
-        try:
-            tree = catalog_from_uri(
-                database,
-                writable_storage=[self.directory / "arrays", f"sqlite:///{self.directory / 'tables.db'}"],
-                readable_storage=list(readable),
-                # Making it starts a process of its own, which costs seconds.
-                init_if_not_exists=not (database.exists() and database.stat().st_size),
-            )
-        except Exception as error:
-            # tiled raises whatever its database layer raises.
-            raise CatalogError(f"no catalog could be made or opened at {database}: {error}") from error
+        from .array_lane import ArrayLane
+        from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
+
+        tree = self._make_tree(readable, database)
         app = build_app(
             tree,
             authentication=Authentication(single_user_api_key=self.api_key),
@@ -173,10 +180,33 @@ class CatalogServer:
         )
         _keep_settings_apart(app, self.api_key)
         _say_when_refused(app)
+        version: CatalogVersion = no_version
+        if database is None:
+            version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
+        lane = ArrayLane(app, KnownArrays(tree, version), self.api_key)
         config = uvicorn.Config(
-            app, loop="asyncio", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
+            lane, loop="asyncio", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
         )
         return uvicorn.Server(config)
+
+    def _make_tree(self, readable: Sequence[Path], database: str | None) -> Any:
+        from .catalog import catalog, shown_uri
+
+        own = self.directory / _DATABASE
+        shown = str(own) if database is None else shown_uri(database)
+        tables = database or f"sqlite:///{self.directory / 'tables.db'}"
+        try:
+            return catalog(
+                database or own,
+                writable_storage=[self.directory / "arrays", tables],
+                readable_storage=list(readable),
+                # Making it starts a process of its own, which costs seconds.
+                init_if_not_exists=database is not None or not (own.exists() and own.stat().st_size),
+            )
+        except Exception as error:
+            # tiled raises whatever its database layer raises, and a whole traceback as the message.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise CatalogError(f"no catalog could be made or opened at {shown}: {reason}") from error
 
     def _log_to_files(self) -> None:
         # Tiled gives this one logger a handler of its own, which writes to the terminal.

@@ -1,5 +1,1 @@
 """From documents to a catalog."""
-
-from .catalog_writer import CatalogWriter, WriterStatus
-
-__all__ = ["CatalogWriter", "WriterStatus"]

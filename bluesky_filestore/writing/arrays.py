@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.frames import Assets, FrameMap
 
 from .operations import DropArray, Operation, PlaceArray
-from .placement import Inspector, Placement, Refusal
+from .placement import Inspector, Placement, Reads, Refusal
 from .placing import place
 from .structure import chunks_for_reading
 
@@ -42,11 +43,14 @@ class ExternalArrays:
         Resources and datums of this and all other runs.
     inspect : Inspector
         Looks at files.
+    reads : Reads
+        Asked once, before the first array is placed: how an array is registered does not change with the server.
     """
 
-    def __init__(self, run: str, assets: Assets, inspect: Inspector) -> None:
+    def __init__(self, run: str, assets: Assets, inspect: Inspector, reads: Reads) -> None:
         self.frames = FrameMap(assets)
-        self._run, self._assets, self._inspect = run, assets, inspect
+        self._run, self._assets, self._inspect, self._reads = run, assets, inspect, reads
+        self._ours: frozenset[str] | None = None
         self._data_keys: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._placed: dict[tuple[str, str], _Placed] = {}
         self._refused: dict[tuple[str, str], str] = {}
@@ -72,8 +76,19 @@ class ExternalArrays:
         final : bool
             Whether the run is over: what cannot be registered now is refused, and files that were missing or being
             written are looked at again.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If nobody can say what the server reads; nothing has been taken then.
         """
+        self.ask()
         return [operation for array in self.frames.arrays() for operation in self._take(array, final=final)]
+
+    def ask(self) -> None:
+        """Ask what the server reads, if it matters and was not asked; raises as `take` does."""
+        if self._ours is None and self._data_keys:
+            self._ours = frozenset(mimetype for mimetype in (HDF5_ROWS, FILE_SERIES) if self._reads(mimetype))
 
     def said(self, events_hold: "Mapping[str, Any]") -> Said:
         """What has to be said of the arrays.
@@ -117,8 +132,8 @@ class ExternalArrays:
         if before is not None and before.known == known and (before.settled or not final):
             return []
         registered = before.placement if before is not None else None
-        seen = len(registered.files) if registered is not None and not registered.unverified else 0
-        placed = place(rows, self._assets.sources, self._data_keys[array], self._inspect, seen)
+        data_key, ours = self._data_keys[array], self._ours or ()
+        placed = place(rows, self._assets.sources, data_key, self._inspect, registered, ours)
         if isinstance(placed, Refusal):
             if not (placed.settled or final):
                 return []
@@ -130,6 +145,7 @@ class ExternalArrays:
         if placed == registered:
             return []
         old = registered.files if registered is not None else ()
+        # An array goes on under another mimetype, too: its files are the same.
         if placed.files[: len(old)] == old:
             return [self._operation(placed, array, len(old))]
         # A catalog adds files to an array and takes none away.

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
+from bluesky_filestore.errors import (
+    CatalogAccessError,
+    CatalogError,
+    CatalogFaultError,
+    CatalogUnreachableError,
+)
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -16,6 +21,7 @@ __all__ = ["PROBE_TIMEOUT", "connect", "connect_profile", "in_our_words"]
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
+_LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 _GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
 
 
@@ -96,6 +102,12 @@ def in_our_words(uri: str) -> Iterator[None]:
         yield
     except (httpx.HTTPStatusError, httpx.TransportError) as error:
         raise _error_for(error, uri) from error
+    except RuntimeError as error:
+        if "client has been closed" not in str(error):
+            raise
+        raise CatalogUnreachableError(
+            f"the client of the catalog at {uri} was closed; expected it to stay open as long as its writer."
+        ) from error
 
 
 def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
@@ -111,10 +123,12 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
             f"the catalog at {uri} does not take this API key ({detail}); expected one with the scopes to write and to "
             f"register. {_GIVE_THE_KEY}"
         )
-    if status >= httpx.codes.BAD_GATEWAY:
+    if status in _LATER or status >= httpx.codes.BAD_GATEWAY:
         return CatalogUnreachableError(
             f"the catalog at {uri} does not answer now (status {status}: {detail}); try again later."
         )
+    if status == httpx.codes.INTERNAL_SERVER_ERROR:
+        return CatalogFaultError(f"the catalog at {uri} failed (status {status}): {detail}")
     return CatalogError(f"the catalog at {uri} refused (status {status}): {detail}")
 
 

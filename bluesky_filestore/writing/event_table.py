@@ -13,6 +13,7 @@ from .operations import AppendArray, AppendRows, Operation
 
 __all__ = ["EventTable"]
 
+# SQLite has 2,000 columns at most; PostgreSQL 1,600, of which a row of numbers has to fit into a page of 8 kB.
 _MAX_COLUMNS = 1000
 
 

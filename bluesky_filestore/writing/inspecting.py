@@ -4,8 +4,9 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from bluesky_filestore.errors import LockedFileError, UnreadableFileError
 from bluesky_filestore.frames import Source
-from bluesky_filestore.specs import HDF5, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .structure import FileFacts, Unseen
 
@@ -46,8 +47,9 @@ def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unsee
         if not stat.S_ISREG(status.st_mode):
             seen.append(Unseen("broken", f"{path} is not a file"))
             continue
-        # Files of one series and one size are alike; reading 10,000 headers would take seconds.
-        known = same_size.get(status.st_size) if len(files) > 1 and source.mimetype != HDF5 else None
+        # Files of one series and one size are alike; reading 10,000 headers would take seconds. A JPEG's size says
+        # nothing.
+        known = same_size.get(status.st_size) if source.mimetype not in (HDF5, JPEG_SERIES) else None
         facts = known or _read(source, path)
         if isinstance(facts, FileFacts):
             same_size[status.st_size] = facts
@@ -63,11 +65,15 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
             return _tiff(path)
         if source.mimetype == NPY_SERIES:
             return _npy(path)
+        if source.mimetype == JPEG_SERIES:
+            return _jpeg(path)
+    except UnreadableFileError as error:
+        return Unseen("busy" if isinstance(error, LockedFileError) else "broken", str(error))
     except BlockingIOError as error:
         # What h5py raises where the writer's lock keeps it out.
         return Unseen("busy", f"file {path} is still being written ({error.strerror})")
     except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
-        # What h5py, tifffile and numpy raise for files that are not what they should be.
+        # What h5py, tifffile, Pillow and numpy raise for files that are not what they should be.
         if "already open for write" in str(error):
             return Unseen("busy", f"file {path} is still being written")
         return Unseen("broken", f"file {path} cannot be read: {error}")
@@ -77,8 +83,9 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
 def _hdf5(path: Path, dataset: str) -> FileFacts | Unseen:
     import h5py
 
-    # SWMR reads a file that is still being written, and any other just as well.
-    with h5py.File(path, "r", libver="latest", swmr=True) as file:
+    from bluesky_filestore.reading.hdf5_opening import open_hdf5
+
+    with open_hdf5(str(path)) as file:
         if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
             return Unseen("broken", f"file {path} has no dataset {dataset!r}")
         found = file[dataset]
@@ -100,3 +107,11 @@ def _npy(path: Path) -> FileFacts:
 
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     return FileFacts(tuple(values.shape), values.dtype.str)
+
+
+def _jpeg(path: Path) -> FileFacts:
+    from PIL import Image
+
+    with Image.open(path, formats=["JPEG"]) as image:
+        colours = len(image.getbands())
+        return FileFacts((image.height, image.width, *((colours,) if colours > 1 else ())), "|u1")

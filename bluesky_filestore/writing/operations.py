@@ -127,7 +127,9 @@ class PlaceArray:
     properties: Mapping[str, Any]
     """What else is to be known of the data source."""
     files: tuple[str, ...]
-    """The absolute paths of the files from number `first_file` on, in the order in which they are read."""
+    """The absolute paths of the files from number `first_file` on, in the order in which they are read.
+
+    Of a series as a whole: its directories."""
     first_file: int = 0
     """How many files were registered before."""
     dims: tuple[str, ...] | None = None
@@ -178,6 +180,17 @@ class Catalog(Protocol):
         CatalogUnreachableError, CatalogAccessError
         """
 
+    def reads(self, mimetype: str) -> bool:
+        """Whether the catalog's server has an adapter for the mimetype, so that it can be registered.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If nobody can say now.
+        CatalogAccessError
+            If the catalog does not take it from us.
+        """
+
     def apply(self, operation: Operation) -> None:
         """Make the operation's words true. Doing so twice is the same as doing so once.
 
@@ -187,6 +200,13 @@ class Catalog(Protocol):
             If no catalog answers; the operation may or may not have been applied.
         CatalogAccessError
             If the catalog does not take it from us.
+        RowsDifferError
+            If a table of the run that is to be closed holds other rows than were sent; see `start_over`.
+        CatalogFaultError
+            If the catalog failed at it, and may succeed at another time.
         CatalogError
             If the catalog says that it cannot be done.
         """
+
+    def start_over(self, run: str) -> None:
+        """Remove the event tables of a run, to be written again from the first row on; raises as `apply` does."""

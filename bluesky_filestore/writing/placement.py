@@ -9,10 +9,18 @@ from bluesky_filestore.frames import Source
 
 from .structure import EventStructure, FileFacts, Unseen
 
-__all__ = ["Inspector", "Placement", "Refusal"]
+__all__ = ["Inspector", "Placement", "Reads", "Refusal", "reads_nothing_of_ours"]
 
 Inspector: TypeAlias = Callable[[Source, Sequence[PurePath]], "list[FileFacts | Unseen]"]
 """Looks at files of one source; one answer for each."""
+Reads: TypeAlias = Callable[[str], bool]
+"""Whether the catalog's server has an adapter for one of our own mimetypes; raises `CatalogUnreachableError` if nobody
+can say now."""
+
+
+def reads_nothing_of_ours(mimetype: str) -> bool:
+    """What a stock server answers."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Placement:
     parameters: Mapping[str, Any]
     """What the adapter is called with."""
     files: tuple[str, ...]
-    """The files in the order in which the adapter joins them."""
+    """The files in the order in which the adapter joins them; of a series as a whole its directories."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     """What else the adapter goes by."""
     unverified: str = ""

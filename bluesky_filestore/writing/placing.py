@@ -1,11 +1,12 @@
-"""Rows of the frame map, put in words that a stock Tiled adapter understands, or refused; never approximated."""
+"""Rows of the frame map, put in words that an adapter of the server understands, or refused; never approximated."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.frames import Rows, Source
-from bluesky_filestore.specs import HDF5, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .datasets import place_in_datasets
 from .placement import Inspector, Placement, Refusal
@@ -13,7 +14,7 @@ from .series import place_in_series
 
 __all__ = ["place"]
 
-_SERIES = (TIFF_SERIES, NPY_SERIES, HDF5)
+_SERIES = (TIFF_SERIES, JPEG_SERIES, NPY_SERIES, HDF5)
 # Tiled parses an asset's URI without unquoting it: what follows one of these would be lost.
 _NOT_IN_TILED_URIS = "#?;"
 
@@ -23,9 +24,10 @@ def place(
     sources: Mapping[str, Source],
     data_key: Mapping[str, Any],
     inspect: Inspector,
-    seen_before: int = 0,
+    before: Placement | None = None,
+    ours: Collection[str] = (),
 ) -> Placement | Refusal:
-    """Express the rows of one array for a stock adapter.
+    """Express the rows of one array for a stock adapter, or for one of ours where the server has it.
 
     Parameters
     ----------
@@ -37,8 +39,10 @@ def place(
         The data key's entry in the descriptor.
     inspect : Inspector
         Looks at files.
-    seen_before : int
-        How many files of a series, from the first on, were found good before and need not be looked at again.
+    before : Placement, optional
+        What is registered of the array's first rows: its files need not be looked at again.
+    ours : Collection of str
+        The mimetypes of our own that the server reads.
     """
     if not rows.count:
         return Refusal(rows.problem or "no frames were documented")
@@ -48,9 +52,9 @@ def place(
         return Refusal("its resources are of different kinds, which one array of a catalog cannot join")
     try:
         if first.template is None and first.mimetype == HDF5:
-            placed = place_in_datasets(rows, used, data_key, inspect)
+            placed = place_in_datasets(rows, used, data_key, inspect, before, ours=HDF5_ROWS in ours)
         elif first.template is not None and first.mimetype in _SERIES:
-            placed = place_in_series(rows, used, data_key, inspect, seen_before)
+            placed = place_in_series(rows, used, data_key, inspect, before, ours=FILE_SERIES in ours)
         else:
             return Refusal(f"files of type {first.mimetype!r} are not among those that can be registered")
     except FileStoreError as error:

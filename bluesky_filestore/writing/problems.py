@@ -15,8 +15,9 @@ class Problems:
     def __init__(self) -> None:
         self._sentences: dict[str, dict[str, None]] = {}
         self._more: dict[str, int] = {}
+        self._losses: dict[str, str] = {}
 
-    def add(self, run: str, sentence: str) -> None:
+    def add(self, run: str, sentence: str, *, lost: bool = True) -> None:
         """Put a sentence on record.
 
         Parameters
@@ -25,7 +26,11 @@ class Problems:
             The uid of the run it is about; empty if that cannot be told.
         sentence : str
             What went wrong.
+        lost : bool
+            Whether something of what was received is not in the catalog for it.
         """
+        if lost:
+            self._losses.setdefault(run, sentence)
         sentences = self._sentences.setdefault(run, {})
         if sentence in sentences:
             return
@@ -37,12 +42,26 @@ class Problems:
         if len(self._sentences) > _MOST_RUNS:
             oldest = next(iter(self._sentences))
             del self._sentences[oldest]
+            self._losses.pop(oldest, None)
             self._more.pop(oldest, None)
+
+    def add_loss(self, run: str, sentence: str) -> None:
+        """Something of a run is not in the catalog, which the run itself says already."""
+        self._losses.setdefault(run, sentence)
+
+    def forget(self, run: str) -> None:
+        """The run is written again from its beginning."""
+        for known in (self._sentences, self._more, self._losses):
+            known.pop(run, None)
 
     def of(self, run: str) -> tuple[str, ...]:
         """The sentences about one run."""
         more = self._more.get(run)
         return (*self._sentences.get(run, ()), *((f"and {more} more problems",) if more else ()))
+
+    def loss(self, run: str) -> str:
+        """The first sentence about something of a run that is not in the catalog; empty if there is none."""
+        return self._losses.get(run, "")
 
     def all(self) -> tuple[str, ...]:
         """The sentences about all runs."""

@@ -8,57 +8,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bluesky_filestore.errors import DocumentError, FileStoreError
+from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.frames import Assets
-from bluesky_filestore.normalize import (
-    indices_of,
-    range_of,
-    renamed_keys,
-    source_of_resource,
-    source_of_stream_resource,
-)
+from bluesky_filestore.normalize import range_of, renamed_keys
 
+from .announcing import announce
 from .arrays import ExternalArrays
 from .columns import plain
 from .event_table import EventTable
 from .gathering import GatheredEvent
 from .journal import Journal
 from .operations import CloseRun, CreateRun, CreateStream, Operation, UpdateStream
-from .placement import Inspector
+from .placement import Inspector, Reads, reads_nothing_of_ours
 
 __all__ = ["Run", "announce"]
 
 _NOT_IN_STREAM_METADATA = ("name", "object_keys", "run_start")
-
-
-def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
-    """Make a Resource, StreamResource or Datum known. What cannot be followed is known as such, with the reason.
-
-    Raises
-    ------
-    DocumentError
-        If it has no uid, or was announced before as something else: the first stands.
-    """
-    uid = doc.get("datum_id" if name == "datum" else "uid")
-    if not isinstance(uid, str):
-        raise DocumentError(f"{name} has the uid {uid!r}; expected a text. It is left out.")
-    try:
-        if name == "datum":
-            known = assets.add_datum(uid, doc["resource"], *indices_of(doc), doc["datum_kwargs"])
-        else:
-            read = source_of_resource if name == "resource" else source_of_stream_resource
-            assets.keep_document(name, uid, doc)
-            known = assets.add_source(read(doc))
-    except FileStoreError as error:
-        assets.keep_document(name, uid, doc)
-        assets.add_unusable(uid, str(error))
-        return
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        assets.add_unusable(uid, f"{name} {uid!r} is not of its schema: {error!r}")
-        return
-    if not known:
-        raise DocumentError(f"{name} {uid!r} came twice, with different words; the second is left out.")
 
 
 @dataclass(slots=True)
@@ -92,12 +58,16 @@ class Run:
         Resources and datums of this and all other runs.
     inspect : Inspector
         Looks at files.
+    reads : Reads
+        Says whether the catalog's server has our own adapters. By default it has none.
     """
 
-    def __init__(self, start: Mapping[str, Any], assets: Assets, inspect: Inspector) -> None:
+    def __init__(
+        self, start: Mapping[str, Any], assets: Assets, inspect: Inspector, reads: Reads = reads_nothing_of_ours
+    ) -> None:
         self.uid: str = start["uid"]
         self._assets = assets
-        self._arrays = ExternalArrays(self.uid, assets, inspect)
+        self._arrays = ExternalArrays(self.uid, assets, inspect, reads)
         self._journal = Journal(assets)
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}
@@ -131,6 +101,8 @@ class Run:
         ------
         DocumentError
             If the document cannot be understood; the run goes on without it.
+        CatalogUnreachableError
+            At a stop, as `take`: the stop has not been received then and can be given again.
         """
         try:
             match name:
@@ -154,7 +126,14 @@ class Run:
             ) from error
 
     def take(self, *, final: bool = False) -> list[Operation]:
-        """The operations that the documents so far ask for and that were not taken yet."""
+        """The operations that the documents so far ask for and that were not taken yet.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If nobody can say what the server reads; nothing has been taken then.
+        """
+        self._arrays.ask()
         operations, self._pending = self._pending, []
         self._journal.look_for_late()
         for stream in self._streams.values():
@@ -237,12 +216,16 @@ class Run:
         return keys[0] if len(keys) == 1 else "?"
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
+        operations = self._end()
+        self._stop_doc = plain(doc)
+        self._said |= _told("stop", doc, self._stop_doc)
+        self._pending = [*operations, self._close()]
+
+    def _end(self) -> list[Operation]:
         operations = self.take(final=True)
         for stream in self._streams.values():
             for sentence in stream.table.notes:
                 self.note(sentence)
-        self._stop_doc = plain(doc)
-        self._said |= _told("stop", doc, self._stop_doc)
         rest = self._journal.rest()
         if rest:
             self._said["before_stop"] = exact_json(rest)
@@ -250,7 +233,15 @@ class Run:
             self.note(f"documents() gives {self._journal.joined} stream_datums joined to those before them.")
         if self._journal.left_out:
             self.note(f"documents() lacks {self._journal.left_out} documents that came between two events.")
-        self._pending = [*operations, self._close()]
+        return operations
+
+    def end_without_stop(self, reason: str) -> list[Operation]:
+        """What is left to be done for a run whose stop document will not come, with the reason as a note."""
+        operations = self._end()
+        self.note(reason)
+        closing = self._close()
+        entries = {name: entry for name, entry in closing.metadata.items() if name != "stop"}
+        return [*operations, replace(closing, metadata=entries)]
 
     @property
     def settled(self) -> bool:

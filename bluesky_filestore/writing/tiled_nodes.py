@@ -72,6 +72,10 @@ class Nodes:
         self._known[path] = _plain(node)
         return self._known[path]
 
+    def made(self, path: NodePath) -> bool:
+        """Whether the node was made here, not found."""
+        return path in self._made
+
     def remove(self, path: NodePath) -> None:
         """Remove a node, if it is there, with what the catalog itself keeps for it (never files of a detector)."""
         if self.find(path) is not None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.errors import CatalogError, RowsDifferError
 
 from .operations import AppendRows
 from .tiled_nodes import NodePath, Nodes
@@ -27,6 +27,8 @@ class TiledTables:
         self._nodes = nodes
         self._row_counts: dict[NodePath, int] = {}
         self._taken_out: dict[NodePath, pyarrow.Table] = {}
+        self._sent: dict[NodePath, int] = {}
+        self._doubtful: set[NodePath] = set()
 
     def append(self, operation: AppendRows) -> None:
         """Append the rows that are not there yet.
@@ -38,24 +40,55 @@ class TiledTables:
         """
         path = (operation.run, operation.stream, operation.table)
         schema = _schema(operation)
-        node = self._node(path, schema, operation)
         rows, first_row = _rows(operation, schema), operation.first_row
+        self._sent[path] = first_row + rows.num_rows
+        if self._is_there(path, self._sent[path]):
+            return
+        node = self._node(path, schema, operation)
         if path in self._taken_out:
             rows, first_row = self._with_earlier(path, rows, first_row)
         present = self._row_count(path, node)
         if present < first_row:
             raise CatalogError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.")
         if present < first_row + rows.num_rows:
-            # Should it fail half-way, the catalog has to be asked how far it came.
+            # Should it fail half-way, the catalog has to be asked how far it came; it may still be at it then.
             del self._row_counts[path]
+            in_doubt = path in self._doubtful
+            self._doubtful.add(path)
             node.append_partition(0, rows.slice(present - first_row))
+            if not in_doubt:
+                self._doubtful.discard(path)
             self._row_counts[path] = first_row + rows.num_rows
         self._taken_out.pop(path, None)
 
+    def verify(self, run: str) -> None:
+        """Look at the tables of a run of which not every answer came.
+
+        Raises
+        ------
+        RowsDifferError
+            If one holds another number of rows than was sent.
+        """
+        for path in [path for path in self._doubtful if path[0] == run]:
+            self._nodes.forget(path)
+            node = self._nodes.find(path)
+            present = 0 if node is None else len(node.read([node.columns[0]]))
+            if present != self._sent[path]:
+                raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {self._sent[path]}.", run)
+            self._doubtful.discard(path)
+
+    def drop(self, run: str) -> None:
+        """Remove the tables of a run, to be written again from the first row on."""
+        for path in [path for path in self._sent if path[0] == run]:
+            self._nodes.remove(path)
+        self.forget(run)
+
     def forget(self, run: str) -> None:
         """A run is complete."""
-        for path in [path for path in self._row_counts if path[0] == run]:
-            del self._row_counts[path]
+        for known in (self._row_counts, self._sent, self._taken_out):
+            for path in [path for path in known if path[0] == run]:
+                del known[path]
+        self._doubtful = {path for path in self._doubtful if path[0] != run}
 
     def _node(self, path: NodePath, schema: "pyarrow.Schema", operation: AppendRows) -> Any:
         node = self._nodes.find(path)
@@ -68,8 +101,18 @@ class TiledTables:
             self._row_counts.pop(path, None)
         return self._nodes.make(path, "table", data_sources=[_data_source(schema)], metadata=dict(operation.metadata))
 
+    def _is_there(self, path: NodePath, end: int) -> bool:
+        """Whether the table has the rows up to this one, whatever the types of its columns became since."""
+        if path in self._taken_out:
+            return False
+        node = self._nodes.find(path)
+        return node is not None and self._row_count(path, node) >= end
+
     def _row_count(self, path: NodePath, node: Any) -> int:
         if path not in self._row_counts:
+            if not self._nodes.made(path):
+                # Somebody, or we ourselves, may be writing to it still.
+                self._doubtful.add(path)
             self._row_counts[path] = len(node.read([node.columns[0]]))
         return self._row_counts[path]
 

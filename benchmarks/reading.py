@@ -1,0 +1,223 @@
+"""How fast frames are read back: through a stock Tiled server and through ours, with the stock client, in one run.
+
+Run as ``python benchmarks/reading.py [--repeats 5] [--frames 1000 10000 100000]``. Both servers are processes of their
+own with the same runs, each frame 512 x 512 uint16. HDF5 files have 1,000 frames that were written, at equal distances,
+however many they have; the names of a TIFF series are hard links to 100 files. Frames are registered as a stock server
+takes them; a TIFF series of more than 10,000 frames, whose list of files takes a stock server minutes to take, is
+registered at ours alone, as a series. Beside them, the same frames by h5py, with the file open, and by tifffile.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tifffile
+from tiled.client import from_uri
+from tiled.structures.array import ArrayStructure, BuiltinDtype
+from tiled.structures.data_source import Asset, DataSource, Management
+
+from bluesky_filestore.addressing import FILE_SERIES, FileSeries, RowSpan
+from bluesky_filestore.specs import HDF5, TIFF_SERIES
+
+SIZE, DATASET, KEY = 512, "/entry/data/data", "key"
+WRITTEN, NAMES_A_FILE, RANDOM = 1000, 100, 40
+MOST_LISTED = 10_000
+CHUNK = 8
+
+
+def serve(kind: str, directory: Path) -> None:
+    """Serve the directory until the standard input ends."""
+    import logging
+
+    logging.disable(logging.INFO)
+    if kind == "ours":
+        from bluesky_filestore import serve_catalog
+
+        with serve_catalog(directory / kind, readable=directory, api_key=KEY) as server:
+            print(server.uri, flush=True)
+            sys.stdin.read()
+        return
+    import socket
+
+    import uvicorn
+    from tiled.catalog import from_uri as catalog_from_uri
+    from tiled.config import Authentication
+    from tiled.server.app import build_app
+
+    (directory / kind).mkdir()
+    tree = catalog_from_uri(directory / kind / "catalog.db", readable_storage=[directory], init_if_not_exists=True)
+    app = build_app(tree, authentication=Authentication(single_user_api_key=KEY))
+    # With the protocol named, small answers do not wait for one another (Nagle).
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="critical")).run([bound])
+
+
+@contextmanager
+def running(kind: str, directory: Path) -> Iterator[tuple[Any, int]]:
+    """A client of a server in a process of its own, and the number of the process."""
+    command = [sys.executable, __file__, "--serve", kind, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            uri = next(line for line in server.stdout if line.startswith("http")).strip()
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    client = from_uri(uri, api_key=KEY)
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+            yield client, server.pid
+            client.context.close()
+        finally:
+            server.terminate()
+
+
+def write(directory: Path, kind: str, frames: int) -> list[Path]:
+    """The files of a run; all of them for a TIFF series."""
+    if kind == "hdf5":
+        path = directory / f"{frames}.h5"
+        with h5py.File(path, "w") as file:
+            data = file.create_dataset(DATASET, (frames, SIZE, SIZE), "u2", chunks=(1, SIZE, SIZE))
+            for number in range(0, frames, frames // WRITTEN):
+                data[number] = number % 2**16
+        return [path]
+    (directory / str(frames)).mkdir()
+    paths = [directory / str(frames) / f"{number:06d}.tiff" for number in range(frames)]
+    for number, path in enumerate(paths):
+        if number < NAMES_A_FILE:
+            tifffile.imwrite(path, np.full((SIZE, SIZE), number, "u2"))
+        else:
+            os.link(paths[number % NAMES_A_FILE], path)
+    return paths
+
+
+def register(client: Any, kind: str, paths: list[Path], frames: int) -> Any:
+    """The array of a run, at the place it has in the tree of a run."""
+    whole, rest = divmod(frames, CHUNK)
+    shape, chunks = (frames, 1, SIZE, SIZE), ((CHUNK,) * whole + (rest,) * bool(rest), (1,), (SIZE,), (SIZE,))
+    structure = ArrayStructure(shape=shape, chunks=chunks, data_type=BuiltinDtype.from_numpy_dtype(np.dtype("u2")))
+    properties, parameters, mimetype = {}, {"dataset": DATASET, "slice": f"0:{frames}"}, HDF5
+    if kind == "tiff":
+        properties, parameters, mimetype = {"chunks": [[frames], [SIZE], [SIZE]]}, {}, TIFF_SERIES
+        if frames > MOST_LISTED:
+            series = FileSeries(TIFF_SERIES, ("%06d.tiff",), 1, (RowSpan(0, 0, frames, 1),))
+            properties, parameters, mimetype, paths = {}, series.to_parameters(), FILE_SERIES, [paths[0].parent]
+    assets = [
+        Asset(data_uri=f"file://localhost{path}", is_directory=path.is_dir(), parameter="data_uris", num=number)
+        for number, path in enumerate(paths)
+    ]
+    source = DataSource(
+        structure_family="array",
+        structure=structure,
+        mimetype=mimetype,
+        parameters=parameters,
+        properties=properties,
+        management=Management.external,
+        assets=assets,
+    )
+    run = client.create_container(f"{kind}{frames}").create_container("streams").create_container("primary")
+    run.new("array", [source], key="image")
+    return client[f"{kind}{frames}/streams/primary/image"]
+
+
+def memory(pid: int, name: str) -> int:
+    """A figure of a process's memory, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) // 1024
+
+
+def one_by_one(read: Callable[[int], Any], numbers: list[int], divisor: int) -> float:
+    """The median time of one frame, in ms, after the first."""
+    times = []
+    for number in numbers:
+        began = time.perf_counter()
+        values = np.asarray(read(number))
+        times.append(time.perf_counter() - began)
+        assert values.reshape(SIZE, SIZE)[-1, -1] == number % divisor
+    return statistics.median(times[1:]) * 1000
+
+
+def reader(kind: str, paths: list[Path]) -> Callable[[int], Any]:
+    """The library alone."""
+    if kind == "tiff":
+        return lambda number: tifffile.imread(paths[number])
+    data = h5py.File(paths[0])[DATASET]
+    return lambda number: data[number]
+
+
+def measure(directory: Path, servers: dict[str, tuple[Any, int]], kind: str, frames: int, repeats: int) -> None:
+    """Print the figures of one kind of files and one number of frames."""
+    paths = write(directory, kind, frames)
+    divisor = 2**16 if kind == "hdf5" else NAMES_A_FILE
+    step = frames // WRITTEN if kind == "hdf5" else 1
+    numbers = (np.random.default_rng(0).integers(0, frames // step, RANDOM) * step).tolist()
+    listed = kind == "hdf5" or frames <= MOST_LISTED
+    ways: dict[str, Callable[[int], Any]] = {"library alone": reader(kind, paths)}
+    nodes = {}
+    for name, (client, _) in servers.items():
+        if listed or name == "ours":
+            node = nodes[name] = register(client, kind, paths, frames)
+            ways[name] = lambda number, node=node: node[number]
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, read in ways.items():
+            # A stock server takes seconds for each of the longest.
+            some = numbers[:5] if name == "stock" and frames > MOST_LISTED else numbers
+            times[name].append(one_by_one(read, some, divisor))
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    for name, median in medians.items():
+        ratio = f"{medians['stock'] / median:6.1f} times as fast as stock" if "stock" in medians else ""
+        print(f"{kind} {frames:7,} a random frame  {name:14} {median:8.2f} ms  {ratio}", flush=True)
+    if frames > WRITTEN:
+        return
+    rates: dict[str, list[float]] = {name: [] for name in nodes}
+    for _ in range(repeats):
+        for name, node in nodes.items():
+            began = time.perf_counter()
+            size = node.read().nbytes
+            rates[name].append(size / 1e6 / (time.perf_counter() - began))
+    for name, each in rates.items():
+        rate, stock = statistics.median(each), statistics.median(rates["stock"])
+        print(
+            f"{kind} {frames:7,} the whole array {name:14} {rate:8.0f} MB/s {rate / stock:5.1f} times as fast as stock"
+        )
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--frames", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--kinds", nargs="+", default=["hdf5", "tiff"])
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve[0], Path(options.serve[1]))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        with running("stock", directory) as stock, running("ours", directory) as ours:
+            servers = {"stock": stock, "ours": ours}
+            idle = {name: memory(pid, "VmRSS") for name, (_, pid) in servers.items()}
+            for kind in options.kinds:
+                for frames in options.frames:
+                    measure(directory, servers, kind, frames, options.repeats)
+            for name, (_, pid) in servers.items():
+                print(f"memory of {name}: {idle[name]} MB idle, {memory(pid, 'VmHWM')} MB at the most")
+
+
+if __name__ == "__main__":
+    main()

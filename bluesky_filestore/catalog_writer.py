@@ -1,0 +1,273 @@
+"""What is subscribed to a RunEngine: documents in, a catalog of runs out."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from inspect import Parameter, signature
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.spool.places import spool_for
+from bluesky_filestore.spool.spooling import Spooling
+from bluesky_filestore.spool.status import CatalogStatus, look_at
+from bluesky_filestore.spool.store import Durability
+from bluesky_filestore.spool.writer_status import WriterStatus
+from bluesky_filestore.writing.connecting import connect, connect_profile
+from bluesky_filestore.writing.direct import DirectWriting
+from bluesky_filestore.writing.tiled import TiledCatalog
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["CatalogWriter", "WriterStatus"]
+
+_logger = logging.getLogger(__name__)
+_WEEK = 7 * 86_400.0
+_KEYWORD_ONLY = Parameter.KEYWORD_ONLY
+
+
+class CatalogWriter:
+    """Writes the documents of runs into a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read.
+
+    What it received is on the disk when the call returns, and is delivered to the catalog by a thread, or later by
+    another process: a catalog that is slow, away or wrong neither holds up nor fails the plan; `status` tells, and
+    `flush` and `close` raise.
+
+    Parameters
+    ----------
+    client : tiled.client.container.Container, or several
+        The container that the runs go into. With several, every run goes into each.
+    spool : str or Path or None
+        The directory in which documents are kept until they are delivered. Several processes may use one. By default
+        one for each catalog in the user's directory for such things. With None nothing is kept: documents are written
+        as they come, and what a catalog does not take waits in memory.
+    wait_on_stop : float
+        For how many seconds at most a stop document waits until its run is readable in the catalog, so that it can be
+        read as soon as the plan is over. There is no waiting while the catalog is away; 0 for never.
+    on_error : {"warn", "raise"}
+        What to do if a document cannot be kept, e.g. on a full disk: say so in the log and go on (what cannot be kept
+        on disk is kept in memory), or raise `SpoolError`, which ends the plan.
+    durability : {"normal", "full"}
+        From a killed process documents are always safe. From a power failure they are within a second, and runs at
+        their stop; with ``"full"`` each document is, before the call returns.
+    keep : float
+        For how many seconds a delivered run stays in the spool.
+    batch_size : int
+        How many events are gathered at most before they are written (without a spool).
+    interval : float
+        After how many seconds events are written although they are few.
+    settle : float
+        For how many seconds after a run's end its files are waited for, if some are missing or still being written.
+    validate : bool
+        Whether documents are checked against event-model's schemas. It costs a microsecond for an event that is of
+        its schema, and is noted where a document is not; what can be understood of it is written all the same. What
+        documents refer to is always checked.
+
+    Raises
+    ------
+    SpoolError
+        If the spool cannot be used and `on_error` is ``"raise"``. Else it is logged, and there is none.
+
+    Examples
+    --------
+    >>> writer = CatalogWriter.from_uri("http://localhost:8000", api_key="secret")  # doctest: +SKIP
+    >>> RE.subscribe(writer)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        client: "Container | Iterable[Container]",
+        *,
+        spool: str | Path | None = "auto",
+        wait_on_stop: float = 10.0,
+        on_error: Literal["warn", "raise"] = "warn",
+        durability: Durability = "normal",
+        keep: float = _WEEK,
+        batch_size: int = 10_000,
+        interval: float = 0.5,
+        settle: float = 60.0,
+        validate: bool = True,
+    ) -> None:
+        clients = [client] if hasattr(client, "context") else list(client)
+        catalogs = [TiledCatalog(each) for each in clients]
+        self._own_client: Container | None = None
+        self._on_error = on_error
+        self._problems: dict[str, None] = {}
+        self._spooling: Spooling | None = None
+        self._direct: list[DirectWriting] = []
+        if spool is not None:
+            try:
+                self._spooling = Spooling(
+                    spool_for(catalogs[0].uri) if spool == "auto" else Path(spool),
+                    catalogs,
+                    wait_on_stop=wait_on_stop,
+                    durability=durability,
+                    interval=interval,
+                    settle=settle,
+                    validate=validate,
+                    keep=keep,
+                )
+            except SpoolError as error:
+                if on_error == "raise":
+                    raise
+                self._say(f"There is no spool, documents are kept in memory only: {error}")
+        if self._spooling is None:
+            self._direct = [
+                DirectWriting(each, batch_size=batch_size, interval=interval, settle=settle, validate=validate)
+                for each in catalogs
+            ]
+
+    @classmethod
+    def from_uri(cls, uri: str, **arguments: Any) -> "CatalogWriter":
+        """A writer for the catalog at an address.
+
+        Parameters
+        ----------
+        uri : str
+            The address.
+        **arguments
+            Those of the writer, e.g. ``spool``; others go to ``tiled.client.from_uri``, e.g. ``api_key``.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If nobody answers at the address.
+        CatalogAccessError
+            If the API key is not taken.
+        """
+        options, client_kwargs = _sorted_out(arguments)
+        return cls._owning(connect(uri, **client_kwargs), options)
+
+    @classmethod
+    def from_profile(cls, name: str, **arguments: Any) -> "CatalogWriter":
+        """A writer for the catalog that a Tiled profile names; arguments and errors are those of `from_uri`."""
+        options, client_kwargs = _sorted_out(arguments)
+        return cls._owning(connect_profile(name, **client_kwargs), options)
+
+    @classmethod
+    def _owning(cls, client: "Container", options: Mapping[str, Any]) -> "CatalogWriter":
+        try:
+            writer = cls(client, **options)
+        except BaseException:
+            client.context.close()
+            raise
+        writer._own_client = client
+        return writer
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document.
+
+        Raises
+        ------
+        SpoolError
+            If it cannot be kept and `on_error` is ``"raise"``. Nothing else is raised: the plan goes on.
+        """
+        try:
+            if self._spooling is not None:
+                self._spooling.receive(name, doc)
+            for direct in self._direct:
+                direct.receive(name, doc)
+        except SpoolError:
+            # The spool has logged it, and keeps the document in memory.
+            if self._on_error == "raise":
+                raise
+        except Exception as error:
+            # Whatever we overlooked, it must not end somebody's experiment.
+            _logger.exception("A %s document could not be taken.", name)
+            self._say(f"{name} document cannot be taken: {error!r}")
+            if self._on_error == "raise":
+                raise SpoolError(f"a {name} document could not be taken ({error!r}).") from error
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything that was received is in the catalog.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How many seconds to wait for files that were missing or still being written when their run ended. By
+            default they are looked at once more.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog does not take it. What is in the spool stays there.
+        """
+        if self._spooling is not None:
+            self._spooling.flush(timeout or 0.0)
+        for direct in self._direct:
+            direct.flush(timeout or 0.0)
+
+    def status(self) -> WriterStatus:
+        """How the writer is doing."""
+        if self._spooling is None:
+            return self._direct_status()
+        spooling = self._spooling
+        store, spool = spooling.store, look_at(spooling.directory)
+        known = {each.catalog: each for each in spool.catalogs}
+        catalogs = []
+        for uploader in spooling.uploaders:
+            each = known.get(uploader.catalog.uri, CatalogStatus(uploader.catalog.uri))
+            catalogs.append(replace(each, error=str(uploader.error)) if uploader.error is not None else each)
+        return WriterStatus(
+            documents=store.documents,
+            open_runs=store.open_runs,
+            unsettled_runs=spooling.unsettled_runs,
+            problems=(*self._problems, *spooling.problems),
+            catalogs=tuple(catalogs),
+            spool=spooling.directory,
+            unsaved=store.unsaved,
+            spool_error=str(store.error or ""),
+        )
+
+    def close(self) -> None:
+        """Wait until everything that was received is in the catalog, and end; raises as `flush` does.
+
+        It does not wait for a catalog that is away: what is in the spool is delivered by the next writer, or by
+        ``bluesky-filestore resume``. A client that was given stays open, one that the writer made is closed.
+        """
+        try:
+            if self._spooling is not None:
+                self._spooling.close()
+            for direct in self._direct:
+                direct.close()
+        finally:
+            if self._own_client is not None:
+                self._own_client.context.close()
+
+    def __enter__(self) -> "CatalogWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _direct_status(self) -> WriterStatus:
+        first = self._direct[0]
+        problems = dict.fromkeys(words for direct in self._direct for words in direct.problems.all())
+        return WriterStatus(
+            documents=first.documents,
+            open_runs=first.open_runs,
+            unsettled_runs=first.unsettled_runs,
+            problems=(*self._problems, *problems),
+            catalogs=tuple(
+                CatalogStatus(direct.catalog.uri, str(direct.error or ""), waiting=direct.waiting)
+                for direct in self._direct
+            ),
+        )
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._problems:
+            _logger.error("%s", sentence)
+            self._problems[sentence] = None
+
+
+def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of a writer, and those of a client."""
+    ours = {name for name, parameter in signature(CatalogWriter).parameters.items() if parameter.kind is _KEYWORD_ONLY}
+    return (
+        {name: value for name, value in arguments.items() if name in ours},
+        {name: value for name, value in arguments.items() if name not in ours},
+    )

@@ -1,0 +1,5 @@
+"""``python -m bluesky_filestore.cli``: the same as ``bluesky-filestore``."""
+
+from .entry import main
+
+main()

@@ -1,0 +1,76 @@
+"""The command itself: its commands, and errors as sentences."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bluesky_filestore import __version__
+from bluesky_filestore.errors import FileStoreError
+
+from .local import demo, doctor, serve, sim
+from .preview import preview
+from .runs import export, forget, park
+from .spools import resume, status
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="From det.trigger() to the array in the catalog.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (demo, sim, serve, doctor, preview, status, resume, park, forget, export):
+    app.command()(_command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bluesky-filestore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """From det.trigger() to the array in the catalog."""
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if len(arguments) == len(sys.argv[1:]):
+        # The RunEngine logs the traceback of what it then raises, and we make a sentence of.
+        logging.getLogger("bluesky").setLevel(logging.CRITICAL)
+    try:
+        app(args=arguments, prog_name="bluesky-filestore")
+    except Exception as error:
+        # The command line is the last one who could make a sentence of it.
+        if len(arguments) != len(sys.argv[1:]):
+            raise
+        Console(stderr=True).print(f"[bold red]Error:[/] {_sentence(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    finally:
+        # Threads of ophyd that the exit cuts off while they connect would log tracebacks under our sentence.
+        logging.disable(logging.CRITICAL)
+
+
+def _sentence(error: Exception) -> str:
+    from rich.markup import escape
+
+    if isinstance(error, FileStoreError):
+        return escape(str(error))
+    if isinstance(error, ModuleNotFoundError):
+        return escape(
+            f"the package {error.name!r} is not installed; it comes with: pip install 'bluesky_filestore[all]'"
+        )
+    if isinstance(error, OSError):
+        return escape(str(error))
+    return escape(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")

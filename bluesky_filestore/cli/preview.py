@@ -1,0 +1,87 @@
+"""The command for a look at a run's frames."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["preview"]
+
+_MOST_NAMED = 5
+
+
+def preview(
+    uid: Annotated[str, typer.Argument(help="The run's uid, or its beginning.")],
+    uri: Annotated[str, typer.Option(help="The catalog's address.")] = "http://localhost:8000",
+    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
+    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
+    output: Annotated[Path | None, typer.Option(help="The picture; by default a PNG named by the run.")] = None,
+    stream: Annotated[str, typer.Option(help="By default primary, if it has frames.")] = "",
+    key: Annotated[str, typer.Option(help="The data key; by default the first with its frames in files.")] = "",
+    frames: Annotated[int, typer.Option(help="How many frames at the most, evenly chosen.", min=1)] = 24,
+    root_map: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
+    ] = None,
+) -> None:
+    """Draw a run's frames side by side. Exits with 1 if some of them are missing."""
+    from bluesky_filestore.preview import preview as draw
+    from bluesky_filestore.writing.connecting import connect, connect_profile
+
+    directories = dict(map(_directories, root_map or []))
+    client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
+    client = connect_profile(profile, **client_kwargs) if profile else connect(uri, **client_kwargs)
+    run_uid, run = _find(client, uid)
+    drawn = draw(run, stream=stream or None, data_key=key or None, frames=frames, root_map=directories)
+    path = output or Path(f"{run_uid[:8]}.png")
+    drawn.picture.save(path)
+    way = "straight from the files" if drawn.array.source == "files" else "through the catalog"
+    _say(f"{drawn.shown:,} of {drawn.count:,} frames of {drawn.array.name}, read {way}: {path}")
+    for label, reason in list(drawn.missing.items())[:_MOST_NAMED]:
+        _say(f"missing: {label}: {reason}")
+    if len(drawn.missing) > _MOST_NAMED:
+        _say(f"missing: and {len(drawn.missing) - _MOST_NAMED} more of those shown.")
+    if drawn.others:
+        _say(f"Also there, with --stream and --key: {', '.join(drawn.others)}")
+    if drawn.missing:
+        raise typer.Exit(1)
+
+
+def _find(client: "Container", uid: str) -> "tuple[str, Container]":
+    """The run with a uid that begins so.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is none, or more than one.
+    """
+    from tiled.queries import Like
+
+    from bluesky_filestore.errors import RunNotFoundError
+    from bluesky_filestore.writing.connecting import in_our_words
+
+    with in_our_words(str(client.uri)):
+        if uid in client:
+            return uid, client[uid]
+        pattern = uid.replace("%", "").replace("_", "")
+        found = list(client.search(Like("start.uid", f"{pattern}%")).keys()[:2]) if pattern else []
+        if len(found) != 1:
+            raise RunNotFoundError(
+                f"{'more than one run' if found else 'no run'} in {client.uri} has a uid that begins with {uid!r}; "
+                f"expected just one."
+            )
+        return found[0], client[found[0]]
+
+
+def _directories(option: str) -> tuple[str, str]:
+    old, equals, new = option.partition("=")
+    if not (old and equals and new):
+        raise typer.BadParameter(f"--root-map {option!r} does not say what is where; expected /old/place=/new/place.")
+    return old, new
+
+
+def _say(words: str) -> None:
+    Console().print(words, highlight=False, soft_wrap=True, markup=False)

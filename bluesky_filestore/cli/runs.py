@@ -1,0 +1,98 @@
+"""The commands for single runs in spools: park, forget, export."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bluesky_filestore.errors import SpoolError
+
+__all__ = ["export", "forget", "park", "spools_meant"]
+
+Uid = Annotated[str, typer.Argument(help="The run's uid, or its beginning.")]
+Spool = Annotated[Path | None, typer.Option("--spool", help="The spool directory; by default all of this user.")]
+
+_LENGTH = 8
+
+
+def spools_meant(directory: Path | None) -> list[Path]:
+    """The spool in a directory, or all spools of this user; raises as `existing_spool`."""
+    from bluesky_filestore.spool.places import all_spools, existing_spool
+
+    return [path for path in all_spools() if _is_usable(path)] if directory is None else [existing_spool(directory)]
+
+
+def _is_usable(directory: Path) -> bool:
+    """Whether a spool can be read; if not it is said why, and does not stand in the way of the others."""
+    from bluesky_filestore.spool import Ledger
+
+    try:
+        Ledger(directory).close()
+    except SpoolError as error:
+        Console(stderr=True).print(f"[bold red]Left out:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return False
+    return True
+
+
+def park(
+    uid: Uid,
+    reason: Annotated[str, typer.Option(help="Why, for whoever looks at the status.")] = "parked by hand",
+    spool: Spool = None,
+) -> None:
+    """Keep a run from being delivered; `resume --run` undoes it."""
+    from bluesky_filestore.spool.spooled_run import find_run
+
+    for run in find_run(spools_meant(spool), uid):
+        run.park(reason)
+        _say(f"Run {run.uid} is parked in {run.directory}. Undo it with: bluesky-filestore resume --run {run.uid}")
+
+
+def forget(
+    uid: Uid,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    spool: Spool = None,
+) -> None:
+    """Remove a run from the spool, delivered or not. Catalogs keep what they have of it."""
+    from bluesky_filestore.spool.spooled_run import find_run
+
+    runs = find_run(spools_meant(spool), uid)
+    for run in runs:
+        _say(f"Run {run.uid}, {run.documents():,} documents in {run.directory}:")
+        for uri, entry in run.deliveries:
+            reason = f" ({entry.reason})" if entry.reason else ""
+            _say(f"    {entry.state}{reason}: {uri or 'no catalog is known'}")
+    lost = any(run.undelivered for run in runs)
+    question = "What is not delivered of it is lost for good. Forget it?" if lost else "It is delivered. Forget it?"
+    if not yes and not typer.confirm(question):
+        raise typer.Exit(1)
+    for run in runs:
+        run.forget()
+        _say(f"Run {run.uid} is forgotten in {run.directory}.")
+
+
+def export(
+    uid: Uid,
+    output: Annotated[Path | None, typer.Option(help="The file; by default it goes to standard output.")] = None,
+    spool: Spool = None,
+) -> None:
+    """Write a run's documents as JSON lines: one ["name", {...}] a line, arrays as lists."""
+    from bluesky_filestore.spool.exporting import exported
+    from bluesky_filestore.spool.spooled_run import find_run
+
+    run = max(find_run(spools_meant(spool), uid), key=lambda found: found.documents())
+    lines = exported(run)
+    with closing(lines):
+        if output is None:
+            for line in lines:
+                typer.echo(line)
+            return
+        with output.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    Console(stderr=True).print(f"Run {run.uid} is in {output}.", highlight=False, soft_wrap=True, markup=False)
+
+
+def _say(words: str) -> None:
+    Console().print(words, highlight=False, soft_wrap=True, markup=False)

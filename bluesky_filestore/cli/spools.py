@@ -1,0 +1,157 @@
+"""The commands for whole spools: status and resume."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from bluesky_filestore.errors import CatalogError
+
+from .runs import spools_meant
+from .targets import Target, find_targets
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bluesky_filestore.spool.status import SpoolStatus
+
+__all__ = ["resume", "status"]
+
+_ANSWER_SECONDS = 0.5
+_REFRESH_SECONDS = 1.0
+_INTERRUPTED = 130
+
+Where = Annotated[Path | None, typer.Argument(metavar="[SPOOL]", help="By default all spools of this user.")]
+
+
+def status(
+    spool: Where = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with --watch one line a look.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second until Ctrl-C.")] = False,
+) -> None:
+    """Show what waits in spools, who delivers it, and what is in the way."""
+    from rich.live import Live
+
+    from .spool_report import as_json as data_of
+
+    if as_json:
+        _until_interrupt(lambda: typer.echo(json.dumps(data_of(*_look(spool)), indent=None if watch else 2)), watch)
+        return
+    console = Console()
+    if not (watch and console.is_terminal):
+        _until_interrupt(lambda: console.print(_shown(spool), highlight=False, soft_wrap=True), watch)
+        return
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        _until_interrupt(lambda: live.update(_shown(spool), refresh=True), watch)
+
+
+def resume(
+    spool: Where = None,
+    run: Annotated[
+        str,
+        typer.Option(help="Also this run (beginning of its uid), parked or delivered, again from its first document."),
+    ] = "",
+    uri: Annotated[str, typer.Option(help="Only to this catalog; a new one gets all runs of the spool.")] = "",
+    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
+    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a catalog that is away; inf for ever.")] = 30.0,
+) -> None:
+    """Deliver what waits in spools. Exits with 1 if something is parked or a catalog stays away."""
+    from bluesky_filestore.spool.spooled_run import find_run
+
+    spools = spools_meant(spool)
+    if run:
+        found = find_run(spools, run)
+        for each in found:
+            each.ask_again()
+        spools = [each.directory for each in found]
+    targets = find_targets(spools, uri=uri, profile=profile, api_key=api_key)
+    console = Console()
+    if not targets:
+        console.print("Nothing waits to be delivered.")
+    try:
+        fine = [_deliver(console, target, wait=wait) for target in targets]
+    except KeyboardInterrupt:
+        console.print("Interrupted; what is not delivered yet waits in the spool.")
+        raise typer.Exit(_INTERRUPTED) from None
+    if not all(fine):
+        raise typer.Exit(1)
+
+
+def _look(spool: Path | None) -> "tuple[list[SpoolStatus], dict[str, str]]":
+    from bluesky_filestore.spool.answering import answers
+    from bluesky_filestore.spool.status import look_at
+
+    spools = [look_at(directory) for directory in spools_meant(spool)]
+    return spools, answers(
+        (each.catalog for found in spools for each in found.catalogs if each.catalog), _ANSWER_SECONDS
+    )
+
+
+def _shown(spool: Path | None) -> "RenderableType":
+    from .spool_report import as_text
+
+    spools, silent = _look(spool)
+    return as_text(spools, silent) if spools else "No spool of this user holds anything."
+
+
+def _until_interrupt(look: Callable[[], None], watch: bool) -> None:
+    try:
+        look()
+        while watch:
+            time.sleep(_REFRESH_SECONDS)
+            look()
+    except KeyboardInterrupt:
+        return
+
+
+def _deliver(console: Console, target: Target, *, wait: float) -> bool:
+    """Deliver what waits for one catalog, with progress; whether all of it is there."""
+    from bluesky_filestore.spool.resuming import follow
+    from bluesky_filestore.spool.status import described_runs
+
+    console.print(f"{target.directory} -> {target.uri}", highlight=False, soft_wrap=True, markup=False)
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    most, told = 0, None
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        closing(follow(target.directory, target.uri, target.make_client, wait=wait)) as looks,
+    ):
+        task = bar.add_task("documents", total=None)
+        try:
+            for look in looks:
+                most = max(most, look.waiting)
+                words = escape(look.error) if look.error else described_runs(look.runs)
+                bar.update(task, total=most, completed=most - look.waiting, description=words)
+                if look.uploader is not None and look.uploader != told:
+                    told = look.uploader
+                    console.print(f"  Process {told} delivers already; this only watches.", highlight=False)
+        except CatalogError as error:
+            console.print(f"  [bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            return False
+    return _say_end(console, target, going_on=look.going_on)
+
+
+def _say_end(console: Console, target: Target, *, going_on: int) -> bool:
+    from bluesky_filestore.spool.status import described_runs, look_at
+
+    found = next(each for each in look_at(target.directory).catalogs if each.catalog == target.uri)
+    console.print(f"  {described_runs(found.runs) or 'no runs'}", highlight=False, soft_wrap=True)
+    if going_on:
+        console.print("  What is still going on is delivered by the process that takes the data.")
+    for uid, reason in found.parked.items():
+        console.print(f"  parked {uid}: {reason}", highlight=False, soft_wrap=True, markup=False)
+    return not found.parked

@@ -1,0 +1,112 @@
+"""Which spools are delivered to which catalogs."""
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["Target", "find_targets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A catalog to which a spool is delivered."""
+
+    directory: Path
+    """The spool directory."""
+    uri: str
+    """The address of the catalog's container, as the spool knows it."""
+    make_client: "Callable[[], Container]"
+    """Makes a client for it."""
+
+
+def find_targets(spools: Iterable[Path], *, uri: str, profile: str, api_key: str) -> list[Target]:
+    """The catalogs that have not got all there is, or the one that was asked for.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the options do not go together, or say too little.
+    CatalogUnreachableError, CatalogAccessError
+        If a catalog that was asked for is known to no spool, and cannot be asked.
+    """
+    if uri and profile:
+        raise typer.BadParameter("give --uri or --profile, not both.")
+    directories = list(spools)
+    client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
+    if profile:
+        targets = _by_profile(directories, profile, client_kwargs)
+    elif uri:
+        targets = _by_address(directories, uri, client_kwargs)
+    else:
+        targets = [
+            Target(directory, known, partial(_connect, known, client_kwargs))
+            for directory in directories
+            for known, has_all in _known(directory).items()
+            if not has_all
+        ]
+        if not targets:
+            _refuse_homeless(directories)
+    if api_key and len({target.uri for target in targets}) > 1:
+        raise typer.BadParameter("one API key is for one catalog; say which, with --uri.")
+    return targets
+
+
+def _by_profile(directories: list[Path], profile: str, client_kwargs: dict[str, Any]) -> list[Target]:
+    from bluesky_filestore.writing.connecting import connect_profile
+
+    def make() -> "Container":
+        return connect_profile(profile, **client_kwargs)
+
+    return _asked(directories, make)
+
+
+def _by_address(directories: list[Path], uri: str, client_kwargs: dict[str, Any]) -> list[Target]:
+    known = [
+        Target(directory, each, partial(_connect, each, client_kwargs))
+        for directory in directories
+        for each in _known(directory)
+        if each.rstrip("/") in (uri.rstrip("/"), f"{uri.rstrip('/')}/api/v1/metadata")
+    ]
+    return known or _asked(directories, partial(_connect, uri, client_kwargs))
+
+
+def _asked(directories: list[Path], make_client: "Callable[[], Container]") -> list[Target]:
+    """The spools that know a catalog, or the only one, which gets to know it."""
+    client = make_client()
+    uri = str(client.uri)
+    client.context.close()
+    knowing = [directory for directory in directories if uri in _known(directory)]
+    if not knowing and len(directories) != 1:
+        raise typer.BadParameter(f"no spool delivers to {uri} yet; say which one shall, as SPOOL.")
+    return [Target(directory, uri, make_client) for directory in knowing or directories]
+
+
+def _known(directory: Path) -> dict[str, bool]:
+    """The catalogs that a spool delivers to, and whether each has got all runs."""
+    from bluesky_filestore.spool.ledger import Ledger
+
+    with closing(Ledger(directory)) as ledger:
+        return {uri: set(ledger.counts(number)) <= {"delivered"} for number, (uri, _) in ledger.catalogs().items()}
+
+
+def _refuse_homeless(directories: list[Path]) -> None:
+    from bluesky_filestore.spool.ledger import Ledger
+
+    for directory in directories:
+        with closing(Ledger(directory)) as ledger:
+            if ledger.counts(0) and not ledger.catalogs():
+                raise typer.BadParameter(f"the spool in {directory} knows no catalog yet; say which one, with --uri.")
+
+
+def _connect(uri: str, client_kwargs: dict[str, Any]) -> "Container":
+    from bluesky_filestore.writing.connecting import connect
+
+    return connect(uri, **client_kwargs)

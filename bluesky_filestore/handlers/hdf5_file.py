@@ -1,0 +1,114 @@
+"""An HDF5 file that is opened when it is needed, shared by threads and closed after an error."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h5py
+
+from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.reading.hdf5_opening import open_hdf5
+
+from .base import read_errors
+
+__all__ = ["HDF5File"]
+
+# What h5py raises for a file that is not what it should be, beside OSError: KeyError can be a file not yet complete.
+_H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
+
+
+class HDF5File:
+    """One file, open while it is used.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    locking : bool or str, optional
+        As h5py's: False for disks that have no locks.
+    """
+
+    def __init__(self, path: str, *, locking: bool | str | None = None) -> None:
+        self.path = str(path)
+        self._locking = locking
+        self._lock = threading.RLock()
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "locking": self._locking}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        HDF5File.__init__(self, **state)
+
+    @contextmanager
+    def dataset(self, key: str) -> Iterator[h5py.Dataset]:
+        """A dataset, for this thread alone. An error closes the file: the next try finds what is there by then.
+
+        Raises
+        ------
+        UnreadableFileError
+            If the file is missing, locked, broken, has no such dataset, or needs a filter that is not there.
+        """
+        with self._lock:
+            try:
+                with read_errors(self.path, *_H5PY_ERRORS):
+                    yield self._opened(key)
+            except OSError as error:
+                missing = _missing_filters(self._datasets.get(key))
+                self.close()
+                if missing and not isinstance(error, TruncatedFileError):
+                    raise UnreadableFileError(
+                        f"dataset {key!r} of file {self.path} is compressed by HDF5 filter {missing}, which is not "
+                        f"installed here; expected one of h5py's or hdf5plugin's, or its plugin in HDF5_PLUGIN_PATH."
+                    ) from error
+                raise
+
+    def rows(self, dataset: h5py.Dataset, wanted: range) -> slice:
+        """The slice of the first axis that holds all wanted rows.
+
+        Raises
+        ------
+        TruncatedFileError
+            If there are fewer, even after another look at a file that is being written.
+        """
+        if dataset.shape[0] < wanted.stop and dataset.file.swmr_mode:
+            dataset.id.refresh()
+        if dataset.shape[0] < wanted.stop:
+            raise TruncatedFileError(
+                f"file {self.path} holds {dataset.shape[0]} frames in {dataset.name!r}; expected at least "
+                f"{wanted.stop}, since frames {wanted.start} to {wanted.stop - 1} are asked for."
+            )
+        return slice(wanted.start, wanted.stop)
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        with self._lock:
+            self._datasets.clear()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _opened(self, key: str) -> h5py.Dataset:
+        found = self._datasets.get(key)
+        if found is not None:
+            return found
+        if self._file is None:
+            self._file = open_hdf5(self.path, locking=self._locking)
+        found = self._file.get(key)
+        if not isinstance(found, h5py.Dataset) or not found.shape:
+            what = "nothing" if found is None else f"{type(found).__name__.lower()} without an axis of frames"
+            raise UnreadableFileError(f"file {self.path} has {what} at {key!r}; expected a dataset of frames.")
+        self._datasets[key] = found
+        return found
+
+
+def _missing_filters(dataset: h5py.Dataset | None) -> str:
+    """The numbers of the filters that a dataset needs and that are not there, with the names its writer gave them."""
+    if not dataset:
+        return ""
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(number) for number in range(settings.get_nfilters())]
+    missing = [(code, name) for code, _, _, name in filters if not h5py.h5z.filter_avail(code)]
+    return ", ".join(f"{code} ({name.decode(errors='replace')})" if name else f"{code}" for code, name in missing)

@@ -1,0 +1,190 @@
+"""Files that may be read: where they may lie, and why one cannot be read, in our words."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.errors import (
+    ForbiddenFileError,
+    LockedFileError,
+    MissingFileError,
+    TruncatedFileError,
+    UnreadableFileError,
+)
+
+__all__ = ["ANYWHERE", "Roots", "Signature", "bytes_of", "read_at", "signature_of", "told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What tells a file from the one that took its place, and from itself after a change."""
+
+    device: int
+    """The file system."""
+    inode: int
+    """The file on it."""
+    size: int
+    """In bytes."""
+    modified: int
+    """When it was last written to, in nanoseconds."""
+
+    def same_file(self, other: "Signature") -> bool:
+        """Whether both are of one file, changed or not."""
+        return (self.device, self.inode) == (other.device, other.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The directories that files may be read from."""
+
+    directories: tuple[str, ...] | None
+    """Their real paths; None allows any."""
+
+    @classmethod
+    def of(cls, directories: Iterable[str | Path]) -> "Roots":
+        """From directories as they were named, links and all."""
+        return cls(tuple(os.path.realpath(directory) for directory in directories))
+
+    def admit(self, path: str) -> str:
+        """The real path of a file or directory.
+
+        Raises
+        ------
+        ForbiddenFileError
+            If it lies, or a link leads, outside the directories.
+        """
+        if self.directories is None:
+            return path
+        real = os.path.realpath(path)
+        for directory in self.directories:
+            if real == directory or real.startswith(directory.rstrip(os.sep) + os.sep):
+                return real
+        where = f"{path}, which is {real}," if real != path else path
+        raise ForbiddenFileError(
+            f"file {where} is outside the directories that may be read; expected it below "
+            f"{', '.join(self.directories) or 'one of them (there are none)'}."
+        )
+
+    @contextmanager
+    def opened(self, path: str, admitted: dict[str, str] | None = None) -> Iterator[int]:
+        """The descriptor of a regular file, open for reading.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        admitted : dict, optional
+            The directories that were found good so far and their real paths, for those who open many files.
+
+        Raises
+        ------
+        UnreadableFileError
+            In the form that says why.
+        """
+        with told(path):
+            descriptor = self._open(path, {} if admitted is None else admitted)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise UnreadableFileError(f"{path} is not a file; expected a file with frames.")
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def _open(self, path: str, admitted: dict[str, str]) -> int:
+        # Without O_NONBLOCK the opening of a pipe waits for somebody to write to it.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        if self.directories is None:
+            return os.open(path, flags)
+        directory, _, name = path.rpartition("/")
+        real = admitted.get(directory)
+        if real is None:
+            real = admitted[directory] = self.admit(directory)
+        try:
+            return os.open(f"{real}/{name}", flags | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        return os.open(self.admit(path), flags | os.O_NOFOLLOW)
+
+
+ANYWHERE = Roots(None)
+"""For those who may read what the operating system lets them."""
+
+
+def signature_of(path: str) -> Signature:
+    """What a file looks like now.
+
+    Raises
+    ------
+    UnreadableFileError
+        In the form that says why.
+    """
+    with told(path):
+        found = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+    return Signature(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def bytes_of(values: NDArray[np.generic]) -> memoryview:
+    """The memory of an array that is contiguous, of whatever dtype."""
+    return values.reshape(-1).view(np.uint8).data
+
+
+def read_at(descriptor: int, buffer: memoryview, offset: int, path: str) -> None:
+    """Fill a buffer with the bytes from an offset on.
+
+    Raises
+    ------
+    TruncatedFileError
+        If the file ends before.
+    """
+    done, wanted = 0, buffer.nbytes
+    while done < wanted:
+        count = os.preadv(descriptor, [buffer[done:]], offset + done)
+        if not count:
+            raise TruncatedFileError(
+                f"file {path} ends after {offset + done} bytes; expected {offset + wanted}: it was cut short."
+            )
+        done += count
+
+
+@contextmanager
+def told(path: str) -> Iterator[None]:
+    """Say of a file what the operating system, or the library that reads it, says in its own words."""
+    try:
+        yield
+    except UnreadableFileError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(
+            f"file {path} is not there; expected it where it was registered: it was moved or deleted, or its disk is "
+            f"not mounted."
+        ) from error
+    except PermissionError as error:
+        raise ForbiddenFileError(
+            f"file {path} may not be read by the user of this program; expected the right to read it."
+        ) from error
+    except BlockingIOError as error:
+        raise LockedFileError(
+            f"file {path} is kept locked by the program that writes it; expected it closed, or written with SWMR: "
+            f"try again later."
+        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> UnreadableFileError:
+    words = str(error)
+    if "already open for" in words or "unable to lock file" in words:
+        return LockedFileError(
+            f"file {path} is open for writing; expected it closed, or written with SWMR: try again later ({words})."
+        )
+    if "truncated file" in words:
+        return TruncatedFileError(f"file {path} was cut short: {words}.")
+    return UnreadableFileError(f"file {path} cannot be read: {error.strerror or words}.")

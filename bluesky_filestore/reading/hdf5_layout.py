@@ -1,0 +1,201 @@
+"""Where the frames of an HDF5 dataset lie in its file, and whether they lie there at all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+
+from .files import Roots
+from .hdf5_opening import open_hdf5
+from .rows import Frames
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["Elsewhere", "Layout", "NoFramesError", "dataset_in", "layout_of", "other_files"]
+
+_MOST_LINKS = 32
+_MOST_SOURCES_DEEP = 4
+
+
+class NoFramesError(UnreadableFileError):
+    """A dataset that is not made of frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A dataset that an external link puts into another file."""
+
+    path: str
+    """The file."""
+    dataset: str
+    """The path of the dataset in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One dataset; its frames lie along the first axis."""
+
+    shape: tuple[int, ...]
+    """Of the dataset."""
+    dtype: np.dtype[np.generic]
+    """Of its elements, in numpy's words."""
+    offsets: NDArray[np.int64] | None
+    """Where each chunk of frames begins in the file, -1 where none was written; None where only HDF5 can read it."""
+    frames_per_chunk: int
+    """How many frames lie one after the other in a chunk."""
+    fill: Any
+    """The value of elements that were never written."""
+    keeps: bool
+    """Whether the file says all there is to know: false for data in other files, whose changes do not show in it."""
+
+    @property
+    def count(self) -> int:
+        """How many frames there are."""
+        return self.shape[0]
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """The shape of one."""
+        return self.shape[1:]
+
+    @property
+    def frame_bytes(self) -> int:
+        """The size of one."""
+        return int(np.prod(self.frame_shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def check(self, frames: Frames, path: str, dataset: str) -> None:
+        """Raise `TruncatedFileError` where a frame is not there."""
+        if len(frames) and max(frames) >= self.count:
+            frame = next(frame for frame in frames if frame >= self.count)
+            raise TruncatedFileError(
+                f"file {path} holds {self.count} frames in dataset {dataset}; frame {frame} (counted from 0) is not "
+                f"among them: the file was cut short, or is not all written yet."
+            )
+
+
+def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsewhere":
+    """A dataset of an open file, found without opening other files.
+
+    Raises
+    ------
+    UnreadableFileError
+        If there is none of the name.
+    """
+    import h5py
+
+    at: Any = file
+    parts = _parts(name)
+    for _ in range(_MOST_LINKS * 8):
+        if not parts:
+            break
+        part = parts.pop()
+        link = at.get(part, getlink=True) if isinstance(at, h5py.Group) else None
+        if isinstance(link, h5py.ExternalLink):
+            target = Path(path).parent / link.filename
+            rest = "/".join([link.path.rstrip("/"), *reversed(parts)])
+            return Elsewhere(str(target), rest)
+        if isinstance(link, h5py.SoftLink):
+            at = file if link.path.startswith("/") else at
+            parts.extend(_parts(link.path))
+        elif link is None:
+            break
+        else:
+            at = at[part]
+    if parts or not isinstance(at, h5py.Dataset):
+        raise UnreadableFileError(
+            f"file {path} has no dataset {name}; expected one: the file is another, or not all written yet."
+        )
+    return at
+
+
+def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets: bool = True) -> Layout:
+    """How a dataset is laid out.
+
+    Raises
+    ------
+    ForbiddenFileError
+        If it has its data from files outside the roots.
+    NoFramesError
+        If it holds no array of numbers with a first axis.
+    """
+    if dataset.shape is None or not dataset.shape or dataset.dtype.hasobject:
+        raise NoFramesError(
+            f"dataset {dataset.name} of file {path} has shape {dataset.shape} and dtype {dataset.dtype}; expected "
+            f"numbers with a first axis that counts frames."
+        )
+    keeps = True
+    for other in other_files(dataset, path):
+        roots.admit(other)
+        keeps = False
+    offsets, frames_per_chunk = _offsets(dataset) if keeps and with_offsets else (None, 1)
+    return Layout(tuple(dataset.shape), dataset.dtype, offsets, frames_per_chunk, dataset.fillvalue, keeps)
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in reversed(name.split("/")) if part not in ("", ".")]
+
+
+def other_files(dataset: "h5py.Dataset", path: str, depth: int = 0) -> Iterator[str]:
+    """The files beside its own that a dataset has its data from."""
+    directory = Path(path).parent
+    for name, _, _ in dataset.external or ():
+        # HDF5 takes these names from the directory of the program, not of the file.
+        yield str(Path(name).absolute())
+    if not dataset.is_virtual:
+        return
+    for source in dataset.virtual_sources():
+        # "%b" stands for the number of the block.
+        other = path if source.file_name == "." else str(directory / source.file_name.replace("%b", "0"))
+        if other != path:
+            yield other
+        if depth < _MOST_SOURCES_DEEP and Path(other).is_file():
+            with open_hdf5(other) as file:
+                found = dataset_in(file, other, source.dset_name.replace("%b", "0"))
+                if isinstance(found, Elsewhere):
+                    yield found.path
+                elif found != dataset:
+                    yield from other_files(found, other, depth + 1)
+
+
+def _offsets(dataset: "h5py.Dataset") -> tuple[NDArray[np.int64] | None, int]:
+    if not _is_plain(dataset):
+        return None, 1
+    count, frame_shape = dataset.shape[0], dataset.shape[1:]
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        return (None if offset is None else np.array([offset], dtype=np.int64)), max(1, count)
+    frames_per_chunk = dataset.chunks[0]
+    if dataset.chunks[1:] != frame_shape:
+        return None, 1
+    offsets = np.full(-(-count // frames_per_chunk), -1, dtype=np.int64)
+    size = frames_per_chunk * int(np.prod(frame_shape, dtype=np.int64)) * dataset.dtype.itemsize
+
+    def note(chunk: Any) -> bool | None:
+        if chunk.size != size:
+            return True
+        place = chunk.chunk_offset[0] // frames_per_chunk
+        # A dataset that was made smaller may have chunks left behind its end.
+        if place < len(offsets):
+            offsets[place] = chunk.byte_offset
+        return None
+
+    unusual = dataset.id.chunk_iter(note)
+    return (None if unusual else offsets), frames_per_chunk
+
+
+def _is_plain(dataset: "h5py.Dataset") -> bool:
+    """Whether the bytes in the file are those of the array in memory."""
+    import h5py
+
+    properties = dataset.id.get_create_plist()
+    if properties.get_nfilters() or properties.get_layout() not in (h5py.h5d.CHUNKED, h5py.h5d.CONTIGUOUS):
+        return False
+    if dataset.dtype.kind not in "biufc" or dataset.file.userblock_size:
+        return False
+    return bool(h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()))

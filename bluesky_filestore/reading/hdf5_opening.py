@@ -1,0 +1,45 @@
+"""An HDF5 file opened so that neither its writer nor other readers are in the way."""
+
+from typing import TYPE_CHECKING
+
+from .hdf5_superblock import check_not_cut_short
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["open_hdf5"]
+
+# What HDF5 says where this process has the file open already, and not with SWMR.
+_OPEN_OTHERWISE = "access flag not the same"
+
+
+def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
+    """A file, open for reading, with the filters of hdf5plugin at hand.
+
+    It is opened with SWMR: that reads a file whose writer allows it while it is being written, and every other as well,
+    and leaves it to the rest of the process how it opens the same file.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    locking : bool or str, optional
+        As h5py's: False for disks that have no locks.
+
+    Raises
+    ------
+    TruncatedFileError
+        If it is shorter than its header says, with which HDF5 would look for the rest for ever.
+    OSError
+        What h5py raises.
+    """
+    import h5py
+    import hdf5plugin  # noqa: F401 - importing it registers its filters
+
+    check_not_cut_short(path)
+    try:
+        return h5py.File(path, "r", libver="latest", swmr=True, locking=locking)
+    except OSError as error:
+        if _OPEN_OTHERWISE not in str(error):
+            raise
+    return h5py.File(path, "r", locking=locking)

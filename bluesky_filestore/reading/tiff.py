@@ -1,0 +1,176 @@
+"""One TIFF file a frame: read by the place of its pixels where they are plain, else by tifffile."""
+
+import os
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import bytes_of, read_at
+
+__all__ = ["plain_pixels", "read_tiff"]
+
+# Names and numbers are those of the TIFF 6.0 specification.
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
+_STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _PLANAR, _SAMPLE_FORMAT = 273, 277, 279, 284, 339
+_TILE_WIDTH, _SUB_IFDS = 322, 330
+_RELEVANT = {
+    *(_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES),
+    *(_PLANAR, _SAMPLE_FORMAT, _TILE_WIDTH, _SUB_IFDS),
+}
+_SHORT, _LONG = 3, 4
+_KINDS = {1: "u", 2: "i", 3: "f"}
+_BITS_OF_KIND = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
+_YCBCR = 6
+# Vendors' formats keep pixels of several pages behind one entry, and say so in tags of their own.
+_VENDORS = {34412, 33628, 33629, 50839, 51123, 65200}
+_DESCRIPTION = 270
+_FORMATS = (b"<", b"{", b"ImageJ=", b"SCANIMAGE", b"state.", b"MATROX", b"NIHImage", b"shape=")
+# What tifffile writes of its own files.
+_OWN_SHAPE = re.compile(rb'\{"shape": \[([\d, ]+)\]\}')
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Where the pixels of a plain file are."""
+
+    offset: int
+    """In bytes."""
+    shape: tuple[int, ...]
+    """Rows, columns, and the samples of a pixel if there are several."""
+    dtype: np.dtype[np.generic]
+    """Of a sample, in the file's byte order."""
+
+
+def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+    """The frame of an open file.
+
+    Parameters
+    ----------
+    descriptor : int
+        The file, open for reading.
+    path : str
+        Its name, for messages.
+    into : array, optional
+        Contiguous; where shape and dtype are those of plain pixels, it is filled and is the answer.
+
+    Raises
+    ------
+    TruncatedFileError
+        If pixels are missing.
+    OSError, ValueError
+        What tifffile raises, for files it cannot read.
+    """
+    pixels = plain_pixels(descriptor)
+    if pixels is None:
+        return _by_tifffile(descriptor, path)
+    fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
+    values = into if into is not None and fits else np.empty(pixels.shape, pixels.dtype)
+    read_at(descriptor, bytes_of(values), pixels.offset, path)
+    return values
+
+
+def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
+    import tifffile
+
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        try:
+            with tifffile.TiffFile(file, name=path) as opened:
+                values: NDArray[np.generic] = opened.asarray()
+        except (tifffile.TiffFileError, struct.error) as error:
+            raise ValueError(f"it is no TIFF file that can be read ({error})") from error
+    return values
+
+
+def plain_pixels(descriptor: int) -> _Pixels | None:
+    """Where the pixels are, if the file has one page of unpacked pixels one behind the other; else None."""
+    header = os.pread(descriptor, 8, 0)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
+    if order is None or len(header) < 8:
+        return None
+    (directory,) = struct.unpack(order + "I", header[4:])
+    # Area detector's files have some 20 entries; with the first read of 1 kB the directory is nearly always whole.
+    block = os.pread(descriptor, 1024, directory)
+    if len(block) < 2:
+        return None
+    (entries,) = struct.unpack_from(order + "H", block)
+    size = 2 + 12 * entries + 4
+    if len(block) < size:
+        block = os.pread(descriptor, size, directory)
+        if len(block) < size:
+            return None
+    if any(block[size - 4 : size]):
+        return None
+    tags: dict[int, tuple[int, int, bytes]] = {}
+    for tag, kind, count, value in struct.iter_unpack(order + "HHI4s", block[2 : size - 4]):
+        if tag in _VENDORS:
+            return None
+        if tag in _RELEVANT or tag == _DESCRIPTION:
+            tags[tag] = (kind, count, value)
+    description = tags.pop(_DESCRIPTION, None)
+    values = _values(descriptor, tags, order)
+    pixels = None if values is None else _contiguous(values, order)
+    if pixels is None or description is None or _describes(descriptor, description, order, pixels.shape):
+        return pixels
+    return None
+
+
+def _describes(descriptor: int, entry: tuple[int, int, bytes], order: str, shape: tuple[int, ...]) -> bool:
+    """Whether a description leaves it at these pixels: of some formats tifffile takes several pages from it."""
+    _, count, value = entry
+    text = value[:count] if count <= 4 else os.pread(descriptor, count, *struct.unpack(order + "I", value))
+    said = _OWN_SHAPE.fullmatch(text.strip(b"\0 "))
+    if said is not None:
+        return tuple(int(size) for size in said[1].split(b",")) == shape
+    return not text.lstrip().startswith(_FORMATS)
+
+
+def _values(descriptor: int, tags: dict[int, tuple[int, int, bytes]], order: str) -> dict[int, tuple[int, ...]] | None:
+    """The values of tags of whole numbers."""
+    values = {}
+    for tag, (kind, count, value) in tags.items():
+        if kind not in (_SHORT, _LONG):
+            return None
+        size = (2 if kind == _SHORT else 4) * count
+        raw = value[:size] if size <= 4 else os.pread(descriptor, size, *struct.unpack(order + "I", value))
+        if len(raw) < size:
+            return None
+        values[tag] = struct.unpack(f"{order}{count}{'H' if kind == _SHORT else 'I'}", raw)
+    return values
+
+
+def _contiguous(tags: dict[int, tuple[int, ...]], order: str) -> _Pixels | None:
+    samples = tags.get(_SAMPLES, (1,))[0]
+    kind = _KINDS.get(_only(tags.get(_SAMPLE_FORMAT, (1,))), "")
+    bits = _only(tags.get(_BITS, (1,)))
+    plain = (
+        not tags.keys() & {_TILE_WIDTH, _SUB_IFDS}
+        and {_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_BYTES} <= tags.keys()
+        and tags.get(_COMPRESSION, (1,)) == (1,)
+        and tags.get(_FILL_ORDER, (1,)) == (1,)
+        and tags.get(_PHOTOMETRIC, (1,)) != (_YCBCR,)
+        and (samples == 1 or tags.get(_PLANAR, (1,)) == (1,))
+        and bits in _BITS_OF_KIND.get(kind, ())
+    )
+    if not plain:
+        return None
+    shape = (tags[_LENGTH][0], tags[_WIDTH][0], *((samples,) if samples > 1 else ()))
+    offsets, sizes = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
+    wanted = shape[0] * shape[1] * samples * bits // 8
+    if len(offsets) == 1:
+        # One strip is whole whatever its count of bytes says: some writers say 0.
+        return _Pixels(offsets[0], shape, np.dtype(f"{order}{kind}{bits // 8}"))
+    joined = all(at + size == after for at, size, after in zip(offsets, sizes, offsets[1:], strict=False))
+    if not joined or sum(sizes) != wanted:
+        return None
+    return _Pixels(offsets[0], shape, np.dtype(f"{order}{kind}{bits // 8}"))
+
+
+def _only(values: Iterable[int]) -> int:
+    """The one value that all samples share; 0 if they differ."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else 0

@@ -1,0 +1,65 @@
+"""Which of our adapters serves what."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.reading.files import ANYWHERE, Roots
+from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+
+from .handled import HANDLED, HandledAdapters
+from .hdf5 import HDF5Adapters
+from .own_adapters import FileSeriesAdapters, HDF5RowsAdapters
+from .series import SeriesAdapters
+
+__all__ = [
+    "NAMES",
+    "adapters",
+    "file_series",
+    "handled",
+    "hdf5",
+    "hdf5_rows",
+    "jpeg_series",
+    "npy_series",
+    "tiff_series",
+]
+
+hdf5 = HDF5Adapters()
+hdf5_rows = HDF5RowsAdapters()
+file_series = FileSeriesAdapters()
+handled = HandledAdapters()
+tiff_series = SeriesAdapters(TIFF_SERIES)
+npy_series = SeriesAdapters(NPY_SERIES)
+jpeg_series = SeriesAdapters(JPEG_SERIES)
+
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        HDF5: f"{__name__}:hdf5",
+        HDF5_ROWS: f"{__name__}:hdf5_rows",
+        FILE_SERIES: f"{__name__}:file_series",
+        HANDLED: f"{__name__}:handled",
+        TIFF_SERIES: f"{__name__}:tiff_series",
+        NPY_SERIES: f"{__name__}:npy_series",
+        JPEG_SERIES: f"{__name__}:jpeg_series",
+    }
+)
+"""How a ``config.yml`` names each, under ``adapters_by_mimetype``."""
+
+
+def adapters(roots: Roots = ANYWHERE) -> dict[str, Any]:
+    """Tiled's ``adapters_by_mimetype``.
+
+    Parameters
+    ----------
+    roots : Roots
+        The directories that files are served from.
+    """
+    series = {mimetype: SeriesAdapters(mimetype, roots) for mimetype in (TIFF_SERIES, NPY_SERIES, JPEG_SERIES)}
+    return {
+        HDF5: HDF5Adapters(roots),
+        HDF5_ROWS: HDF5RowsAdapters(roots),
+        FILE_SERIES: FileSeriesAdapters(roots),
+        HANDLED: HandledAdapters(roots),
+        **series,
+    }

@@ -1,0 +1,212 @@
+"""A short way through the server for what data are mostly asked for: numbers of an array, by whoever has the key.
+
+Tiled finds the node by one query a level, loads all its assets, and works out what its endpoints depend on, for each
+request; that costs some ten times as much as reading a frame.
+"""
+
+import asyncio
+import json
+import math
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+import numpy as np
+from fastapi import HTTPException
+
+from bluesky_filestore.addressing import parsed_slice
+from bluesky_filestore.errors import AddressError
+from bluesky_filestore.reading.files import bytes_of
+from bluesky_filestore.reading.rows import as_axis_key, expanded_index
+
+from .frames_adapter import FramesAdapter
+from .known_arrays import KnownArrays
+
+__all__ = ["ArrayLane"]
+
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+_App: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+_Index: TypeAlias = tuple[int | slice, ...]
+
+_FULL, _BLOCK = "/api/v1/array/full/", "/api/v1/array/block/"
+_MEDIA_TYPE = "application/octet-stream"
+_QUERY = {"slice", "block", "expected_shape"}
+# A browser asks with an Origin, a client that has kept the answer with If-None-Match: these are Tiled's to answer.
+_OTHERS = {b"origin", b"if-none-match", b"range"}
+_BATCH_BYTES = 4 * 2**20
+_MOST_BROKEN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for."""
+
+    key: str
+    """Path and query."""
+    path: tuple[str, ...]
+    """Of the node."""
+    query: dict[str, str]
+    """With the names that Tiled gives them."""
+    block: bool
+    """Whether a chunk is asked for, and not the whole array."""
+
+
+class ArrayLane:
+    """An ASGI application before Tiled's, which it leaves everything to that it does not know to answer.
+
+    Parameters
+    ----------
+    app : callable
+        Tiled's.
+    arrays : KnownArrays
+        Finds the arrays.
+    api_key : str
+        The only key of the server, with which everything may be read.
+    """
+
+    def __init__(self, app: _App, arrays: KnownArrays, api_key: str) -> None:
+        self._app = app
+        self._arrays = arrays
+        self._authorization = f"apikey {api_key}".encode()
+        self._broken: dict[str, None] = {}
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Answer a request, as ASGI has it."""
+        request = self._understood(scope)
+        if request is None or not await self._answer(request, send):
+            await self._app(scope, receive, send)
+
+    def _understood(self, scope: _Message) -> _Request | None:
+        """What is asked for, if it is for us to answer."""
+        if scope["type"] != "http" or scope["method"] != "GET":
+            return None
+        path: str = scope["path"]
+        prefix = next((prefix for prefix in (_FULL, _BLOCK) if path.startswith(prefix)), None)
+        if prefix is None:
+            return None
+        headers = dict(scope["headers"])
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if not secrets.compare_digest(scheme.lower() + b" " + key.strip(), self._authorization):
+            return None
+        if headers.get(b"accept") != _MEDIA_TYPE.encode() or headers.keys() & _OTHERS:
+            return None
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = dict(pairs)
+        if len(query) < len(pairs) or query.keys() - _QUERY or ("block" in query) != (prefix == _BLOCK):
+            return None
+        segments = tuple(segment for segment in path[len(prefix) :].split("/") if segment)
+        return _Request(f"{path}?{scope['query_string']!r}", segments, query, prefix == _BLOCK)
+
+    async def _answer(self, request: _Request, send: _Send) -> bool:
+        """Answer it; False if it is for Tiled to answer after all."""
+        try:
+            adapter = await self._find(request)
+            wanted = None if adapter is None else _wanted(adapter, request)
+            if adapter is None or wanted is None:
+                return False
+            if request.key in self._broken:
+                await _check_all(adapter, wanted)
+                del self._broken[request.key]
+            batches = _batches(wanted, adapter)
+            first = await _read(adapter, next(batches))
+        except HTTPException as error:
+            await _send_error(error, send)
+            return True
+        shape = _shape(wanted)
+        await _start(200, _MEDIA_TYPE, math.prod(shape) * adapter.dtype.itemsize, send)
+        try:
+            await self._send_all(adapter, first, batches, send)
+        except HTTPException:
+            # Too late to say so. The client asks again, and is told then.
+            self._broken[request.key] = None
+            while len(self._broken) > _MOST_BROKEN:
+                del self._broken[next(iter(self._broken))]
+            raise
+        return True
+
+    async def _find(self, request: _Request) -> FramesAdapter | None:
+        try:
+            return await self._arrays.find(request.path)
+        except RuntimeError:
+            # What Tiled raises where it refuses a file or has no adapter; it has the answers, too.
+            return None
+
+    async def _send_all(
+        self, adapter: FramesAdapter, first: memoryview, batches: Iterator[_Index], send: _Send
+    ) -> None:
+        body = first
+        for index in batches:
+            reading = asyncio.create_task(_read(adapter, index))
+            try:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            finally:
+                body = await reading
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _wanted(adapter: FramesAdapter, request: _Request) -> tuple[int | range, ...] | None:
+    """Which elements are asked for; None if that cannot be understood, or is not what the client expects."""
+    structure = adapter.structure()
+    shape = tuple(structure.shape)
+    try:
+        index: Any = parsed_slice(request.query.get("slice", "")) or ...
+        if request.block:
+            block = tuple(int(number) for number in request.query["block"].split(","))
+            if len(block) != len(shape):
+                return None
+            index = adapter.index_of_block(block, index)
+        wanted = expanded_index(index, shape)
+    except (AddressError, IndexError, ValueError):
+        return None
+    expected = request.query.get("expected_shape")
+    found = ",".join(map(str, _shape(wanted))) or "scalar"
+    return wanted if expected in (None, found) and shape and 0 not in _shape(wanted) else None
+
+
+def _shape(wanted: tuple[int | range, ...]) -> tuple[int, ...]:
+    return tuple(len(key) for key in wanted if isinstance(key, range))
+
+
+def _batches(wanted: tuple[int | range, ...], adapter: FramesAdapter) -> Iterator[_Index]:
+    """Indices that give the elements in their order, some megabytes each."""
+    axis = next((axis for axis, key in enumerate(wanted) if isinstance(key, range) and len(key) > 1), None)
+    if axis is None:
+        yield tuple(map(as_axis_key, wanted))
+        return
+    along = wanted[axis]
+    rows = len(along) if isinstance(along, range) else 1
+    row_bytes = math.prod(_shape(wanted)) // rows * adapter.dtype.itemsize
+    count = max(1, _BATCH_BYTES // max(1, row_bytes))
+    for first in range(0, rows, count):
+        some = along[first : first + count] if isinstance(along, range) else along
+        yield tuple(as_axis_key(some if place == axis else key) for place, key in enumerate(wanted))
+
+
+async def _read(adapter: FramesAdapter, index: _Index) -> memoryview:
+    # A quicker way to another thread than anyio's: 30 us and 44, measured on an idle loop.
+    return await asyncio.get_running_loop().run_in_executor(None, _bytes_of, adapter, index)
+
+
+def _bytes_of(adapter: FramesAdapter, index: _Index) -> memoryview:
+    values = np.ascontiguousarray(adapter.read(index))
+    return bytes_of(values)
+
+
+async def _check_all(adapter: FramesAdapter, wanted: tuple[int | range, ...]) -> None:
+    for index in _batches(wanted, adapter):
+        await _read(adapter, index)
+
+
+async def _send_error(error: HTTPException, send: _Send) -> None:
+    body = json.dumps({"detail": error.detail}).encode()
+    await _start(error.status_code, "application/json", len(body), send)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _start(status: int, media_type: str, length: int, send: _Send) -> None:
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(length).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,0 +1,62 @@
+"""The files that a data source was registered with."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiled.structures.data_source import DataSource
+
+from tiled.utils import path_from_uri
+
+from bluesky_filestore.errors import AddressError, ForbiddenFileError
+
+__all__ = ["path_of", "paths_of", "uris_of"]
+
+
+def uris_of(data_source: "DataSource[Any]") -> list[str]:
+    """The URIs of a data source's files in their order.
+
+    Raises
+    ------
+    AddressError
+        If there are none.
+    """
+    listed = [asset.data_uri for asset in data_source.assets if asset.num is not None or asset.parameter == "data_uris"]
+    uris = listed or [asset.data_uri for asset in data_source.assets[:1]]
+    if not uris:
+        raise AddressError("the data source has no assets; expected the files that hold its frames.")
+    return uris
+
+
+def paths_of(data_source: "DataSource[Any]") -> list[str]:
+    """The paths of a data source's files in their order.
+
+    Raises
+    ------
+    AddressError
+        If there are none, or one is not a file of this computer.
+    ForbiddenFileError
+        If a path climbs out of its directory.
+    """
+    return [path_of(uri) for uri in uris_of(data_source)]
+
+
+def path_of(uri: str) -> str:
+    """The path that Tiled takes a URI for.
+
+    Raises
+    ------
+    AddressError
+        If it is not that of a file.
+    ForbiddenFileError
+        If it climbs out of its directory: Tiled compares paths by their words.
+    """
+    if uri.startswith("file://localhost/") and "?" not in uri and "#" not in uri and ";" not in uri:
+        path = uri[16:]
+    else:
+        try:
+            path = str(path_from_uri(uri))
+        except ValueError as error:
+            raise AddressError(f"asset {uri} is not a file; expected a URI that begins with file://.") from error
+    if "/../" in path or path.endswith("/.."):
+        raise ForbiddenFileError(f"file {path} is reached by '..'; expected a path without.")
+    return path

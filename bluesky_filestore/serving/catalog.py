@@ -1,0 +1,89 @@
+"""Tiled's catalog with our adapters in it, for our own server and for others'."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.reading.files import Roots
+
+from .adapters import adapters
+
+if TYPE_CHECKING:
+    from tiled.catalog.adapter import CatalogContainerAdapter
+
+__all__ = ["catalog", "shown_uri"]
+
+
+def catalog(
+    uri: str | Path,
+    *,
+    readable_storage: Iterable[Any] | None = None,
+    writable_storage: Any = None,
+    adapters_by_mimetype: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> "CatalogContainerAdapter":
+    """Make a tree for a Tiled server: in its ``config.yml``, ``tree: bluesky_filestore.serving.catalog:catalog``.
+
+    Parameters
+    ----------
+    uri : str or Path
+        The database, as for Tiled's own catalog.
+    readable_storage : iterable, optional
+        What files are served from; nothing is read elsewhere, whatever links and paths say.
+    writable_storage : optional
+        Where Tiled keeps what is uploaded.
+    adapters_by_mimetype : mapping, optional
+        Adapters that are to be used before ours.
+    **options
+        Handed on to Tiled.
+
+    Returns
+    -------
+    CatalogContainerAdapter
+        As ``tiled.catalog.from_uri`` makes it.
+    """
+    from tiled.catalog import from_uri
+    from tiled.storage import FileStorage, parse_storage
+
+    readable = list(readable_storage or [])
+    stored = [parse_storage(item) for item in readable + _listed(writable_storage)]
+    roots = Roots.of([storage.path for storage in stored if isinstance(storage, FileStorage)])
+    return from_uri(
+        uri,
+        readable_storage=readable,
+        writable_storage=writable_storage,
+        adapters_by_mimetype={**adapters(roots), **(adapters_by_mimetype or {})},
+        **options,
+    )
+
+
+def shown_uri(uri: str) -> str:
+    """A database's URI as it may be shown: without the password.
+
+    Raises
+    ------
+    CatalogError
+        If it is none, or of a database that Tiled does not keep a catalog in.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(uri)
+    except ArgumentError:
+        url = None
+    if url is None or url.get_backend_name() not in ("postgresql", "sqlite"):
+        raise CatalogError(
+            "the database is not given by a URI of PostgreSQL or SQLite; expected e.g. postgresql://user@host/catalog."
+        )
+    return url.render_as_string(hide_password=True)
+
+
+def _listed(storage: Any) -> list[Any]:
+    # Tiled takes one path, a dict of them, and a list.
+    if storage is None:
+        return []
+    if isinstance(storage, str | Path):
+        return [storage]
+    return list(storage.values()) if isinstance(storage, dict) else list(storage)

@@ -1,0 +1,136 @@
+"""An array of frames as Tiled asks for it, and what a client is told where frames cannot be read."""
+
+import builtins
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from fastapi import HTTPException
+from numpy.typing import NDArray
+from tiled.adapters.core import Adapter
+from tiled.structures.array import ArrayStructure
+from tiled.structures.core import Spec, StructureFamily
+
+from bluesky_filestore.errors import (
+    AddressError,
+    ForbiddenFileError,
+    LockedFileError,
+    MissingFileError,
+    UnreadableFileError,
+)
+from bluesky_filestore.reading.rows import ReadableFrames, array_of, as_axis_key, expanded_index
+
+if TYPE_CHECKING:
+    from tiled.storage import Storage
+    from tiled.type_aliases import JSON
+
+__all__ = ["FramesAdapter", "OpenFrames", "answered"]
+
+OpenFrames: TypeAlias = Callable[[], ReadableFrames]
+"""Gives the frames as they are now; files grow and are replaced."""
+
+# The first that fits. 404 and not 410, of which Tiled's client tells its user nothing but "Gone".
+_STATUS = (
+    (MissingFileError, 404),
+    (ForbiddenFileError, 403),
+    (LockedFileError, 423),
+    (UnreadableFileError, 422),
+    (AddressError, 422),
+)
+
+
+class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is untyped
+    """Frames of files as one array.
+
+    Parameters
+    ----------
+    open_frames : callable
+        Gives the frames, for one reading.
+    structure : ArrayStructure
+        As registered; shape and dtype of the array that is served.
+    metadata, specs
+        Of the node.
+    """
+
+    structure_family = StructureFamily.array
+
+    def __init__(
+        self,
+        open_frames: OpenFrames,
+        structure: ArrayStructure,
+        *,
+        metadata: "JSON | None" = None,
+        specs: list[Spec] | None = None,
+    ) -> None:
+        super().__init__(structure, metadata=metadata, specs=specs)
+        self._open_frames = open_frames
+        self._dtype: np.dtype[Any] = structure.data_type.to_numpy_dtype()
+
+    @classmethod
+    def supported_storage(cls) -> "Set[type[Storage]]":
+        """No storage: nothing is written."""
+        return frozenset()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the array that is served."""
+        return self._dtype
+
+    def read(self, slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
+        """The array, or a part of it.
+
+        Raises
+        ------
+        HTTPException
+            If frames cannot be read, with a status between 400 and 499 that says in what way.
+        """
+        index = tuple(slice) if isinstance(slice, tuple) else slice
+        shape = tuple(self._structure.shape)
+        # What does not fit is the client's mistake, whatever the state of the files.
+        expanded_index(index, shape)
+        with answered():
+            return self._as_registered(array_of(self._open_frames(), shape, index))
+
+    def read_block(self, block: tuple[int, ...], slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
+        """One chunk of the array, or a part of it."""
+        return self.read(self.index_of_block(block, slice))
+
+    def index_of_block(self, block: tuple[int, ...], slice: Any = ...) -> tuple[int | builtins.slice, ...]:  # noqa: A002
+        """What a chunk, or a part of it, is of the whole array."""
+        inside = [_range_of(sizes, place) for sizes, place in zip(self._structure.chunks, block, strict=True)]
+        index = (tuple(slice) if isinstance(slice, tuple) else slice) if slice else ...
+        keys = expanded_index(index, tuple(map(len, inside)))
+        return tuple(
+            key + whole.start if isinstance(key, int) else as_axis_key(whole[as_axis_key(key)])
+            for key, whole in zip(keys, inside, strict=True)
+        )
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return self.read(index)
+
+    def _as_registered(self, values: NDArray[Any]) -> NDArray[Any]:
+        if values.dtype == self._dtype:
+            return values
+        if not np.can_cast(values.dtype, self._dtype, "safe"):
+            raise UnreadableFileError(
+                f"the files hold {values.dtype}; expected {self._dtype}, as it is registered: register what they hold."
+            )
+        return values.astype(self._dtype)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Answer a client in our words, with a status that tells whose fault it is."""
+    try:
+        yield
+    except (UnreadableFileError, AddressError) as error:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        raise HTTPException(status_code=status, detail=str(error)) from error
+
+
+def _range_of(sizes: tuple[int, ...], place: int) -> range:
+    if not 0 <= place < len(sizes):
+        raise IndexError(f"there is no chunk {place}; expected one of {len(sizes)}.")
+    begin = sum(sizes[:place])
+    return range(begin, begin + sizes[place])

@@ -1,0 +1,100 @@
+"""The adapter for HDF5 data sources as everybody registers them: files joined along the first axis, and a slice."""
+
+from typing import TYPE_CHECKING, Any
+
+from tiled.adapters.hdf5 import SWMR_DEFAULT, HDF5Adapter, get_hdf5_attrs
+from tiled.structures.core import StructureFamily
+
+from bluesky_filestore.addressing import parsed_slice
+from bluesky_filestore.errors import AddressError
+from bluesky_filestore.reading.files import ANYWHERE, Roots
+from bluesky_filestore.reading.hdf5 import HDF5Files, shared_files
+from bluesky_filestore.reading.hdf5_joined import JoinedDatasets
+from bluesky_filestore.reading.hdf5_layout import NoFramesError
+from bluesky_filestore.reading.hdf5_rows import HDF5Dataset
+
+from .assets import paths_of
+from .frames_adapter import FramesAdapter, answered
+from .hdf5_links import check_links
+
+if TYPE_CHECKING:
+    from tiled.structures.data_source import DataSource
+
+__all__ = ["HDF5Adapters"]
+
+
+class HDF5Adapters:
+    """Makes the adapters of data sources of the mimetype ``application/x-hdf5``.
+
+    Whole files, and what is not an array of numbers, are left to Tiled's own adapter.
+
+    Parameters
+    ----------
+    roots : Roots
+        Where files may lie, beside what Tiled allows.
+    files : HDF5Files, optional
+        The pool they are opened through; by default the one of this process.
+    """
+
+    def __init__(self, roots: Roots = ANYWHERE, files: HDF5Files | None = None) -> None:
+        self._roots = roots
+        self._files = files or shared_files()
+
+    def from_catalog(self, data_source: "DataSource[Any]", node: Any, /, **parameters: Any) -> Any:
+        """The adapter of a data source, as Tiled asks for it.
+
+        Raises
+        ------
+        HTTPException
+            If a file cannot be read.
+        """
+        with answered():
+            paths = tuple(paths_of(data_source))
+            joined = self._joined(paths, data_source, parameters)
+            if joined is not None:
+                return _JoinedAdapter(
+                    joined, data_source, metadata=dict(node.metadata_), specs=node.specs, parameters=parameters
+                )
+            for path in paths:
+                check_links(path, self._roots)
+        return HDF5Adapter.from_catalog(data_source, node, **parameters)
+
+    def _joined(
+        self, paths: tuple[str, ...], data_source: "DataSource[Any]", parameters: dict[str, Any]
+    ) -> JoinedDatasets | None:
+        """What is asked for in our terms; None if it is nothing that we serve."""
+        name, text = parameters.get("dataset", "/"), parameters.get("slice") or ""
+        if data_source.structure_family != StructureFamily.array or not isinstance(text, str):
+            return None
+        swmr = bool(parameters.get("swmr", SWMR_DEFAULT))
+        dataset = HDF5Dataset(self._files, paths, name if isinstance(name, str) else "/".join(name), swmr, self._roots)
+        try:
+            if 0 in dataset.layout(0).shape:
+                return None
+            index = parsed_slice(text)
+        except (NoFramesError, AddressError):
+            return None
+        return JoinedDatasets(dataset, index, bool(parameters.get("squeeze")), tuple(data_source.structure.shape))
+
+
+class _JoinedAdapter(FramesAdapter):
+    """Frames of files joined, with the attributes of the dataset among the metadata."""
+
+    def __init__(
+        self,
+        joined: JoinedDatasets,
+        data_source: "DataSource[Any]",
+        *,
+        metadata: Any,
+        specs: Any,
+        parameters: dict[str, Any],
+    ) -> None:
+        super().__init__(joined.frames, data_source.structure, metadata=metadata, specs=specs)
+        self._name = joined.dataset.name
+        self._uri = next(asset.data_uri for asset in data_source.assets)
+        self._options = {name: parameters[name] for name in ("swmr", "locking") if name in parameters}
+
+    def metadata(self) -> Any:
+        """The node's metadata and the attributes of the dataset in the first file."""
+        with answered():
+            return {**super().metadata(), **get_hdf5_attrs(self._uri, self._name, **self._options)}

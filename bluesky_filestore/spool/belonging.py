@@ -1,0 +1,69 @@
+"""Which run a document belongs to, as far as its producer's earlier documents tell."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Belonging"]
+
+_REMEMBERED = 10_000
+
+
+class Belonging:
+    """Follows the documents of one producer, with a number for each run."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+        self._descriptors: dict[str, int] = {}
+        self._resources: OrderedDict[str, int | None] = OrderedDict()
+
+    @property
+    def open_runs(self) -> tuple[str, ...]:
+        """The runs that were started and not stopped yet, by uid."""
+        return tuple(self._open)
+
+    def start(self, uid: str, run: int) -> None:
+        """A run was started."""
+        self._open[uid] = run
+
+    def stop(self, uid: str) -> None:
+        """A run was stopped."""
+        run = self._open.pop(uid, None)
+        for descriptor in [known for known, owner in self._descriptors.items() if owner == run]:
+            del self._descriptors[descriptor]
+
+    def renumber(self, runs: Mapping[str, int]) -> None:
+        """The open runs have got other numbers."""
+        numbers = {self._open[uid]: number for uid, number in runs.items()}
+        self._open = dict(runs)
+        self._descriptors = {uid: numbers[run] for uid, run in self._descriptors.items()}
+        self._resources.clear()
+
+    def run_of(self, name: str, doc: Mapping[str, Any]) -> int | None:
+        """The number of the run, or None if it cannot be told (or is none of these)."""
+        match name:
+            case "event" | "event_page" | "stream_datum":
+                return self._descriptors.get(doc.get("descriptor", ""))
+            case "datum" | "datum_page":
+                run = self._resources.get(doc.get("resource", ""))
+                # A datum goes with the run that it comes in: the resource's own may be forgotten at any time.
+                return run if run in self._open.values() else self._only
+            case "descriptor":
+                run = self._open.get(doc.get("run_start", ""))
+                if run is not None:
+                    self._descriptors[doc.get("uid", "")] = run
+                return run
+            case "resource" | "stream_resource":
+                # A staging may outlive the run that it names.
+                run = self._open.get(doc.get("run_start", ""), self._only)
+                self._resources[doc.get("uid", "")] = run
+                if len(self._resources) > _REMEMBERED:
+                    self._resources.popitem(last=False)
+                return run
+            case "stop":
+                return self._open.get(doc.get("run_start", ""))
+        return self._only
+
+    @property
+    def _only(self) -> int | None:
+        return next(iter(self._open.values())) if len(self._open) == 1 else None

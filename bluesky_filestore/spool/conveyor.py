@@ -1,0 +1,267 @@
+"""Hands the documents of a spool on to a catalog, and writes down how far each run has come."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.errors import RowsDifferError
+from bluesky_filestore.writing.delivery import CUT_SHORT, Delivery
+from bluesky_filestore.writing.operations import Catalog
+from bluesky_filestore.writing.problems import Problems
+
+from .ledger import ENDED, DeliveryState, Entry, Ledger, Spooled
+
+__all__ = ["Conveyor"]
+
+_logger = logging.getLogger(__name__)
+
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
+_TRIES = 6
+_TRIES_AT_A_TABLE = 3
+
+
+@dataclass(slots=True)
+class _Producer:
+    """What is being delivered of one producer."""
+
+    delivery: Delivery
+    """Its documents on their way."""
+    cursor: int = 0
+    """The number of the last document that was handed on."""
+
+
+@dataclass(slots=True)
+class _OnItsWay:
+    """A run that is being delivered."""
+
+    entry: Entry
+    """What the ledger says of it."""
+    state: DeliveryState = "uploading"
+    """How far it has come."""
+    more: int = 0
+    """How many of its documents were handed on that the ledger does not know of."""
+    stopped: bool = False
+    """Whether its last document was handed on."""
+
+
+class Conveyor:
+    """Delivers from a spool to one catalog.
+
+    What a run's documents ask for is the same each time they are gone through, and asking for it twice is harmless: a
+    run that was interrupted, by whatever, is gone through again from its first document. It is not for several threads
+    at once.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The spool.
+    catalog : Catalog
+        Where its documents go.
+    problems : Problems
+        What goes wrong with single documents or arrays is added here.
+    since : int, optional
+        After which document those are looked at that belong to no run, too; by default the last one there is.
+    settle : float
+        For how many seconds after a run's end its files are waited for, if some are missing or still being written.
+    validate : bool
+        Whether documents are checked against event-model's schemas.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        catalog: Catalog,
+        problems: Problems,
+        *,
+        since: int | None = None,
+        settle: float = 60.0,
+        validate: bool = True,
+    ) -> None:
+        self._ledger, self._catalog, self._problems = ledger, catalog, problems
+        self._settle, self._validate = settle, validate
+        self._number = ledger.catalog(catalog.uri)
+        self._since = ledger.last_document() if since is None else since
+        self._producers: dict[int, _Producer] = {}
+        self._runs: dict[int, _OnItsWay] = {}
+        self._ended: set[int] = set()
+        self._made_anew: dict[int, int] = {}
+        self._cursor = 0
+        self._at_once = _FEWEST_AT_ONCE
+        self._began = False
+
+    @property
+    def unsettled_runs(self) -> tuple[str, ...]:
+        """The runs that ended with files missing or still being written, by uid."""
+        return tuple(run.entry.uid for run in self._runs.values() if run.state == "settling")
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to hand on, or left from the last time."""
+        left = any(producer.delivery.waiting_operations for producer in self._producers.values())
+        return left or not self._began or self._ledger.last_document() > self._cursor
+
+    def move(self) -> tuple[list[Entry], bool]:
+        """Hand on some of the documents that wait.
+
+        Returns
+        -------
+        list of Entry
+            The runs that can be read to their end now.
+        bool
+            Whether more documents wait.
+
+        Raises
+        ------
+        CatalogUnreachableError, CatalogAccessError, CatalogFaultError
+            If the catalog does not take them; try again later.
+        """
+        if not self._began:
+            self._begin()
+        # What the catalog did not take the last time comes first.
+        self._write()
+        fetched = self._fetch()
+        self._write()
+        is_all = fetched < self._at_once
+        # One request for many events costs little more than one for few.
+        self._at_once = _FEWEST_AT_ONCE if is_all else _MOST_AT_ONCE
+        return self._write_down(), not is_all
+
+    def look_again(self) -> list[Entry]:
+        """Look at files that were missing or still being written when their run ended; returns and raises as `move`."""
+        for producer in self._producers.values():
+            producer.delivery.settle()
+        self._write()
+        return self._write_down()
+
+    def look_around(self) -> None:
+        """See to what others asked for, and to the runs of processes that died."""
+        asked = self._ledger.asked_for(self._number)
+        for run in [run for run in self._runs if asked.get(run) == "parked" or not self._is_kept(run)]:
+            entry = self._runs.pop(run).entry
+            self._ended.add(run)
+            self._producers[entry.producer].delivery.drop(entry.uid)
+        again = [run for run, state in asked.items() if state == "waiting" and run not in self._runs]
+        self._ended.difference_update(again)
+        entries = [self._ledger.entry(self._number, run) for run in again]
+        self._go_back([entry for entry in entries if entry is not None and entry.first <= self._cursor])
+        for open_run in [run for run in self._runs.values() if not run.stopped]:
+            entry = open_run.entry
+            dead = not self._ledger.is_alive(entry.producer)
+            if dead and self._ledger.last_document(entry.number) <= self._cursor:
+                open_run.stopped = True
+                delivery = self._producers[entry.producer].delivery
+                if entry.uid in delivery.open_runs:
+                    delivery.cut_short(entry.uid, CUT_SHORT)
+
+    def _is_kept(self, run: int) -> bool:
+        return self._ledger.entry(self._number, run) is not None
+
+    def _begin(self) -> None:
+        # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
+        for mimetype in (HDF5_ROWS, FILE_SERIES):
+            self._catalog.reads(mimetype)
+        waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
+        self._cursor = min([self._since, *(entry.first - 1 for entry in waiting)])
+        self._began = True
+
+    def _fetch(self) -> int:
+        """Hand on the documents that come next; how many they were."""
+        fetched = self._ledger.documents_after(self._cursor, self._at_once)
+        for document in fetched:
+            self._hand_on(document)
+            self._cursor = document.number
+        return len(fetched)
+
+    def _hand_on(self, document: Spooled) -> None:
+        producer = self._producers.get(document.producer)
+        if producer is None:
+            producer = self._producers[document.producer] = self._new_producer(document)
+        if document.number <= producer.cursor:
+            return
+        producer.cursor = document.number
+        run = self._run_of(document)
+        if run is not None:
+            run.more += 1
+            run.stopped = run.stopped or document.name == "stop"
+        if run is not None or document.is_announcement or document.run is None:
+            producer.delivery.receive(document.name, document.doc())
+
+    def _run_of(self, document: Spooled) -> _OnItsWay | None:
+        if document.run is None or document.run in self._ended:
+            return None
+        if document.run not in self._runs:
+            entry = self._ledger.entry(self._number, document.run)
+            if entry is None or entry.state in ENDED:
+                self._ended.add(document.run)
+                return None
+            self._runs[document.run] = _OnItsWay(entry)
+        return self._runs[document.run]
+
+    def _new_producer(self, document: Spooled) -> _Producer:
+        delivery = Delivery(self._catalog, self._problems, validate=self._validate, settle=self._settle, tries=_TRIES)
+        for announced in self._ledger.announced_before(document.number, document.producer):
+            delivery.receive(announced.name, announced.doc())
+        return _Producer(delivery)
+
+    def _write(self) -> None:
+        try:
+            for producer in self._producers.values():
+                producer.delivery.write()
+        except RowsDifferError as error:
+            self._write_anew(error)
+
+    def _write_anew(self, error: RowsDifferError) -> None:
+        """A table holds rows that it should not: it is made anew, from the run's first document on."""
+        run = next(run for run in self._runs.values() if run.entry.uid == error.run)
+        number = run.entry.number
+        self._made_anew[number] = self._made_anew.get(number, 0) + 1
+        if self._made_anew[number] > _TRIES_AT_A_TABLE:
+            self._problems.add(error.run, str(error))
+            self._producers[run.entry.producer].delivery.drop(error.run)
+            run.stopped = True
+            return
+        _logger.warning("%s The table is written again.", error)
+        self._catalog.start_over(error.run)
+        self._go_back([run.entry])
+
+    def _go_back(self, entries: Iterable[Entry]) -> None:
+        """Go through runs again, and through all that their producers have on the way beside them."""
+        for entry in entries:
+            beside = [run for run in self._runs.values() if run.entry.producer == entry.producer]
+            self._problems.forget(entry.uid)
+            for run in beside:
+                self._problems.forget(run.entry.uid)
+                del self._runs[run.entry.number]
+            self._ledger.begin_again(self._number, [entry.number, *(run.entry.number for run in beside)])
+            self._cursor = min([self._cursor, entry.first - 1, *(run.entry.first - 1 for run in beside)])
+            self._producers.pop(entry.producer, None)
+
+    def _write_down(self) -> list[Entry]:
+        closed = {
+            (number, uid) for number, producer in self._producers.items() for uid in producer.delivery.take_closed()
+        }
+        readable, states = [], {}
+        for run in list(self._runs.values()):
+            entry, before = run.entry, run.state
+            delivery = self._producers[entry.producer].delivery
+            if (entry.producer, entry.uid) in closed and before == "uploading":
+                readable.append(entry)
+            run.state, reason = self._state(run, delivery)
+            if run.more or run.state != before:
+                states[entry.number] = (run.state, reason, run.more)
+                run.more = 0
+            if run.state in ENDED:
+                del self._runs[entry.number]
+                self._ended.add(entry.number)
+        if states:
+            self._ledger.set_states(self._number, states)
+        return readable
+
+    def _state(self, run: _OnItsWay, delivery: Delivery) -> tuple[DeliveryState, str]:
+        if not run.stopped or run.entry.uid in delivery.open_runs:
+            return "uploading", ""
+        if run.entry.uid in delivery.unsettled_runs:
+            return "settling", ""
+        loss = self._problems.loss(run.entry.uid)
+        return ("parked", loss) if loss else ("delivered", "")

@@ -1,0 +1,162 @@
+"""The database of a spool directory: opened, made, refused or put aside.
+
+SQLite in WAL mode: what is committed survives a killed process, several processes may write, and who reads does not
+hold up who writes (https://www.sqlite.org/wal.html).
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+
+__all__ = ["FILE_NAME", "connect", "is_damage", "open_or_make", "put_aside", "transaction"]
+
+_logger = logging.getLogger(__name__)
+
+FILE_NAME = "spool.db"
+_VERSION = 1
+_APPLICATION = 0x62_66_73_70
+# Longer than any of our own transactions takes, and short enough not to be felt by a plan.
+_BUSY_SECONDS = 0.04
+# A backstop only: the keeper of the store checkpoints long before, where nobody has to wait for it.
+_BACKSTOP_PAGES = 65_536
+
+_SCHEMA = """
+CREATE TABLE producers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT NOT NULL, process INTEGER NOT NULL, started REAL NOT NULL
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL, producer INTEGER NOT NULL, first INTEGER NOT NULL,
+    started REAL NOT NULL, stopped REAL, fault TEXT NOT NULL DEFAULT '', UNIQUE (uid, producer)
+);
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, producer INTEGER NOT NULL, run INTEGER, name TEXT NOT NULL, received REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX documents_of_run ON documents (run);
+CREATE INDEX resources_of_producer ON documents (producer, id) WHERE name IN ('resource', 'stream_resource');
+CREATE TABLE catalogs (
+    id INTEGER PRIMARY KEY, uri TEXT NOT NULL UNIQUE, error TEXT NOT NULL DEFAULT '', changed REAL
+);
+CREATE TABLE deliveries (
+    run INTEGER NOT NULL, catalog INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    documents INTEGER NOT NULL DEFAULT 0, changed REAL NOT NULL, PRIMARY KEY (run, catalog)
+) WITHOUT ROWID;
+"""
+
+
+def open_or_make(directory: Path) -> sqlite3.Connection:
+    """The database of a spool directory, made if there is none. A damaged one is put aside, and a new one begun.
+
+    Raises
+    ------
+    SpoolError
+        If the directory cannot be made or written to, or the database is of a newer version of this package.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpoolError(
+            f"the spool directory {directory} cannot be made ({error.strerror}); expected one that this user may write "
+            f"to."
+        ) from error
+    try:
+        return connect(directory)
+    except SpoolDamagedError as error:
+        put_aside(directory, str(error))
+        return connect(directory)
+
+
+def connect(directory: Path) -> sqlite3.Connection:
+    """A connection to the database of a spool directory, which is made if there is none.
+
+    Raises
+    ------
+    SpoolDamagedError
+        If it is no database, or broken.
+    SpoolError
+        If it cannot be used for another reason.
+    """
+    path = directory / FILE_NAME
+    try:
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, directory)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            raise SpoolDamagedError(f"the spool database {path} is damaged ({error})") from error
+        raise SpoolError(
+            f"the spool database {path} cannot be used ({error}); expected a directory on a local disk that this user "
+            f"may write to, with room on it."
+        ) from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > _VERSION:
+        raise SpoolError(
+            f"the spool in {directory} is of version {version}, written by a newer bluesky_filestore; expected "
+            f"{_VERSION}. Upgrade this one, or choose another directory with spool=."
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_BACKSTOP_PAGES}")
+    with transaction(connection):
+        # Another process may have made it while we waited.
+        if connection.execute("PRAGMA user_version").fetchone() == (0,):
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+    connection.execute("SELECT max(id) FROM documents").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that the database itself is broken, not that it cannot be reached or is full."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
+        getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+    )
+
+
+def put_aside(directory: Path, reason: str) -> Path:
+    """Move a damaged database out of the way, and say so; what it holds may still be had out of it by hand."""
+    aside = directory / f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 0
+    while aside.exists():
+        number += 1
+        aside = aside.with_name(f"{aside.name.partition('.')[0]}.{number}")
+    aside.mkdir()
+    for part in ("", "-wal", "-shm"):
+        file = directory / f"{FILE_NAME}{part}"
+        if file.exists():
+            file.rename(aside / file.name)
+    _logger.error(
+        "%s. It was moved to %s and a new one was begun: runs that were not in the catalog yet have to be taken out of "
+        "it by hand (sqlite3's .recover).",
+        reason,
+        aside,
+    )
+    return aside
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing of what is executed inside."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

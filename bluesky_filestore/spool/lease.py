@@ -1,0 +1,76 @@
+"""Who may do a thing that only one may do at a time: a lock that a dead process loses at once, whatever clocks say."""
+
+import fcntl
+import os
+from pathlib import Path
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """A lock on a file, held by one holder among all processes of this machine.
+
+    The operating system frees it when its holder ends, however that comes about.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is ours."""
+        return self._descriptor is not None
+
+    def take(self) -> bool:
+        """Take it if nobody else has it; whether it is ours now.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be made or locked at all.
+        """
+        if self.held:
+            return True
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._descriptor = descriptor
+        return True
+
+    def give_up(self) -> None:
+        """Let others have it; harmless if it is not ours."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def holder(self) -> int | None:
+        """The process that has it, or None if nobody has."""
+        if self.held:
+            return os.getpid()
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(descriptor, 32).decode().strip()
+            return int(text) if text.isdigit() else 0
+        else:
+            return None
+        finally:
+            os.close(descriptor)

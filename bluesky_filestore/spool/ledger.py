@@ -1,0 +1,341 @@
+"""The reading end of a spool: its documents in their order, and how far each run has come in each catalog."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from .database import connect, transaction
+from .encoding import decode
+from .lease import Lease
+
+__all__ = ["ENDED", "READABLE", "STATES", "DeliveryState", "Entry", "Ledger", "Spooled"]
+
+DeliveryState: TypeAlias = Literal["waiting", "uploading", "settling", "delivered", "parked"]
+"""How far a run has come. Settling: it is readable, and files are looked for that were missing when it ended."""
+
+STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
+ENDED = ("delivered", "parked")
+READABLE = ("settling", *ENDED)
+_ANNOUNCEMENTS = ("resource", "stream_resource", "datum", "datum_page")
+_DATUMS_BEFORE = 10_000
+_PRUNED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """One document in the spool."""
+
+    number: int
+    """Its place in the order of all documents."""
+    producer: int
+    """Who put it there."""
+    run: int | None
+    """The number of its run; None if it cannot be told."""
+    name: str
+    """What it is."""
+    body: bytes
+    """The document, encoded."""
+
+    @property
+    def is_announcement(self) -> bool:
+        """Whether later runs may refer to it."""
+        return self.name in _ANNOUNCEMENTS
+
+    def doc(self) -> dict[str, Any]:
+        """The document."""
+        return decode(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One run in the spool, and how far it has come in one catalog."""
+
+    number: int
+    """Its number in the spool."""
+    uid: str
+    """Its uid."""
+    producer: int
+    """Who put it there."""
+    first: int
+    """The number of its first document."""
+    started: float
+    """When it began, in seconds since 1970."""
+    stopped: float | None
+    """When its stop document came."""
+    state: DeliveryState
+    """How far it has come."""
+    reason: str
+    """Why it is parked."""
+
+
+class Ledger:
+    """The reading end of a spool.
+
+    Parameters
+    ----------
+    directory : Path
+        The spool directory.
+
+    Raises
+    ------
+    SpoolError
+        If it cannot be used.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._connection = connect(directory)
+        # Nothing here is in a hurry.
+        self._connection.execute("PRAGMA busy_timeout = 10000")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def catalog(self, uri: str) -> int:
+        """The number of a catalog, which is made known if it is not."""
+        with transaction(self._connection):
+            self._connection.execute("INSERT OR IGNORE INTO catalogs (uri) VALUES (?)", (uri,))
+            (number,) = self._connection.execute("SELECT id FROM catalogs WHERE uri = ?", (uri,)).fetchone()
+        return int(number)
+
+    def catalogs(self) -> dict[int, tuple[str, str]]:
+        """The address of each known catalog, and what it said last instead of taking documents."""
+        return {number: (uri, error) for number, uri, error in self._rows("SELECT id, uri, error FROM catalogs")}
+
+    def say(self, catalog: int, error: str) -> None:
+        """Write down why a catalog does not take documents; empty if it does."""
+        self._connection.execute(
+            "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?",
+            (error, time.time(), catalog, error),
+        )
+
+    def documents_after(self, number: int, limit: int) -> list[Spooled]:
+        """The documents that follow a number, in their order."""
+        rows = self._rows(
+            "SELECT id, producer, run, name, body FROM documents WHERE id > ? ORDER BY id LIMIT ?", number, limit
+        )
+        return [Spooled(*row) for row in rows]
+
+    def last_document(self, run: int | None = None) -> int:
+        """The number of the last document, of all or of a run; 0 if there is none."""
+        if run is None:
+            ((number,),) = self._rows("SELECT coalesce(max(id), 0) FROM documents")
+        else:
+            ((number,),) = self._rows("SELECT coalesce(max(id), 0) FROM documents WHERE run = ?", run)
+        return int(number)
+
+    def announced_before(self, number: int, producer: int) -> Iterator[Spooled]:
+        """The resources of a producer before a number, and the last datums."""
+        columns = "SELECT id, producer, run, name, body FROM documents"
+        for row in self._rows(
+            f"{columns} WHERE producer = ? AND id < ? AND name IN ('resource', 'stream_resource') ORDER BY id",
+            producer,
+            number,
+        ):
+            yield Spooled(*row)
+        lately = self._rows(
+            f"{columns} WHERE id < ? AND producer = ? AND name IN ('datum', 'datum_page') ORDER BY id DESC LIMIT ?",
+            number,
+            producer,
+            _DATUMS_BEFORE,
+        )
+        for row in reversed(list(lately)):
+            yield Spooled(*row)
+
+    def documents_of(self, run: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The documents of a run, in their order."""
+        number = 0
+        while rows := self._rows(
+            "SELECT id, name, body FROM documents WHERE run = ? AND id > ? ORDER BY id LIMIT 1000", run, number
+        ):
+            yield from ((name, decode(body)) for _, name, body in rows)
+            number = rows[-1][0]
+
+    def count(self, run: int) -> int:
+        """How many documents of a run there are."""
+        ((count,),) = self._rows("SELECT count(*) FROM documents WHERE run = ?", run)
+        return int(count)
+
+    def entries(self, catalog: int, *, uid: str = "") -> list[Entry]:
+        """The runs of the spool, oldest first; all, or those whose uid begins so."""
+        rows = self._rows(
+            "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs "
+            "LEFT JOIN deliveries ON run = id AND catalog = ? WHERE uid >= ? AND uid < ? ORDER BY id",
+            catalog,
+            uid,
+            f"{uid}\U0010ffff",
+        )
+        return [_entry(*row) for row in rows]
+
+    def entry(self, catalog: int, run: int) -> Entry | None:
+        """One run by its number."""
+        rows = self._rows(
+            "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs "
+            "LEFT JOIN deliveries ON run = id AND catalog = ? WHERE id = ?",
+            catalog,
+            run,
+        )
+        return next((_entry(*row) for row in rows), None)
+
+    def unfinished(self, catalog: int, limit: int) -> list[Entry]:
+        """Some of the runs that are neither delivered nor parked, oldest first."""
+        rows = self._rows(
+            "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
+            "ON run = id AND catalog = ? WHERE fault = '' AND coalesce(state, 'waiting') NOT IN "
+            "('delivered', 'parked') ORDER BY id LIMIT ?",
+            catalog,
+            limit,
+        )
+        return [_entry(*row) for row in rows]
+
+    def set_states(self, catalog: int, states: Mapping[int, tuple[DeliveryState, str, int]]) -> None:
+        """Write down how far runs have come: state, reason, and how many more of their documents were taken.
+
+        What somebody has parked stays parked.
+        """
+        now = time.time()
+        with transaction(self._connection):
+            self._connection.executemany(
+                "INSERT INTO deliveries (run, catalog, state, reason, documents, changed) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason, "
+                "documents = documents + excluded.documents, changed = excluded.changed "
+                "WHERE state <> 'parked'",
+                [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
+            )
+
+    def begin_again(self, catalog: int, runs: Iterable[int]) -> None:
+        """Runs shall be delivered from their first document on."""
+        with transaction(self._connection):
+            self._connection.executemany(
+                "INSERT INTO deliveries (run, catalog, state, changed) VALUES (?, ?, 'waiting', ?) ON CONFLICT DO "
+                "UPDATE SET state = 'waiting', reason = '', documents = 0, changed = excluded.changed",
+                [(run, catalog, time.time()) for run in runs],
+            )
+
+    def asked_for(self, catalog: int) -> dict[int, DeliveryState]:
+        """The runs whose state somebody else may have changed: those that wait again, and those that are parked."""
+        rows = self._rows(
+            "SELECT run, state FROM deliveries WHERE catalog = ? AND state IN ('waiting', 'parked')", catalog
+        )
+        return dict(rows)
+
+    def counts(self, catalog: int) -> dict[DeliveryState, int]:
+        """How many runs there are of each state."""
+        rows = self._rows(
+            "SELECT CASE WHEN fault <> '' THEN 'parked' ELSE coalesce(state, 'waiting') END AS now, count(*) FROM runs "
+            "LEFT JOIN deliveries ON run = id AND catalog = ? GROUP BY now",
+            catalog,
+        )
+        return dict(rows)
+
+    def waiting_documents(self, catalog: int, producer: int | None = None) -> tuple[int, float | None]:
+        """How many documents (of one producer, or all) the catalog has not got yet, and when their first run began."""
+        ((count, oldest),) = self._rows(
+            "SELECT coalesce(sum((SELECT count(*) FROM documents WHERE run = runs.id) - coalesce(documents, 0)), 0), "
+            "min(started) FROM runs LEFT JOIN deliveries ON run = runs.id AND catalog = ? "
+            "WHERE fault = '' AND coalesce(state, 'waiting') IN ('waiting', 'uploading') "
+            "AND (? IS NULL OR producer = ?)",
+            catalog,
+            producer,
+            producer,
+        )
+        return max(0, count), oldest
+
+    def parked(self, catalog: int, limit: int) -> dict[str, str]:
+        """Why runs are parked, by uid, the latest first."""
+        rows = self._rows(
+            "SELECT uid, CASE WHEN fault <> '' THEN fault ELSE reason END FROM runs LEFT JOIN deliveries ON run = id "
+            "AND catalog = ? WHERE fault <> '' OR state = 'parked' ORDER BY id DESC LIMIT ?",
+            catalog,
+            limit,
+        )
+        return dict(rows)
+
+    def uploader(self, catalog: int) -> int | None:
+        """The process that delivers to a catalog, if one does."""
+        return Lease(self.lease(catalog)).holder()
+
+    def lease(self, catalog: int) -> Path:
+        """The file that who delivers to a catalog has to hold locked."""
+        return self.directory / f"uploader-{catalog}.lock"
+
+    def strays(self) -> int:
+        """How many documents belong to no run that was begun here."""
+        ((count,),) = self._rows(
+            "SELECT count(*) FROM documents WHERE run IS NULL AND name NOT IN "
+            "('resource', 'stream_resource', 'datum', 'datum_page')"
+        )
+        return int(count)
+
+    def is_alive(self, producer: int) -> bool:
+        """Whether the process that puts in documents under this number still runs, and has not closed its end."""
+        return Lease(self.directory / f"producer-{producer}.lock").holder() is not None
+
+    def forget(self, run: int) -> None:
+        """Remove a run and its documents, wherever it was delivered or not."""
+        while self._prune_documents(run):
+            pass
+        with transaction(self._connection):
+            self._connection.execute("DELETE FROM deliveries WHERE run = ?", (run,))
+            self._connection.execute("DELETE FROM runs WHERE id = ?", (run,))
+
+    def prune(self, keep: float) -> int:
+        """Forget the runs that were delivered to every catalog more than so many seconds ago; how many they were."""
+        rows = self._rows(
+            "SELECT id FROM runs WHERE fault = '' AND (SELECT count(*) FROM catalogs) > 0 AND (SELECT count(*) FROM "
+            "deliveries WHERE run = id AND state = 'delivered' AND changed < ?) = (SELECT count(*) FROM catalogs)",
+            time.time() - keep,
+        )
+        runs = [run for (run,) in rows]
+        for run in runs:
+            self.forget(run)
+        self._prune_producers()
+        return len(runs)
+
+    def _prune_producers(self) -> None:
+        """Forget the resources of producers that are gone, and all of whose runs are."""
+        idle = self._rows("SELECT id FROM producers WHERE id NOT IN (SELECT producer FROM runs)")
+        gone = [(producer,) for (producer,) in idle if not self.is_alive(producer)]
+        with transaction(self._connection):
+            self._connection.executemany(
+                "DELETE FROM documents WHERE producer = ? AND name IN ('resource', 'stream_resource') AND id < (SELECT "
+                "max(id) FROM documents)",
+                gone,
+            )
+            self._connection.executemany("DELETE FROM producers WHERE id = ?", gone)
+        for (producer,) in gone:
+            (self.directory / f"producer-{producer}.lock").unlink(missing_ok=True)
+
+    def _prune_documents(self, run: int) -> int:
+        # A few at a time: whoever puts in documents has to wait as long as this takes. The resources stay, a later
+        # run of the same staging may refer to them, and so does the last number, which would be given out again.
+        with transaction(self._connection):
+            return self._connection.execute(
+                "DELETE FROM documents WHERE id IN (SELECT id FROM documents WHERE run = ? AND id < (SELECT max(id) "
+                "FROM documents) AND name NOT IN ('resource', 'stream_resource') LIMIT ?)",
+                (run, _PRUNED_AT_ONCE),
+            ).rowcount
+
+    def _rows(self, statement: str, *values: Any) -> list[Any]:
+        with closing(self._connection.execute(statement, values)) as cursor:
+            return cursor.fetchall()
+
+
+def _entry(
+    number: int,
+    uid: str,
+    producer: int,
+    first: int,
+    started: float,
+    stopped: float | None,
+    fault: str,
+    state: DeliveryState | None,
+    reason: str | None,
+) -> Entry:
+    if fault:
+        state, reason = "parked", fault
+    return Entry(number, uid, producer, first, started, stopped, state or "waiting", reason or "")

@@ -1,0 +1,160 @@
+"""What waits in a spool, delivered to a catalog while somebody watches."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
+from bluesky_filestore.writing.tiled import TiledCatalog
+
+from .ledger import DeliveryState, Ledger
+from .uploader import Uploader
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["Progress", "follow"]
+
+_LOOK_SECONDS = 0.2
+_PAUSES = 10
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0
+_MOST_ASKED = 100
+_CLOSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a delivery has come."""
+
+    waiting: int
+    """How many documents the catalog has not got yet."""
+    runs: Mapping[DeliveryState, int]
+    """How many runs there are of each state."""
+    uploader: int | None
+    """The other process that delivers; None if it is this one, or none."""
+    error: str
+    """Why the catalog does not take documents; empty if it does."""
+    done: bool
+    """Whether every run is delivered or parked, but for those that are still going on in another process."""
+    going_on: int
+    """How many runs are still going on."""
+
+
+def follow(
+    directory: Path, uri: str, make_client: "Callable[[], Container]", *, wait: float
+) -> Generator[Progress, None, None]:
+    """Deliver what waits for a catalog, or watch the process that does, until nothing is left.
+
+    Closing the iterator ends the delivery after the request that is under way.
+
+    Parameters
+    ----------
+    directory : Path
+        The spool directory.
+    uri : str
+        The address of the catalog's container, as the spool knows it.
+    make_client : callable
+        Makes a client for it.
+    wait : float
+        For how many seconds the catalog may not take documents before that is an error.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        If it does not take documents for so long.
+    CatalogAccessError
+        If it does not take the API key; waiting would not help.
+    SpoolError
+        If the spool cannot be read.
+    """
+    delivering = _Delivering(directory, make_client)
+    away_since: float | None = None
+    try:
+        with closing(Ledger(directory)) as ledger:
+            number = ledger.catalog(uri)
+            while True:
+                began = time.monotonic()
+                progress = _look(ledger, number, delivering)
+                took = time.monotonic() - began
+                yield progress
+                if progress.done:
+                    return
+                delivering.step_in(ledger.uploader(number))
+                away_since = (away_since or time.monotonic()) if progress.error else None
+                if away_since is not None and time.monotonic() - away_since >= wait:
+                    raise CatalogUnreachableError(
+                        f"{progress.error} Nothing is lost: {progress.waiting} documents wait in {directory}; run "
+                        f"the command again when the catalog is back, with --wait if that takes its time."
+                    )
+                # Looking at much must not take the time away from delivering it.
+                time.sleep(max(_LOOK_SECONDS, _PAUSES * took))
+    finally:
+        delivering.end()
+
+
+class _Delivering:
+    """An uploader of our own, as soon as nobody else delivers and the catalog answers."""
+
+    def __init__(self, directory: Path, make_client: "Callable[[], Container]") -> None:
+        self._directory, self._make_client = directory, make_client
+        self._client: Container | None = None
+        self._uploader: Uploader | None = None
+        self._error: CatalogError | None = None
+        self._wait, self._next_try = _FIRST_WAIT, 0.0
+
+    @property
+    def error(self) -> CatalogError | None:
+        """Why the catalog does not take documents from us."""
+        return self._uploader.error if self._uploader is not None else self._error
+
+    def step_in(self, holder: int | None) -> None:
+        """Begin to deliver if nobody does.
+
+        Raises
+        ------
+        CatalogAccessError
+            If the API key is not taken.
+        """
+        if isinstance(self.error, CatalogAccessError):
+            raise self.error
+        if self._uploader is not None or holder is not None or time.monotonic() < self._next_try:
+            return
+        try:
+            self._client = self._make_client()
+            # Who only delivers does not clean up: how long runs are kept is for the writer to say.
+            self._uploader = Uploader(
+                self._directory, TiledCatalog(self._client), interval=_LOOK_SECONDS, keep=math.inf
+            )
+            self._error = None
+        except CatalogUnreachableError as error:
+            self._error = error
+            self._next_try = time.monotonic() + self._wait
+            self._wait = min(2 * self._wait, _LONGEST_WAIT)
+
+    def end(self) -> None:
+        """Let others deliver."""
+        if self._uploader is not None:
+            self._uploader.close(_CLOSE_SECONDS)
+        if self._client is not None:
+            self._client.context.close()
+
+
+def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:
+    unfinished = ledger.unfinished(number, _MOST_ASKED)
+    going_on = sum(entry.stopped is None and ledger.is_alive(entry.producer) for entry in unfinished)
+    holder = ledger.uploader(number)
+    is_other = holder is not None and holder != os.getpid()
+    said = ledger.catalogs()[number][1] if is_other else str(delivering.error or "")
+    return Progress(
+        waiting=ledger.waiting_documents(number)[0],
+        runs=ledger.counts(number),
+        uploader=holder if is_other else None,
+        error=said,
+        done=going_on == len(unfinished),
+        going_on=going_on,
+    )

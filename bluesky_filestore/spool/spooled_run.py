@@ -1,0 +1,138 @@
+"""A run in spools, found by its uid, and what a user may do with it."""
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from bluesky_filestore.errors import RunNotFoundError, SpoolError
+
+from .ledger import ENDED, Entry, Ledger
+
+__all__ = ["SpooledRun", "find_run"]
+
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledRun:
+    """One run in one spool."""
+
+    directory: Path
+    """The spool directory."""
+    uid: str
+    """The run's uid."""
+    deliveries: tuple[tuple[str, Entry], ...]
+    """The address of each catalog, and how far the run has come there. Several writers may have put in one run, each
+    the whole of it; the address is empty as long as the spool knows no catalog."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Its number in the spool; several if several writers put it there."""
+        return tuple(dict.fromkeys(entry.number for _, entry in self.deliveries))
+
+    @property
+    def undelivered(self) -> tuple[str, ...]:
+        """The catalogs that have not got all of it, by address."""
+        return tuple(dict.fromkeys(uri for uri, entry in self.deliveries if entry.state != "delivered"))
+
+    def park(self, reason: str) -> int:
+        """Have it not delivered, until somebody asks for it; who delivers learns of it within seconds.
+
+        Returns
+        -------
+        int
+            For how many catalogs it is parked now that it was not parked for.
+
+        Raises
+        ------
+        SpoolError
+            If there is nothing to be kept from, because it is delivered everywhere, or no catalog is known.
+        """
+        open_ends = [(uri, entry) for uri, entry in self.deliveries if uri and entry.state not in ENDED]
+        if not open_ends:
+            states = {entry.state for uri, entry in self.deliveries if uri}
+            why = f"is {' or '.join(sorted(states))} already" if states else "is in a spool that knows no catalog yet"
+            raise SpoolError(f"run {self.uid} {why}; there is nothing to park.")
+        with closing(Ledger(self.directory)) as ledger:
+            for uri, entry in open_ends:
+                ledger.set_states(ledger.catalog(uri), {entry.number: ("parked", reason, 0)})
+        return len(open_ends)
+
+    def ask_again(self) -> None:
+        """Have it delivered from its first document on, wherever its delivery has ended.
+
+        What a catalog has of it already stays; files that were missing are looked for again.
+
+        Raises
+        ------
+        SpoolError
+            If the spool holds only a part of it.
+        """
+        with closing(Ledger(self.directory)) as ledger:
+            for uri, entry in self.deliveries:
+                if uri and entry.state in ENDED:
+                    ledger.begin_again(ledger.catalog(uri), [entry.number])
+                    if (now := ledger.entry(ledger.catalog(uri), entry.number)) is not None and now.state == "parked":
+                        raise SpoolError(
+                            f"run {self.uid} cannot be delivered ({now.reason}); what there is of it can be had with "
+                            f"`bluesky-filestore export {self.uid}`."
+                        )
+
+    def forget(self) -> None:
+        """Remove it from the spool, delivered or not.
+
+        Raises
+        ------
+        SpoolError
+            If its writer is still putting in documents.
+        """
+        with closing(Ledger(self.directory)) as ledger:
+            for _, entry in self.deliveries:
+                if entry.stopped is None and ledger.is_alive(entry.producer):
+                    raise SpoolError(
+                        f"run {self.uid} is still going on; park it if it shall not be delivered, and forget it when "
+                        f"it has ended."
+                    )
+            for number in self.numbers:
+                ledger.forget(number)
+
+    def documents(self) -> int:
+        """How many documents the spool holds of it."""
+        with closing(Ledger(self.directory)) as ledger:
+            return max(ledger.count(number) for number in self.numbers)
+
+
+def find_run(directories: Iterable[Path], uid: str) -> list[SpooledRun]:
+    """A run by the beginning of its uid: once for each spool that has it.
+
+    Raises
+    ------
+    RunNotFoundError
+        If no spool has such a run, or if several runs begin so.
+    """
+    searched = list(directories)
+    found = [run for directory in searched for run in _runs(directory, uid)]
+    uids = sorted({run.uid for run in found})
+    if len(uids) > 1 and uid not in uids:
+        more = f" and {len(uids) - _MOST_NAMED} more" if len(uids) > _MOST_NAMED else ""
+        raise RunNotFoundError(
+            f"{len(uids)} runs begin with {uid!r}: {', '.join(uids[:_MOST_NAMED])}{more}; give more of the uid."
+        )
+    if not uids:
+        where = ", ".join(map(str, searched)) or "any spool of this user"
+        raise RunNotFoundError(
+            f"no run begins with {uid!r} in {where}; expected the uid of a run that was not delivered, or lately. "
+            f"`bluesky-filestore status` shows which spools there are."
+        )
+    return [run for run in found if run.uid == uid or len(uids) == 1]
+
+
+def _runs(directory: Path, uid: str) -> list[SpooledRun]:
+    deliveries: dict[str, list[tuple[str, Entry]]] = {}
+    with closing(Ledger(directory)) as ledger:
+        catalogs = {number: uri for number, (uri, _) in ledger.catalogs().items()} or {0: ""}
+        for number, uri in catalogs.items():
+            for entry in ledger.entries(number, uid=uid):
+                deliveries.setdefault(entry.uid, []).append((uri, entry))
+    return [SpooledRun(directory, each, tuple(ends)) for each, ends in deliveries.items()]

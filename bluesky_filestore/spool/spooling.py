@@ -1,0 +1,182 @@
+"""Documents put into a spool as they come, and delivered from there."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from bluesky_filestore.errors import CatalogUnreachableError
+from bluesky_filestore.writing.operations import Catalog
+
+from .ledger import Ledger
+from .store import Durability, Store
+from .summary import RunSummary
+from .uploader import Uploader
+
+__all__ = ["Spooling"]
+
+_logger = logging.getLogger(__name__)
+
+_LAST_ROUND_SECONDS = 10.0
+
+
+class Spooling:
+    """Puts documents into a spool, and has an uploader for each catalog deliver them.
+
+    Parameters
+    ----------
+    directory : Path
+        The spool directory.
+    catalogs : sequence of Catalog
+        Where the documents go.
+    wait_on_stop : float
+        For how many seconds at most a stop document waits until its run is readable.
+    durability : {"normal", "full"}
+        When a document is safe from a power failure.
+    interval, settle, validate, keep
+        As of `Uploader`.
+
+    Raises
+    ------
+    SpoolError
+        If the directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        catalogs: Sequence[Catalog],
+        *,
+        wait_on_stop: float,
+        durability: Durability,
+        interval: float,
+        settle: float,
+        validate: bool,
+        keep: float,
+    ) -> None:
+        self.store = Store(directory, durability=durability)
+        self._wait_on_stop = wait_on_stop
+        self._summary = RunSummary()
+        self.uploaders = [
+            Uploader(directory, catalog, interval=interval, settle=settle, validate=validate, keep=keep)
+            for catalog in catalogs
+        ]
+
+    @property
+    def directory(self) -> Path:
+        """The spool directory."""
+        return self.store.directory
+
+    @property
+    def unsettled_runs(self) -> tuple[str, ...]:
+        """The runs that ended with files missing or still being written, which are looked at again."""
+        return tuple(dict.fromkeys(uid for uploader in self.uploaders for uid in uploader.unsettled_runs))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong with single documents or arrays."""
+        return tuple(dict.fromkeys(words for uploader in self.uploaders for words in uploader.problems.all()))
+
+    def receive(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document; a stop waits for its run to be readable.
+
+        Raises
+        ------
+        SpoolError
+            If the disk does not take it. It is kept in memory then.
+        """
+        self.store.append(name, doc)
+        if name == "start":
+            self._summary.start(doc)
+        elif name == "stop" and (summary := self._summary.stop(doc)):
+            self._after_stop(str(doc.get("run_start", "")), summary)
+
+    def flush(self, timeout: float) -> None:
+        """Wait until everything that was received is in the catalogs.
+
+        Parameters
+        ----------
+        timeout : float
+            For how many seconds to wait for files that were missing or still being written when their run ended.
+
+        Raises
+        ------
+        CatalogError
+            If a catalog does not take it.
+        """
+        for uploader in self.uploaders:
+            self._flush(uploader, timeout)
+
+    def close(self) -> None:
+        """Wait until everything that was received is in the catalogs, unless one is away, and end.
+
+        What is not there then waits in the spool; runs that are open are taken to be cut short.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If a catalog does not take it.
+        SpoolError
+            If the disk does not take what is in memory.
+        """
+        try:
+            self.store.close()
+            if self.store.open_runs:
+                for uploader in self.uploaders:
+                    uploader.look_around()
+            self.flush(0.0)
+        finally:
+            for uploader in self.uploaders:
+                uploader.close(_LAST_ROUND_SECONDS)
+
+    def _flush(self, uploader: Uploader, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        # The round that is under way may not have seen the last documents.
+        rounds = uploader.rounds + 1
+
+        with closing(Ledger(self.directory)) as ledger:
+            number = ledger.catalog(uploader.catalog.uri)
+
+            def is_done() -> bool:
+                uploader.wake()
+                settled = not uploader.unsettled_runs or time.monotonic() >= deadline
+                return settled and ledger.waiting_documents(number, self.store.producer)[0] == 0
+
+            if not uploader.wait_for(is_done, after=rounds):
+                reason = uploader.error or f"the catalog at {uploader.catalog.uri} does not answer."
+                raise CatalogUnreachableError(
+                    f"{reason} Nothing is lost: what it has not got waits in {self.directory}; `bluesky-filestore "
+                    f"resume` delivers it, and so does the next writer."
+                ) from uploader.error
+
+    def _after_stop(self, uid: str, summary: str) -> None:
+        began = time.monotonic()
+        for uploader in self.uploaders:
+            uploader.wake()
+        for uploader in self.uploaders:
+            left = self._wait_on_stop - (time.monotonic() - began)
+            if left > 0 and uploader.wait_until_readable(uid, left):
+                self._say_readable(uploader, uid, summary)
+            elif self._wait_on_stop > 0:
+                why = uploader.error or f"It took longer than {self._wait_on_stop:g} s."
+                _logger.warning(
+                    "%s; not in %s yet, it waits in %s and will be delivered. %s",
+                    summary,
+                    uploader.catalog.uri,
+                    self.directory,
+                    why,
+                )
+            else:
+                _logger.info("%s; kept in %s for %s.", summary, self.directory, uploader.catalog.uri)
+
+    def _say_readable(self, uploader: Uploader, uid: str, summary: str) -> None:
+        lost = uploader.why_parked(uid)
+        if lost:
+            _logger.warning("%s; parked, not all of it is in %s: %s", summary, uploader.catalog.uri, lost)
+        elif uid in uploader.unsettled_runs:
+            words = "%s; in %s. Some of its files are missing or still being written, and are looked at again."
+            _logger.info(words, summary, uploader.catalog.uri)
+        else:
+            _logger.info("%s; in %s.", summary, uploader.catalog.uri)

@@ -1,0 +1,247 @@
+"""Where documents are safe once they were taken: a spool directory."""
+
+import logging
+import os
+import platform
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+
+from .belonging import Belonging
+from .database import FILE_NAME, connect, is_damage, open_or_make, put_aside, transaction
+from .encoding import encode
+from .lease import Lease
+
+__all__ = ["Durability", "Store"]
+
+_logger = logging.getLogger(__name__)
+
+Durability: TypeAlias = Literal["normal", "full"]
+"""``"normal"``: on the disk within a second, and at each stop document; ``"full"``: before a call returns."""
+
+_SYNC_SECONDS = 1.0
+_CHECKPOINT_BYTES = 16_000_000
+_INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
+
+
+class Store:
+    """The writing end of a spool: what one process puts into it.
+
+    Parameters
+    ----------
+    directory : Path
+        Made if it is not there; several processes may write into one.
+    durability : {"normal", "full"}
+        When a document is safe from a power failure. From a killed process it always is.
+
+    Raises
+    ------
+    SpoolError
+        If the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, *, durability: Durability = "normal") -> None:
+        self.directory = directory
+        self.documents = 0
+        """How many documents were taken."""
+        self.error: SpoolError | None = None
+        """Why documents wait in memory, if they do."""
+        self._durability = durability
+        self._unsaved: deque[tuple[str, Mapping[str, Any], float]] = deque()
+        self._belonging = Belonging()
+        self._lock = threading.Lock()
+        self._dirty = False
+        self._wake = threading.Event()
+        self._closing = False
+        self._wal_descriptors: list[int] = []
+        self._open()
+        self._keeper = threading.Thread(target=self._keep, name="spool-keeper", daemon=True)
+        self._keeper.start()
+
+    @property
+    def unsaved(self) -> int:
+        """How many documents are in memory only, because the disk does not take them."""
+        return len(self._unsaved)
+
+    @property
+    def open_runs(self) -> tuple[str, ...]:
+        """The runs that were started and not stopped yet, by uid."""
+        return self._belonging.open_runs
+
+    def append(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document.
+
+        Raises
+        ------
+        SpoolError
+            If the disk does not take it. It is kept in memory then, and put on the disk with later ones.
+        """
+        if self._closing:
+            raise SpoolError(f"the writer to the spool in {self.directory} is closed; make a new one.")
+        with self._lock:
+            self.documents += 1
+            if self._unsaved:
+                # The order is part of what is kept. The document may be changed by its owner, so its state counts now.
+                self._unsaved.append((name, dict(doc), time.time()))
+                self._save_unsaved()
+                return
+            try:
+                self._insert(name, doc, time.time())
+            except sqlite3.DatabaseError as error:
+                self._unsaved.append((name, dict(doc), time.time()))
+                self._failed(error)
+                self._save_unsaved()
+            if name == "stop":
+                self._sync()
+
+    def close(self) -> None:
+        """Put everything on the disk.
+
+        Raises
+        ------
+        SpoolError
+            If the disk does not take what is in memory; what it was is said in the error.
+        """
+        self._closing = True
+        self._wake.set()
+        self._keeper.join()
+        with self._lock:
+            try:
+                self._save_unsaved()
+            finally:
+                self._sync()
+                for descriptor in self._wal_descriptors:
+                    os.close(descriptor)
+                self._connection.close()
+                self._alive.give_up()
+                self._alive_path.unlink(missing_ok=True)
+
+    def _open(self) -> None:
+        self._connection = open_or_make(self.directory)
+        if self._durability == "full":
+            self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with transaction(self._connection):
+                (self.producer,) = self._connection.execute(
+                    "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
+                    (platform.node(), os.getpid(), time.time()),
+                ).fetchone()
+            self._alive_path = self.directory / f"producer-{self.producer}.lock"
+            self._alive = Lease(self._alive_path)
+            self._alive.take()
+            self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
+            self._wal_descriptors.append(self._wal)
+        except (sqlite3.Error, OSError) as error:
+            self._connection.close()
+            raise SpoolError(
+                f"the spool directory {self.directory} cannot be written to ({error}); expected one on a local disk "
+                f"with room on it, that this user may write to."
+            ) from error
+
+    def _insert(self, name: str, doc: Mapping[str, Any], received: float) -> None:
+        if name in ("start", "stop"):
+            self._insert_end(name, doc, received)
+        else:
+            run = self._belonging.run_of(name, doc)
+            self._connection.execute(_INSERT, (self.producer, run, name, received, encode(doc)))
+        self._dirty = True
+
+    def _insert_end(self, name: str, doc: Mapping[str, Any], received: float) -> None:
+        """A document that begins or ends a run."""
+        uid = str(doc.get("uid" if name == "start" else "run_start", ""))
+        body = encode(doc)
+        with transaction(self._connection):
+            if name == "start":
+                (run,) = self._connection.execute(
+                    "INSERT INTO runs (uid, producer, first, started) VALUES (?, ?, 0, ?) "
+                    "ON CONFLICT DO UPDATE SET uid = uid RETURNING id",
+                    (uid, self.producer, received),
+                ).fetchone()
+            else:
+                run = self._belonging.run_of(name, doc)
+            number = self._connection.execute(_INSERT, (self.producer, run, name, received, body)).lastrowid
+            if name == "start":
+                self._connection.execute("UPDATE runs SET first = ? WHERE id = ? AND first = 0", (number, run))
+            else:
+                self._connection.execute("UPDATE runs SET stopped = ? WHERE id = ?", (received, run))
+        if name == "start":
+            self._belonging.start(uid, run)
+        else:
+            self._belonging.stop(uid)
+
+    def _save_unsaved(self) -> None:
+        try:
+            while self._unsaved:
+                self._insert(*self._unsaved[0])
+                self._unsaved.popleft()
+        except sqlite3.DatabaseError as error:
+            self._failed(error)
+            raise self._why(error) from error
+        if self.error is not None:
+            _logger.warning("The spool in %s takes documents again; nothing was lost.", self.directory)
+            self.error = None
+
+    def _failed(self, error: sqlite3.DatabaseError) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if is_damage(error):
+            self._begin_anew(error)
+        elif self.error is None:
+            self.error = self._why(error)
+            _logger.error("%s", self.error)
+
+    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
+        self._connection.close()
+        self._alive.give_up()
+        try:
+            connect(self.directory).close()
+        except SpoolDamagedError:
+            # Unless another process did so before us.
+            put_aside(self.directory, f"The spool database in {self.directory} is damaged ({error})")
+        self._open()
+        # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
+        with transaction(self._connection):
+            self._belonging.renumber({uid: self._begin_broken(uid) for uid in self._belonging.open_runs})
+
+    def _begin_broken(self, uid: str) -> int:
+        (run,) = self._connection.execute(
+            "INSERT INTO runs (uid, producer, first, started, fault) VALUES (?, ?, 0, ?, ?) RETURNING id",
+            (uid, self.producer, time.time(), "the spool was damaged in the middle of the run"),
+        ).fetchone()
+        return int(run)
+
+    def _why(self, error: sqlite3.Error) -> SpoolError:
+        return SpoolError(
+            f"the spool in {self.directory} does not take documents ({error}); {len(self._unsaved)} wait in memory and "
+            f"would be lost with this process. Make room on the disk, or give it another directory with spool=."
+        )
+
+    def _sync(self) -> None:
+        self._dirty = False
+        try:
+            os.fsync(self._wal)
+        except OSError as error:
+            _logger.error("The spool in %s cannot be put on the disk: %s.", self.directory, error.strerror)
+
+    def _keep(self) -> None:
+        """Put on the disk what was taken, once a second, and keep the log short; nobody has to wait for it."""
+        while not (self._wake.wait(_SYNC_SECONDS) and self._closing):
+            try:
+                if self._unsaved:
+                    with self._lock:
+                        self._save_unsaved()
+                if self._dirty:
+                    self._sync()
+                if os.fstat(self._wal).st_size > _CHECKPOINT_BYTES:
+                    with closing(connect(self.directory)) as connection:
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except (SpoolError, sqlite3.Error, OSError) as error:
+                # It is tried again in a second; whoever puts documents in has been told what it means.
+                _logger.debug("The spool in %s: %s", self.directory, error)

@@ -1,0 +1,239 @@
+"""From the documents of one producer to a catalog: checked, made operations, applied in their order."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bluesky_filestore.errors import (
+    CatalogAccessError,
+    CatalogError,
+    CatalogFaultError,
+    CatalogUnreachableError,
+    DocumentError,
+    RowsDifferError,
+)
+from bluesky_filestore.frames import Assets
+from bluesky_filestore.normalize import unpacked
+from bluesky_filestore.sequence import Sequence
+from bluesky_filestore.validate import schema_fault
+
+from .announcing import announce
+from .inspecting import inspect
+from .operations import Catalog, CloseRun, Operation
+from .problems import Problems
+from .run import Run
+
+__all__ = ["CUT_SHORT", "Delivery"]
+
+_logger = logging.getLogger(__name__)
+
+CUT_SHORT = "The run was cut short: its writer ended before its stop document came."
+"""What is noted of a run whose stop document will never come."""
+
+_INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
+_ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
+
+
+class Delivery:
+    """Delivers the runs of one producer of documents to a catalog.
+
+    Nothing that is wrong with a document, or that the catalog refuses, stands in the way of what follows it: it is
+    put among the problems. It is not for several threads at once.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where the operations are applied.
+    problems : Problems
+        What goes wrong is added here.
+    validate : bool
+        Whether documents are checked against event-model's schemas.
+    settle : float
+        For how many seconds after a run's end its files are waited for, if some are missing or still being written.
+    tries : int
+        How often an operation is tried at which the catalog fails; `write` raises up to the last time.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        problems: Problems,
+        *,
+        validate: bool = True,
+        settle: float = 60.0,
+        tries: int = 1,
+    ) -> None:
+        self._catalog, self._problems = catalog, problems
+        self._validate, self._settle_time = validate, settle
+        self._assets = Assets()
+        self._sequence = Sequence(self._assets)
+        self._runs: dict[str, Run] = {}
+        self._operations: deque[Operation] = deque()
+        self._unsettled: dict[str, tuple[Run, float]] = {}
+        self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
+        self._closed: list[str] = []
+        self._tries, self._failures = tries, 0
+
+    @property
+    def open_runs(self) -> tuple[str, ...]:
+        """The runs that were started and not stopped yet, by uid."""
+        return tuple(self._runs)
+
+    @property
+    def unsettled_runs(self) -> tuple[str, ...]:
+        """The runs that ended with files missing or still being written, by uid."""
+        return tuple(self._unsettled)
+
+    @property
+    def waiting_events(self) -> int:
+        """How many events have not become operations yet."""
+        return sum(run.waiting for run in self._runs.values())
+
+    @property
+    def waiting_operations(self) -> int:
+        """How many operations the catalog has not taken yet."""
+        return len(self._operations)
+
+    def receive(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document, or a page of them; what is wrong with it is put among the problems."""
+        if self._held:
+            self._held.append((name, doc))
+            return
+        try:
+            for single_name, single in unpacked(name, doc):
+                self._receive(single_name, single)
+        except (CatalogUnreachableError, CatalogAccessError):
+            # How arrays are registered depends on the server, and a stop has to know it.
+            self._held.append((name, doc))
+        except Exception as error:
+            # Whatever we overlooked, it must not end somebody's experiment.
+            _logger.exception("A %s document could not be written.", name)
+            self._problems.add(self._sequence.run_of(name, doc), f"{name} document cannot be written: {error!r}")
+
+    def gather(self) -> None:
+        """Make operations of everything that was received; raises as `write` does."""
+        held, self._held = self._held, deque()
+        while held:
+            self.receive(*held.popleft())
+            if self._held:
+                self._held.extend(held)
+                break
+        for run in self._runs.values():
+            try:
+                self._operations.extend(run.take())
+            except (CatalogUnreachableError, CatalogAccessError):
+                raise
+            except Exception as error:
+                # One run must not stand in the way of the others.
+                _logger.exception("What came for run %s could not be made ready.", run.uid)
+                self._problems.add(run.uid, f"events cannot be written: {error!r}")
+
+    def write(self) -> None:
+        """Have the catalog take everything that was received.
+
+        Raises
+        ------
+        CatalogUnreachableError, CatalogAccessError, CatalogFaultError
+            If it does not; what it did not take is kept for the next time.
+        RowsDifferError
+            If a table of a run has to be made anew.
+        """
+        self.gather()
+        while self._operations:
+            self._apply(self._operations[0])
+            self._operations.popleft()
+
+    def settle(self) -> None:
+        """Look again at files that were missing or still being written when their run ended."""
+        for uid, (run, deadline) in list(self._unsettled.items()):
+            try:
+                self._operations.extend(run.settle())
+            except Exception as error:
+                # It would come again at every look.
+                _logger.exception("The files of run %s could not be looked at again.", uid)
+                self._problems.add(uid, f"its files could not be looked at again: {error!r}")
+                deadline = 0.0
+            if run.settled or time.monotonic() > deadline:
+                del self._unsettled[uid]
+                if not run.settled:
+                    self._problems.add_loss(uid, _INCOMPLETE)
+
+    def take_closed(self) -> list[str]:
+        """The runs, by uid, that the catalog has learned the end of since the last time; they can be read."""
+        closed, self._closed = self._closed, []
+        return closed
+
+    def cut_short(self, uid: str, reason: str) -> None:
+        """Close a run whose stop document will never come."""
+        run = self._runs.pop(uid)
+        self._operations.extend(run.end_without_stop(reason))
+
+    def drop(self, uid: str) -> None:
+        """Have nothing more to do with a run."""
+        self._runs.pop(uid, None)
+        self._unsettled.pop(uid, None)
+        self._operations = deque(operation for operation in self._operations if operation.run != uid)
+
+    def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
+        about = self._sequence.run_of(name, doc)
+        fault = schema_fault(name, doc) if self._validate else ""
+        try:
+            if name in _ANNOUNCEMENTS:
+                announce(name, doc, self._assets)
+            else:
+                about = self._sequence.receive(name, doc)
+                self._follow(name, doc, about)
+        except DocumentError as error:
+            self._problems.add(about, f"{error} ({fault})" if fault else str(error))
+        else:
+            if fault:
+                uid = doc.get("uid") or doc.get("datum_id")
+                self._problems.add(about, f"{name} {uid!r} is not of its schema: {fault}", lost=False)
+
+    def _follow(self, name: str, doc: Mapping[str, Any], uid: str) -> None:
+        if name == "start":
+            self._runs[uid] = Run(doc, self._assets, inspect, self._catalog.reads)
+            return
+        if uid not in self._runs:
+            raise DocumentError(f"{name} {doc['uid']!r} is left out: the start of its run could not be written.")
+        if name != "stop":
+            self._runs[uid].receive(name, doc)
+            return
+        run = self._runs.pop(uid)
+        run.receive(name, doc)
+        self._operations.extend(run.take())
+        if not run.settled:
+            self._unsettled[uid] = (run, time.monotonic() + self._settle_time)
+        if not self._runs and not self._unsettled:
+            self._assets.forget_old()
+
+    def _apply(self, operation: Operation) -> None:
+        problems = self._problems.of(operation.run) if isinstance(operation, CloseRun) else ()
+        if isinstance(operation, CloseRun) and problems:
+            notes = [*operation.metadata.get("notes", ()), *problems]
+            operation = replace(operation, metadata={**operation.metadata, "notes": notes})
+        try:
+            self._catalog.apply(operation)
+        except (CatalogUnreachableError, CatalogAccessError, RowsDifferError):
+            raise
+        except CatalogError as error:
+            self._failures += 1
+            if isinstance(error, CatalogFaultError) and self._failures < self._tries:
+                raise
+            # One node that the catalog will not have must not keep the rest of the run from it.
+            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
+        except Exception as error:
+            # An operation that cannot be applied at all must not stand in the way of all that follow it.
+            _logger.exception("%s of %s could not be applied.", type(operation).__name__, _name(operation))
+            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error!r}")
+        self._failures = 0
+        if isinstance(operation, CloseRun):
+            self._closed.append(operation.run)
+
+
+def _name(operation: Operation) -> str:
+    parts = (getattr(operation, part, None) for part in ("run", "stream", "data_key"))
+    return "/".join(part for part in parts if part)

@@ -1,0 +1,183 @@
+"""Arrays of a Tiled catalog: those whose values came in events, and those registered where their files are."""
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from bluesky_filestore.addressing import FILE_SERIES
+from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.paths import semantics_of, to_uri
+
+from .operations import AppendArray, PlaceArray
+from .tiled_nodes import NodePath, Nodes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tiled.structures.array import ArrayStructure
+    from tiled.structures.data_source import Asset, DataSource
+
+__all__ = ["TiledArrays"]
+
+
+class TiledArrays:
+    """The arrays of a catalog.
+
+    Whoever begins a run again after a crash finds arrays of a later state than that of its first operations. Rows
+    from the first on are made right with the first operation on each array, the end of what is found at the latest
+    with the run's.
+
+    Parameters
+    ----------
+    nodes : Nodes
+        The catalog's nodes.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._appended: set[NodePath] = set()
+        self._files: dict[NodePath, list[str]] = {}
+        self._surplus: dict[NodePath, PlaceArray] = {}
+
+    def append(self, operation: AppendArray) -> None:
+        """Append the rows, or write them again."""
+        path = _path(operation)
+        node = self._nodes.find(path)
+        ours = path in self._appended and _is_like(node, operation)
+        if node is not None and operation.first_row == 0 and not ours:
+            # Left by somebody else, perhaps half-written, or of a type that other batches led to.
+            self.drop(path)
+            node = None
+        if node is None:
+            self._make_and_write(path, operation)
+        else:
+            offset = (operation.first_row, *(0 for _ in operation.values.shape[1:]))
+            node.patch(operation.values, offset=offset, extend=True)
+
+    def place(self, operation: PlaceArray) -> None:
+        """Register the array with the files before and those of the operation.
+
+        Raises
+        ------
+        CatalogError
+            If the files before are not registered.
+        """
+        path = _path(operation)
+        node = self._nodes.find(path)
+        present = self._present(path, node)
+        if len(present) < operation.first_file:
+            raise CatalogError(
+                f"{'/'.join(path)} has {len(present)} files; file {operation.first_file} cannot follow them."
+            )
+        wanted = [*present[: operation.first_file], *(_asset_uri(file) for file in operation.files)]
+        if node is not None and present[: len(wanted)] != wanted[: len(present)]:
+            # A catalog adds files to an array and takes none away.
+            self.drop(path)
+            node, present = None, []
+        if node is None:
+            source = _external_source(operation, wanted, first=0)
+            self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
+        else:
+            _put(node, _external_source(operation, wanted[len(present) :], first=len(present)))
+        self._files[path] = [*wanted, *present[len(wanted) :]]
+        self._surplus.pop(path, None)
+        if len(present) > len(wanted):
+            self._surplus[path] = replace(operation, files=tuple(wanted), first_file=0)
+
+    def drop(self, path: NodePath) -> None:
+        """Have the array no more."""
+        self._nodes.remove(path)
+        self._appended.discard(path)
+        self._files.pop(path, None)
+        self._surplus.pop(path, None)
+
+    def close(self, run: str) -> None:
+        """A run is complete: nothing is left of a later state than that of its last operations."""
+        for path, operation in list(self._surplus.items()):
+            if path[0] == run:
+                self.drop(path)
+                source = _external_source(operation, list(operation.files), first=0)
+                self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
+        self._appended = {path for path in self._appended if path[0] != run}
+        self._files = {path: files for path, files in self._files.items() if path[0] != run}
+
+    def _present(self, path: NodePath, node: Any) -> list[str]:
+        """The files that are registered, in their order."""
+        if node is None:
+            return []
+        if path not in self._files:
+            assets = sorted(node.data_sources()[0].assets, key=lambda asset: asset.num or 0)
+            self._files[path] = [asset.data_uri for asset in assets]
+        return self._files[path]
+
+    def _make_and_write(self, path: NodePath, operation: AppendArray) -> None:
+        from tiled.structures.core import StructureFamily
+        from tiled.structures.data_source import DataSource
+
+        values = operation.values
+        structure = _structure(values.shape, tuple((size,) for size in values.shape), values.dtype)
+        source = DataSource(structure_family=StructureFamily.array, structure=structure)
+        node = self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
+        node.write(values)
+        self._appended.add(path)
+
+
+def _path(operation: AppendArray | PlaceArray) -> NodePath:
+    return (operation.run, operation.stream, operation.data_key)
+
+
+def _is_like(node: Any, operation: AppendArray) -> bool:
+    return node is not None and (node.dtype, node.shape[1:]) == (operation.values.dtype, operation.values.shape[1:])
+
+
+def _put(node: Any, source: "DataSource[Any]") -> None:
+    from tiled.client.utils import handle_error
+    from tiled.utils import safe_json_dump
+
+    source.id = node.data_sources()[0].id
+    handle_error(
+        node.context.http_client.put(
+            node.uri.replace("/metadata/", "/data_source/", 1),
+            content=safe_json_dump({"data_source": asdict(source)}),
+        )
+    )
+
+
+def _external_source(operation: PlaceArray, uris: list[str], *, first: int) -> "DataSource[Any]":
+    import numpy as np
+    from tiled.structures.core import StructureFamily
+    from tiled.structures.data_source import DataSource, Management
+
+    return DataSource(
+        structure_family=StructureFamily.array,
+        structure=_structure(operation.shape, operation.chunks, np.dtype(operation.dtype), operation.dims),
+        mimetype=operation.mimetype,
+        parameters=dict(operation.parameters),
+        properties=dict(operation.properties),
+        assets=[_asset(operation, uri, number) for number, uri in enumerate(uris, start=first)],
+        management=Management.external,
+    )
+
+
+def _asset(operation: PlaceArray, uri: str, number: int) -> "Asset":
+    from tiled.structures.data_source import Asset
+
+    is_directory = operation.mimetype == FILE_SERIES
+    return Asset(data_uri=uri, is_directory=is_directory, parameter="data_uris", num=number)
+
+
+def _structure(
+    shape: tuple[int, ...],
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: "np.dtype[Any]",
+    dims: tuple[str, ...] | None = None,
+) -> "ArrayStructure":
+    from tiled.structures.array import ArrayStructure, BuiltinDtype
+
+    return ArrayStructure(shape=shape, chunks=chunks, dims=dims, data_type=BuiltinDtype.from_numpy_dtype(dtype))
+
+
+def _asset_uri(file: str) -> str:
+    # Tiled does not unquote a URI's path (tiled.utils.path_from_uri), and to_uri would take "/./" out.
+    if semantics_of(file) == "posix":
+        return f"file://localhost{file}"
+    return unquote(to_uri(file))

@@ -1,0 +1,78 @@
+"""Which mimetypes a Tiled server can register."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from .connecting import PROBE_TIMEOUT
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+    from tiled.structures.data_source import DataSource
+
+__all__ = ["Mimetypes"]
+
+_logger = logging.getLogger(__name__)
+_NOBODYS = "application/x-bluesky-filestore-nobody-has-this"
+
+
+class Mimetypes:
+    """The mimetypes that the server of a container has adapters for, each asked for once.
+
+    Parameters
+    ----------
+    root : tiled.client.container.Container
+        The container that the runs go into.
+    """
+
+    def __init__(self, root: "Container") -> None:
+        self._root = root
+        self._known: dict[str, bool] = {}
+
+    def has(self, mimetype: str) -> bool:
+        """Whether arrays of the mimetype can be registered; False for now if the server's answer does not tell."""
+        if mimetype not in self._known:
+            answer = self._ask(mimetype)
+            if answer is None:
+                return False
+            self._known[mimetype] = answer
+        return self._known[mimetype]
+
+    def _ask(self, mimetype: str) -> bool | None:
+        """Ask for a node that the server cannot make: no part of Tiled's API lists its adapters.
+
+        A server looks at the data sources of a new node one after the other, and says which mimetype it does not know
+        (tiled/catalog/adapter.py). The second is one that no server knows, so that nothing is ever made.
+        """
+        from tiled.client.utils import ClientError
+
+        # Tiled's client would try for a minute to reach a server that is away.
+        self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
+        try:
+            node = self._root.new("container", [_source(mimetype), _source(_NOBODYS)])
+        except ClientError as error:
+            answer = error.response
+            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise
+            for asked, known in ((_NOBODYS, True), (mimetype, False)):
+                if answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE and asked in answer.text:
+                    return known
+            _logger.warning("The catalog at %s does not tell what it reads (%s).", self._root.uri, error)
+            return None
+        _logger.warning("The catalog at %s registers what it cannot read; it is used as a stock one.", self._root.uri)
+        self._root.delete_contents([node.path_parts[-1]])
+        return False
+
+
+def _source(mimetype: str) -> "DataSource[Any]":
+    from tiled.structures.container import ContainerStructure
+    from tiled.structures.core import StructureFamily
+    from tiled.structures.data_source import DataSource, Management
+
+    return DataSource(
+        structure_family=StructureFamily.container,
+        structure=ContainerStructure(keys=[]),
+        mimetype=mimetype,
+        management=Management.external,
+    )

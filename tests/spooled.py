@@ -1,0 +1,60 @@
+"""Runs in spools, put there as a writer would, by this process or by one that dies."""
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import event_model
+
+from bluesky_filestore.spool import Ledger, Store
+
+NUMBER = {"source": "s", "dtype": "number", "shape": []}
+
+
+def run_documents(events=3, uid=None, **metadata):
+    """The uid and the documents of a run with a number."""
+    run = event_model.compose_run(uid=uid, metadata=metadata)
+    bundle = run.compose_descriptor(name="primary", data_keys={"x": NUMBER})
+    singles = [("event", bundle.compose_event(data={"x": float(n)}, timestamps={"x": 5.0})) for n in range(events)]
+    documents = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc), *singles]
+    return run.start_doc["uid"], [*documents, ("stop", run.compose_stop())]
+
+
+def put(directory: Path, *runs, catalogs=()):
+    """Put the documents of runs into a spool that delivers to catalogs, and leave it."""
+    with closing(Store(directory)) as store:
+        for documents in runs:
+            for name, doc in documents:
+                store.append(name, doc)
+    with closing(Ledger(directory)) as ledger:
+        for uri in catalogs:
+            ledger.catalog(uri)
+
+
+def put_and_die(directory: Path):
+    """Have a process put in a run without its stop, and be killed; the run's uid."""
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from spooled import run_documents
+from bluesky_filestore.spool import Store
+store = Store(Path({str(directory)!r}))
+uid, documents = run_documents(3)
+for name, doc in documents[:-1]:
+    store.append(name, doc)
+print(uid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, env={**os.environ}
+    )
+    return shown.stdout.strip()
+
+
+def states(directory: Path, uri: str):
+    """How far each run of a spool has come, by uid."""
+    with closing(Ledger(directory)) as ledger:
+        return {entry.uid: entry.state for entry in ledger.entries(ledger.catalog(uri))}
