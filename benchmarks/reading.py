@@ -1,10 +1,11 @@
-"""How fast frames are read back: through a stock Tiled server and through ours, with the stock client, in one run.
+"""How fast frames are read back: through a stock Tiled server and ours, and straight from the files, in one run.
 
 Run as ``python benchmarks/reading.py [--repeats 5] [--frames 1000 10000 100000]``. Both servers are processes of their
 own with the same runs, each frame 512 x 512 uint16. HDF5 files have 1,000 frames that were written, at equal distances,
 however many they have; the names of a TIFF series are hard links to 100 files. Frames are registered as a stock server
 takes them; a TIFF series of more than 10,000 frames, whose list of files takes a stock server minutes to take, is
-registered at ours alone, as a series. Beside them, the same frames by h5py, with the file open, and by tifffile.
+registered at ours alone, as a series. Beside them, the same frames by `open_array`, and by h5py, with the file open,
+or tifffile; and for the whole array as many bytes by read(2). Packed TIFF files are compressed (zlib).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from tiled.client import from_uri
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
+from bluesky_filestore import open_array
 from bluesky_filestore.addressing import FILE_SERIES, FileSeries, RowSpan
 from bluesky_filestore.specs import HDF5, TIFF_SERIES
 
@@ -94,11 +96,14 @@ def write(directory: Path, kind: str, frames: int) -> list[Path]:
             for number in range(0, frames, frames // WRITTEN):
                 data[number] = number % 2**16
         return [path]
-    (directory / str(frames)).mkdir()
-    paths = [directory / str(frames) / f"{number:06d}.tiff" for number in range(frames)]
+    (directory / f"{kind}{frames}").mkdir()
+    paths = [directory / f"{kind}{frames}" / f"{number:06d}.tiff" for number in range(frames)]
     for number, path in enumerate(paths):
         if number < NAMES_A_FILE:
-            tifffile.imwrite(path, np.full((SIZE, SIZE), number, "u2"))
+            values = np.full((SIZE, SIZE), number, "u2")
+            if kind == "packed":
+                values[:-1] = np.random.default_rng(number).poisson(10, (SIZE - 1, SIZE))
+            tifffile.imwrite(path, values, compression="zlib" if kind == "packed" else None)
         else:
             os.link(paths[number % NAMES_A_FILE], path)
     return paths
@@ -110,7 +115,7 @@ def register(client: Any, kind: str, paths: list[Path], frames: int) -> Any:
     shape, chunks = (frames, 1, SIZE, SIZE), ((CHUNK,) * whole + (rest,) * bool(rest), (1,), (SIZE,), (SIZE,))
     structure = ArrayStructure(shape=shape, chunks=chunks, data_type=BuiltinDtype.from_numpy_dtype(np.dtype("u2")))
     properties, parameters, mimetype = {}, {"dataset": DATASET, "slice": f"0:{frames}"}, HDF5
-    if kind == "tiff":
+    if kind != "hdf5":
         properties, parameters, mimetype = {"chunks": [[frames], [SIZE], [SIZE]]}, {}, TIFF_SERIES
         if frames > MOST_LISTED:
             series = FileSeries(TIFF_SERIES, ("%06d.tiff",), 1, (RowSpan(0, 0, frames, 1),))
@@ -150,27 +155,56 @@ def one_by_one(read: Callable[[int], Any], numbers: list[int], divisor: int) -> 
     return statistics.median(times[1:]) * 1000
 
 
-def reader(kind: str, paths: list[Path]) -> Callable[[int], Any]:
-    """The library alone."""
-    if kind == "tiff":
-        return lambda number: tifffile.imread(paths[number])
-    data = h5py.File(paths[0])[DATASET]
-    return lambda number: data[number]
+def library(kind: str, paths: list[Path]) -> tuple[Callable[[int], Any], Callable[[], Any]]:
+    """The library alone: a frame, and all of them."""
+    if kind == "hdf5":
+        data = h5py.File(paths[0])[DATASET]
+        return lambda number: data[number], lambda: data[:]
+
+    def loop() -> np.ndarray:
+        values = np.empty((len(paths), SIZE, SIZE), "u2")
+        for number, path in enumerate(paths):
+            values[number] = tifffile.imread(path)
+        return values
+
+    return lambda number: tifffile.imread(paths[number]), loop
+
+
+def raw(paths: list[Path], size: int) -> np.ndarray:
+    """As many bytes of the files as the array has, by read(2)."""
+    values, at = np.empty(size, "u1"), 0
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        end = min(size, at + os.fstat(descriptor).st_size)
+        while at < end:
+            at += os.readv(descriptor, [values[at:end].data])
+        os.close(descriptor)
+    return values[:at]
 
 
 def measure(directory: Path, servers: dict[str, tuple[Any, int]], kind: str, frames: int, repeats: int) -> None:
     """Print the figures of one kind of files and one number of frames."""
     paths = write(directory, kind, frames)
-    divisor = 2**16 if kind == "hdf5" else NAMES_A_FILE
-    step = frames // WRITTEN if kind == "hdf5" else 1
-    numbers = (np.random.default_rng(0).integers(0, frames // step, RANDOM) * step).tolist()
     listed = kind == "hdf5" or frames <= MOST_LISTED
-    ways: dict[str, Callable[[int], Any]] = {"library alone": reader(kind, paths)}
-    nodes = {}
-    for name, (client, _) in servers.items():
-        if listed or name == "ours":
-            node = nodes[name] = register(client, kind, paths, frames)
-            ways[name] = lambda number, node=node: node[number]
+    nodes = {
+        name: register(client, kind, paths, frames) for name, (client, _) in servers.items() if listed or name == "ours"
+    }
+    straight = open_array(nodes["ours"])
+    assert straight.source == "files"
+    frame, whole = library(kind, paths)
+    ways = {"library alone": frame, "open_array": straight.__getitem__}
+    ways |= {name: node.__getitem__ for name, node in nodes.items()}
+    measure_frames(kind, frames, repeats, ways)
+    if frames > WRITTEN:
+        return
+    both = {"read(2)": lambda: raw(paths, straight.nbytes), "library alone": whole, "open_array": straight.__array__}
+    measure_whole(kind, frames, repeats, both | {name: node.read for name, node in nodes.items()})
+
+
+def measure_frames(kind: str, frames: int, repeats: int, ways: dict[str, Callable[[int], Any]]) -> None:
+    """Print how long a random frame takes."""
+    divisor, step = (2**16, frames // WRITTEN) if kind == "hdf5" else (NAMES_A_FILE, 1)
+    numbers = (np.random.default_rng(0).integers(0, frames // step, RANDOM) * step).tolist()
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, read in ways.items():
@@ -179,21 +213,28 @@ def measure(directory: Path, servers: dict[str, tuple[Any, int]], kind: str, fra
             times[name].append(one_by_one(read, some, divisor))
     medians = {name: statistics.median(each) for name, each in times.items()}
     for name, median in medians.items():
-        ratio = f"{medians['stock'] / median:6.1f} times as fast as stock" if "stock" in medians else ""
-        print(f"{kind} {frames:7,} a random frame  {name:14} {median:8.2f} ms  {ratio}", flush=True)
-    if frames > WRITTEN:
-        return
-    rates: dict[str, list[float]] = {name: [] for name in nodes}
+        told = compared(medians["library alone"] / median, medians.get("stock", 0) / median)
+        print(f"{kind:6} {frames:7,} a random frame  {name:14} {median:8.3f} ms   {told}", flush=True)
+
+
+def measure_whole(kind: str, frames: int, repeats: int, ways: dict[str, Callable[[], Any]]) -> None:
+    """Print how fast the whole array is read."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
-        for name, node in nodes.items():
+        for name, read in ways.items():
             began = time.perf_counter()
-            size = node.read().nbytes
+            size = read().nbytes
             rates[name].append(size / 1e6 / (time.perf_counter() - began))
-    for name, each in rates.items():
-        rate, stock = statistics.median(each), statistics.median(rates["stock"])
-        print(
-            f"{kind} {frames:7,} the whole array {name:14} {rate:8.0f} MB/s {rate / stock:5.1f} times as fast as stock"
-        )
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    for name, median in medians.items():
+        told = compared(median / medians["library alone"], median / medians["stock"])
+        print(f"{kind:6} {frames:7,} the whole array {name:14} {median:8.0f} MB/s {told}", flush=True)
+
+
+def compared(with_library: float, with_stock: float) -> str:
+    """How many times as fast."""
+    stock = f", {with_stock:7.1f} x stock" if with_stock else ""
+    return f"{with_library:6.2f} x the library{stock}"
 
 
 def main() -> None:
@@ -201,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--frames", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--kinds", nargs="+", default=["hdf5", "tiff"])
+    parser.add_argument("--kinds", nargs="+", default=["hdf5", "tiff", "packed"])
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -213,7 +254,7 @@ def main() -> None:
             servers = {"stock": stock, "ours": ours}
             idle = {name: memory(pid, "VmRSS") for name, (_, pid) in servers.items()}
             for kind in options.kinds:
-                for frames in options.frames:
+                for frames in options.frames[:1] if kind == "packed" else options.frames:
                     measure(directory, servers, kind, frames, options.repeats)
             for name, (_, pid) in servers.items():
                 print(f"memory of {name}: {idle[name]} MB idle, {memory(pid, 'VmHWM')} MB at the most")

@@ -343,7 +343,7 @@ def test_park_and_resume(spool, catalog, uri, key):
 
 
 def test_files_that_came_late(spool, catalog, data_directory, key):
-    """A run that was delivered while its files were missing is completed when they are there."""
+    """A run whose files never came is parked with that reason, and completed when they are there."""
     name = f"{spool.parent.name}.h5"
     run = event_model.compose_run()
     bundle = run.compose_descriptor(
@@ -367,7 +367,8 @@ def test_files_that_came_late(spool, catalog, data_directory, key):
     with CatalogWriter(catalog.client, spool=spool, settle=0.0) as writer:
         for pair in docs:
             writer(*pair)
-        wait_for(lambda: states(spool, str(catalog.client.uri)) == {uid: "delivered"})
+        wait_for(lambda: states(spool, str(catalog.client.uri)) == {uid: "parked"})
+        assert writer.status().catalogs[0].parked[uid].startswith("files were still missing")
     assert list(catalog.client[uid]["primary"].base) == ["internal"]
     assert "cannot be found" in catalog.client[uid].metadata["notes"][0]
     with h5py.File(data_directory / name, "w") as file:

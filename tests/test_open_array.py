@@ -217,6 +217,8 @@ def test_file_that_disappears(register, directory, name):
     away = gone.rename(f"{gone}.away")
     with pytest.raises(MissingFileError, match=rf"file .*{gone.name} is not there") as caught:
         array[place]
+    if gone.suffix == ".tiff":
+        assert str(caught.value).startswith(f"frame {place} (counted from 0) cannot be read")
     assert caught.value.__notes__[-1].endswith(f"index [{place}].")
     if gone.suffix == ".tiff" or name == "two files sliced":
         np.testing.assert_array_equal(array[1], REGISTERED[name][2][1])

@@ -177,7 +177,7 @@ class TestCommand:
         (directory / "cam_image_0_000001.tiff").unlink()
         shown = command("preview", built.uid, *self.options(catalog), "--output", tmp_path / "a.png")
         assert shown.returncode == 1
-        assert "missing: event 1: file" in shown.stdout
+        assert "missing: event 1: frame 1 (counted from 0) cannot be read: file" in shown.stdout
         assert (tmp_path / "a.png").exists()
 
     def test_no_such_run(self, catalog, tmp_path):
@@ -188,3 +188,12 @@ class TestCommand:
         assert "Traceback" not in shown.stderr
         wrong = command("preview", "nobodys", *self.options(catalog), "--root-map", "/data")
         assert "does not say what is where" in wrong.stderr
+
+    def test_options_that_do_not_go_together(self, catalog, written, tmp_path):
+        """Two catalogs, and a picture of no known format, are refused."""
+        both = command("preview", "a", "--uri", catalog.uri, "--profile", "b")
+        assert "not both" in both.stderr
+        built, _, _ = written(one_camera(events=1))
+        odd = command("preview", built.uid, *self.options(catalog), "--output", tmp_path / "a.odd")
+        assert odd.returncode == 2
+        assert "sheet.png" in odd.stderr

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["preview"]
 
 _MOST_NAMED = 5
+_DEFAULT = "http://localhost:8000"
 
 
 def preview(
     uid: Annotated[str, typer.Argument(help="The run's uid, or its beginning.")],
-    uri: Annotated[str, typer.Option(help="The catalog's address.")] = "http://localhost:8000",
+    uri: Annotated[str, typer.Option(help=f"The catalog's address; by default {_DEFAULT}.")] = "",
     profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
     api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
     output: Annotated[Path | None, typer.Option(help="The picture; by default a PNG named by the run.")] = None,
@@ -31,13 +32,18 @@ def preview(
     from bluesky_filestore.preview import preview as draw
     from bluesky_filestore.writing.connecting import connect, connect_profile
 
+    if uri and profile:
+        raise typer.BadParameter("give --uri or --profile, not both.")
     directories = dict(map(_directories, root_map or []))
     client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
-    client = connect_profile(profile, **client_kwargs) if profile else connect(uri, **client_kwargs)
+    client = connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
     run_uid, run = _find(client, uid)
     drawn = draw(run, stream=stream or None, data_key=key or None, frames=frames, root_map=directories)
     path = output or Path(f"{run_uid[:8]}.png")
-    drawn.picture.save(path)
+    try:
+        drawn.picture.save(path)
+    except ValueError as error:
+        raise typer.BadParameter(f"--output {str(path)!r}: {error}; expected a name such as sheet.png.") from error
     way = "straight from the files" if drawn.array.source == "files" else "through the catalog"
     _say(f"{drawn.shown:,} of {drawn.count:,} frames of {drawn.array.name}, read {way}: {path}")
     for label, reason in list(drawn.missing.items())[:_MOST_NAMED]:

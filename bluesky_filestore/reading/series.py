@@ -20,7 +20,8 @@ from .tiff import read_tiff
 
 __all__ = ["FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
 
-_MANY, _SHARE, _THREADS = 32, 8, 4
+_MANY, _THREADS = 32, 4
+_LEAST_SHARE, _MOST_SHARE = 8, 32
 
 PathOf: TypeAlias = Callable[[int], str]
 """The file of a frame, by the frame's number in the array."""
@@ -61,7 +62,8 @@ class FrameFiles:
             read_some(range(len(frames)))
             return values
         # Disks answer several at a time, and who reads waits without Python's lock.
-        shares = [range(first, min(first + _SHARE, len(frames))) for first in range(0, len(frames), _SHARE)]
+        share = min(max(len(frames) // (4 * _THREADS), _LEAST_SHARE), _MOST_SHARE)
+        shares = [range(first, min(first + share, len(frames))) for first in range(0, len(frames), share)]
         with ThreadPoolExecutor(_THREADS) as pool:
             for _ in pool.map(read_some, shares):
                 pass
@@ -72,7 +74,10 @@ class FrameFiles:
     ) -> None:
         path = self.path_of(frame)
         whole = None if part else into
-        found = self.read_file(path, admitted, whole)
+        try:
+            found = self.read_file(path, admitted, whole)
+        except UnreadableFileError as error:
+            raise type(error)(f"frame {frame} (counted from 0) cannot be read: {error}") from error
         if found is not whole:
             self._check(found, path, frame)
             into[...] = found.reshape(self.frame_shape)[part]

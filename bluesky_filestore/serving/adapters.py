@@ -10,7 +10,7 @@ from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .handled import HANDLED, HandledAdapters
 from .hdf5 import HDF5Adapters
-from .own_adapters import FileSeriesAdapters, HDF5RowsAdapters
+from .own_adapters import OwnAdapters
 from .series import SeriesAdapters
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 hdf5 = HDF5Adapters()
-hdf5_rows = HDF5RowsAdapters()
-file_series = FileSeriesAdapters()
+hdf5_rows = OwnAdapters()
+file_series = OwnAdapters()
 handled = HandledAdapters()
 tiff_series = SeriesAdapters(TIFF_SERIES)
 npy_series = SeriesAdapters(NPY_SERIES)
@@ -58,8 +58,8 @@ def adapters(roots: Roots = ANYWHERE) -> dict[str, Any]:
     series = {mimetype: SeriesAdapters(mimetype, roots) for mimetype in (TIFF_SERIES, NPY_SERIES, JPEG_SERIES)}
     return {
         HDF5: HDF5Adapters(roots),
-        HDF5_ROWS: HDF5RowsAdapters(roots),
-        FILE_SERIES: FileSeriesAdapters(roots),
+        HDF5_ROWS: OwnAdapters(roots),
+        FILE_SERIES: OwnAdapters(roots),
         HANDLED: HandledAdapters(roots),
         **series,
     }

@@ -1,15 +1,33 @@
 """The files that a data source was registered with."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tiled.structures.data_source import DataSource
 
 from tiled.utils import path_from_uri
 
 from bluesky_filestore.errors import AddressError, ForbiddenFileError
+from bluesky_filestore.reading.registered import Registered
 
-__all__ = ["path_of", "paths_of", "uris_of"]
+if TYPE_CHECKING:
+    from tiled.structures.array import ArrayStructure
+    from tiled.structures.data_source import DataSource
+
+__all__ = ["path_of", "paths_of", "registered_of", "uris_of"]
+
+
+def registered_of(
+    data_source: "DataSource[ArrayStructure]", paths: Sequence[str], parameters: Mapping[str, Any]
+) -> Registered:
+    """An array's data source in the words of the reading side."""
+    structure = data_source.structure
+    return Registered(
+        data_source.mimetype,
+        parameters,
+        data_source.properties or {},
+        paths,
+        tuple(structure.shape),
+        structure.data_type.to_numpy_dtype(),
+    )
 
 
 def uris_of(data_source: "DataSource[Any]") -> list[str]:

@@ -1,9 +1,9 @@
 """An array of frames as Tiled asks for it, and what a client is told where frames cannot be read."""
 
 import builtins
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import HTTPException
@@ -19,16 +19,14 @@ from bluesky_filestore.errors import (
     MissingFileError,
     UnreadableFileError,
 )
-from bluesky_filestore.reading.rows import ReadableFrames, array_of, as_axis_key, expanded_index
+from bluesky_filestore.reading.registered import OpenFrames, checked_dtype
+from bluesky_filestore.reading.rows import array_of, as_axis_key, expanded_index
 
 if TYPE_CHECKING:
     from tiled.storage import Storage
     from tiled.type_aliases import JSON
 
-__all__ = ["FramesAdapter", "OpenFrames", "answered"]
-
-OpenFrames: TypeAlias = Callable[[], ReadableFrames]
-"""Gives the frames as they are now; files grow and are replaced."""
+__all__ = ["FramesAdapter", "answered"]
 
 # The first that fits. 404 and not 410, of which Tiled's client tells its user nothing but "Gone".
 _STATUS = (
@@ -90,7 +88,7 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         # What does not fit is the client's mistake, whatever the state of the files.
         expanded_index(index, shape)
         with answered():
-            return self._as_registered(array_of(self._open_frames(), shape, index))
+            return checked_dtype(array_of(self._open_frames(), shape, index), self._dtype)
 
     def read_block(self, block: tuple[int, ...], slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
         """One chunk of the array, or a part of it."""
@@ -108,15 +106,6 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         return self.read(index)
-
-    def _as_registered(self, values: NDArray[Any]) -> NDArray[Any]:
-        if values.dtype == self._dtype:
-            return values
-        if not np.can_cast(values.dtype, self._dtype, "safe"):
-            raise UnreadableFileError(
-                f"the files hold {values.dtype}; expected {self._dtype}, as it is registered: register what they hold."
-            )
-        return values.astype(self._dtype)
 
 
 @contextmanager

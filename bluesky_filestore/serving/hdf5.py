@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 from tiled.adapters.hdf5 import SWMR_DEFAULT, HDF5Adapter, get_hdf5_attrs
 from tiled.structures.core import StructureFamily
 
-from bluesky_filestore.addressing import parsed_slice
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.reading.files import ANYWHERE, Roots
 from bluesky_filestore.reading.hdf5 import HDF5Files, shared_files
 from bluesky_filestore.reading.hdf5_joined import JoinedDatasets
 from bluesky_filestore.reading.hdf5_layout import NoFramesError
-from bluesky_filestore.reading.hdf5_rows import HDF5Dataset
+from bluesky_filestore.reading.registered import joined_datasets
 
-from .assets import paths_of
+from .assets import paths_of, registered_of
 from .frames_adapter import FramesAdapter, answered
 from .hdf5_links import check_links
 
@@ -63,18 +62,14 @@ class HDF5Adapters:
         self, paths: tuple[str, ...], data_source: "DataSource[Any]", parameters: dict[str, Any]
     ) -> JoinedDatasets | None:
         """What is asked for in our terms; None if it is nothing that we serve."""
-        name, text = parameters.get("dataset", "/"), parameters.get("slice") or ""
-        if data_source.structure_family != StructureFamily.array or not isinstance(text, str):
+        if data_source.structure_family != StructureFamily.array:
             return None
-        swmr = bool(parameters.get("swmr", SWMR_DEFAULT))
-        dataset = HDF5Dataset(self._files, paths, name if isinstance(name, str) else "/".join(name), swmr, self._roots)
+        registered = registered_of(data_source, paths, {"swmr": SWMR_DEFAULT, **parameters})
         try:
-            if 0 in dataset.layout(0).shape:
-                return None
-            index = parsed_slice(text)
+            joined = joined_datasets(registered, self._files, self._roots)
+            return None if 0 in joined.dataset.layout(0).shape else joined
         except (NoFramesError, AddressError):
             return None
-        return JoinedDatasets(dataset, index, bool(parameters.get("squeeze")), tuple(data_source.structure.shape))
 
 
 class _JoinedAdapter(FramesAdapter):

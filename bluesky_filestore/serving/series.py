@@ -1,16 +1,16 @@
 """The adapters for series of one-frame files as everybody registers them: one asset a frame."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, overload
 
 from tiled.adapters.sequence import FileSequenceAdapter
 
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.reading.files import ANYWHERE, Roots
-from bluesky_filestore.reading.hdf5 import shared_files
-from bluesky_filestore.reading.series import FrameFiles, file_reader, frame_shape_of
+from bluesky_filestore.reading.registered import frames_of
 
-from .assets import path_of, uris_of
+from .assets import path_of, registered_of, uris_of
 from .frames_adapter import FramesAdapter, answered
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SeriesAdapters:
     """Tells Tiled which these are."""
 
     def __init__(self, mimetype: str, roots: Roots = ANYWHERE) -> None:
-        self._read_file = file_reader(mimetype, "", hdf5=shared_files(), roots=roots)
+        self._mimetype, self._roots = mimetype, roots
 
     def from_catalog(
         self,
@@ -54,30 +54,32 @@ class SeriesAdapters:
         HTTPException
             If the data source does not say which files its rows are.
         """
-        structure = data_source.structure
         with answered():
-            uris = uris_of(data_source) if data_uris is None else data_uris
-
-            def path_of_frame(frame: int) -> str:
-                uri = uris[frame]
-                if uri is None:
-                    raise AddressError(f"the file of frame {frame} is not registered.")
-                return path_of(uri)
-
-            shape = tuple(structure.shape)
-            frames = FrameFiles(
-                path_of_frame,
-                len(uris),
-                _frame_shape(shape, len(uris), data_source.properties),
-                structure.data_type.to_numpy_dtype(),
-                self._read_file,
-            )
-        return FramesAdapter(lambda: frames, structure, metadata=node.metadata_, specs=node.specs)
+            paths = _Paths(uris_of(data_source) if data_uris is None else data_uris)
+            registered = replace(registered_of(data_source, paths, parameters), mimetype=self._mimetype)
+            frames = frames_of(registered, roots=self._roots)
+        return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
 
 
-def _frame_shape(shape: tuple[int, ...], count: int, properties: dict[str, Any] | None) -> tuple[int, ...]:
-    """The shape of a file's frame: what the data source says, or what is left of the array's."""
-    chunks = (properties or {}).get("chunks")
-    if chunks:
-        return tuple(sum(sizes) for sizes in chunks[1:])
-    return frame_shape_of(shape, count)
+class _Paths(Sequence[str]):
+    """The paths of URIs, each made when its frame is read: of many files few are."""
+
+    def __init__(self, uris: Sequence[str | None]) -> None:
+        self._uris = uris
+
+    def __len__(self) -> int:
+        return len(self._uris)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "_Paths": ...
+
+    def __getitem__(self, place: int | slice) -> "str | _Paths":
+        if isinstance(place, slice):
+            return _Paths(self._uris[place])
+        uri = self._uris[place]
+        if uri is None:
+            raise AddressError(f"the file of frame {place} is not registered.")
+        return path_of(uri)

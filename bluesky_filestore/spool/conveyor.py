@@ -10,7 +10,8 @@ from bluesky_filestore.writing.delivery import CUT_SHORT, Delivery
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
 
-from .ledger import ENDED, DeliveryState, Entry, Ledger, Spooled
+from .entries import ENDED, DeliveryState, Entry, Spooled
+from .ledger import Ledger
 
 __all__ = ["Conveyor"]
 
@@ -18,6 +19,7 @@ _logger = logging.getLogger(__name__)
 
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
 _TRIES = 6
+_PATIENCE_SECONDS = 10.0
 _TRIES_AT_A_TABLE = 3
 
 
@@ -185,7 +187,16 @@ class Conveyor:
             run.more += 1
             run.stopped = run.stopped or document.name == "stop"
         if run is not None or document.is_announcement or document.run is None:
-            producer.delivery.receive(document.name, document.doc())
+            self._receive(producer.delivery, document, run.entry.uid if run is not None else "")
+
+    def _receive(self, delivery: Delivery, document: Spooled, uid: str) -> None:
+        try:
+            doc = document.doc()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            # What cannot be read today can never be, and must not stand in the way of what follows.
+            self._problems.add(uid, f"{document.name} document cannot be read out of the spool: {error!r}")
+        else:
+            delivery.receive(document.name, doc)
 
     def _run_of(self, document: Spooled) -> _OnItsWay | None:
         if document.run is None or document.run in self._ended:
@@ -199,9 +210,16 @@ class Conveyor:
         return self._runs[document.run]
 
     def _new_producer(self, document: Spooled) -> _Producer:
-        delivery = Delivery(self._catalog, self._problems, validate=self._validate, settle=self._settle, tries=_TRIES)
+        delivery = Delivery(
+            self._catalog,
+            self._problems,
+            validate=self._validate,
+            settle=self._settle,
+            tries=_TRIES,
+            patience=_PATIENCE_SECONDS,
+        )
         for announced in self._ledger.announced_before(document.number, document.producer):
-            delivery.receive(announced.name, announced.doc())
+            self._receive(delivery, announced, "")
         return _Producer(delivery)
 
     def _write(self) -> None:

@@ -4,7 +4,9 @@ SQLite in WAL mode: what is committed survives a killed process, several process
 hold up who writes (https://www.sqlite.org/wal.html).
 """
 
+import fcntl
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 
-__all__ = ["FILE_NAME", "connect", "is_damage", "open_or_make", "put_aside", "transaction"]
+__all__ = ["FILE_NAME", "connect", "identity", "in_our_words", "is_damage", "open_or_make", "put_aside", "transaction"]
 
 _logger = logging.getLogger(__name__)
 
@@ -64,11 +66,21 @@ def open_or_make(directory: Path) -> sqlite3.Connection:
             f"the spool directory {directory} cannot be made ({error.strerror}); expected one that this user may write "
             f"to."
         ) from error
+    found = identity(directory)
     try:
         return connect(directory)
     except SpoolDamagedError as error:
-        put_aside(directory, str(error))
+        put_aside(directory, found, str(error))
         return connect(directory)
+
+
+def identity(directory: Path) -> tuple[int, int] | None:
+    """Which file the database of a spool directory is, whatever its name; None if there is none."""
+    try:
+        found = (directory / FILE_NAME).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def connect(directory: Path) -> sqlite3.Connection:
@@ -82,13 +94,22 @@ def connect(directory: Path) -> sqlite3.Connection:
         If it cannot be used for another reason.
     """
     path = directory / FILE_NAME
-    try:
+    with in_our_words(directory):
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, directory)
         except BaseException:
             connection.close()
             raise
+    return connection
+
+
+@contextmanager
+def in_our_words(directory: Path) -> Iterator[None]:
+    """Say what it means for a spool that SQLite raises an error; raises as `connect` does."""
+    path = directory / FILE_NAME
+    try:
+        yield
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             raise SpoolDamagedError(f"the spool database {path} is damaged ({error})") from error
@@ -96,7 +117,6 @@ def connect(directory: Path) -> sqlite3.Connection:
             f"the spool database {path} cannot be used ({error}); expected a directory on a local disk that this user "
             f"may write to, with room on it."
         ) from error
-    return connection
 
 
 def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
@@ -110,6 +130,13 @@ def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_BACKSTOP_PAGES}")
+    if version == 0:
+        _make(connection)
+    connection.execute("SELECT max(id) FROM documents").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+
+
+def _make(connection: sqlite3.Connection) -> None:
     with transaction(connection):
         # Another process may have made it while we waited.
         if connection.execute("PRAGMA user_version").fetchone() == (0,):
@@ -117,8 +144,6 @@ def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-    connection.execute("SELECT max(id) FROM documents").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -128,15 +153,52 @@ def is_damage(error: sqlite3.Error) -> bool:
     )
 
 
-def put_aside(directory: Path, reason: str) -> Path:
-    """Move a damaged database out of the way, and say so; what it holds may still be had out of it by hand."""
+def put_aside(directory: Path, damaged: tuple[int, int] | None, reason: str) -> None:
+    """Move a damaged database out of the way, and say so; what it holds may still be had out of it by hand.
+
+    Parameters
+    ----------
+    directory : Path
+        The spool directory.
+    damaged : tuple of int, int
+        Which file is damaged, as of `identity`: of several processes that find it so, one moves it.
+    reason : str
+        What is wrong with it.
+
+    Raises
+    ------
+    SpoolError
+        If it cannot be moved.
+    """
+    try:
+        with _alone(directory):
+            if damaged is not None and identity(directory) == damaged:
+                _move_aside(directory, reason)
+    except OSError as error:
+        raise SpoolError(
+            f"{reason}, and cannot be put aside ({error.strerror}); expected a directory that this user may write to."
+        ) from error
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory / "aside.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _move_aside(directory: Path, reason: str) -> None:
     aside = directory / f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 0
     while aside.exists():
         number += 1
         aside = aside.with_name(f"{aside.name.partition('.')[0]}.{number}")
     aside.mkdir()
-    for part in ("", "-wal", "-shm"):
+    # The log goes first: whoever opens a new database beside an old log destroys that.
+    for part in ("-wal", "-shm", ""):
         file = directory / f"{FILE_NAME}{part}"
         if file.exists():
             file.rename(aside / file.name)
@@ -146,7 +208,6 @@ def put_aside(directory: Path, reason: str) -> Path:
         reason,
         aside,
     )
-    return aside
 
 
 @contextmanager
@@ -155,8 +216,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")

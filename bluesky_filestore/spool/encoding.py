@@ -33,10 +33,22 @@ def encode(doc: Mapping[str, Any]) -> bytes:
 
 def decode(body: bytes) -> dict[str, Any]:
     """A document from its bytes."""
-    doc: dict[str, Any] = msgpack.unpackb(
-        body, ext_hook=_from_extension, strict_map_key=False, unicode_errors="surrogatepass"
-    )
+    try:
+        doc: dict[str, Any] = _unpacked(body)
+    except TypeError:
+        # A tuple was a key somewhere, and is a list now. To look at each key takes its time, and this is rare.
+        doc = _unpacked(body, object_pairs_hook=lambda pairs: {_key(key): value for key, value in pairs})
     return doc
+
+
+def _unpacked(body: bytes, **options: Any) -> Any:
+    return msgpack.unpackb(
+        body, ext_hook=_from_extension, strict_map_key=False, unicode_errors="surrogatepass", **options
+    )
+
+
+def _key(key: Any) -> Any:
+    return tuple(map(_key, key)) if isinstance(key, list) else key
 
 
 def _packed(value: Any) -> Any:

@@ -3,8 +3,12 @@
 import fcntl
 import os
 from pathlib import Path
+from weakref import WeakSet
 
 __all__ = ["Lease"]
+
+
+_held: "WeakSet[Lease]" = WeakSet()
 
 
 class Lease:
@@ -49,6 +53,7 @@ class Lease:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
+        _held.add(self)
         return True
 
     def give_up(self) -> None:
@@ -56,6 +61,7 @@ class Lease:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            _held.discard(self)
 
     def holder(self) -> int | None:
         """The process that has it, or None if nobody has."""
@@ -74,3 +80,12 @@ class Lease:
             return None
         finally:
             os.close(descriptor)
+
+
+def _leave_to_parent() -> None:
+    """A forked child has what its parent has open, and would hold a lock for as long as it lives itself."""
+    for lease in list(_held):
+        lease.give_up()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -2,73 +2,19 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-from .database import connect, transaction
+from .database import connect, identity, in_our_words, put_aside, transaction
 from .encoding import decode
+from .entries import DeliveryState, Entry, Spooled
 from .lease import Lease
 
-__all__ = ["ENDED", "READABLE", "STATES", "DeliveryState", "Entry", "Ledger", "Spooled"]
+__all__ = ["Ledger"]
 
-DeliveryState: TypeAlias = Literal["waiting", "uploading", "settling", "delivered", "parked"]
-"""How far a run has come. Settling: it is readable, and files are looked for that were missing when it ended."""
-
-STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
-ENDED = ("delivered", "parked")
-READABLE = ("settling", *ENDED)
-_ANNOUNCEMENTS = ("resource", "stream_resource", "datum", "datum_page")
 _DATUMS_BEFORE = 10_000
 _PRUNED_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """One document in the spool."""
-
-    number: int
-    """Its place in the order of all documents."""
-    producer: int
-    """Who put it there."""
-    run: int | None
-    """The number of its run; None if it cannot be told."""
-    name: str
-    """What it is."""
-    body: bytes
-    """The document, encoded."""
-
-    @property
-    def is_announcement(self) -> bool:
-        """Whether later runs may refer to it."""
-        return self.name in _ANNOUNCEMENTS
-
-    def doc(self) -> dict[str, Any]:
-        """The document."""
-        return decode(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One run in the spool, and how far it has come in one catalog."""
-
-    number: int
-    """Its number in the spool."""
-    uid: str
-    """Its uid."""
-    producer: int
-    """Who put it there."""
-    first: int
-    """The number of its first document."""
-    started: float
-    """When it began, in seconds since 1970."""
-    stopped: float | None
-    """When its stop document came."""
-    state: DeliveryState
-    """How far it has come."""
-    reason: str
-    """Why it is parked."""
 
 
 class Ledger:
@@ -87,7 +33,10 @@ class Ledger:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._identity = identity(directory)
         self._connection = connect(directory)
+        if self._identity is None:
+            self._identity = identity(directory)
         # Nothing here is in a hurry.
         self._connection.execute("PRAGMA busy_timeout = 10000")
 
@@ -95,12 +44,21 @@ class Ledger:
         """Close the database."""
         self._connection.close()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the database is the one that is written to: a damaged one is put aside by who finds it so."""
+        return identity(self.directory) == self._identity
+
+    def put_aside(self, reason: str) -> None:
+        """Put the database aside, which is damaged."""
+        put_aside(self.directory, self._identity, reason)
+
     def catalog(self, uri: str) -> int:
         """The number of a catalog, which is made known if it is not."""
-        with transaction(self._connection):
-            self._connection.execute("INSERT OR IGNORE INTO catalogs (uri) VALUES (?)", (uri,))
-            (number,) = self._connection.execute("SELECT id FROM catalogs WHERE uri = ?", (uri,)).fetchone()
-        return int(number)
+        while not (known := self._rows("SELECT id FROM catalogs WHERE uri = ?", uri)):
+            with self._transaction():
+                self._connection.execute("INSERT OR IGNORE INTO catalogs (uri) VALUES (?)", (uri,))
+        return int(known[0][0])
 
     def catalogs(self) -> dict[int, tuple[str, str]]:
         """The address of each known catalog, and what it said last instead of taking documents."""
@@ -108,10 +66,11 @@ class Ledger:
 
     def say(self, catalog: int, error: str) -> None:
         """Write down why a catalog does not take documents; empty if it does."""
-        self._connection.execute(
-            "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?",
-            (error, time.time(), catalog, error),
-        )
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?",
+                (error, time.time(), catalog, error),
+            )
 
     def documents_after(self, number: int, limit: int) -> list[Spooled]:
         """The documents that follow a number, in their order."""
@@ -198,7 +157,7 @@ class Ledger:
         What somebody has parked stays parked.
         """
         now = time.time()
-        with transaction(self._connection):
+        with self._transaction():
             self._connection.executemany(
                 "INSERT INTO deliveries (run, catalog, state, reason, documents, changed) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason, "
@@ -209,7 +168,7 @@ class Ledger:
 
     def begin_again(self, catalog: int, runs: Iterable[int]) -> None:
         """Runs shall be delivered from their first document on."""
-        with transaction(self._connection):
+        with self._transaction():
             self._connection.executemany(
                 "INSERT INTO deliveries (run, catalog, state, changed) VALUES (?, ?, 'waiting', ?) ON CONFLICT DO "
                 "UPDATE SET state = 'waiting', reason = '', documents = 0, changed = excluded.changed",
@@ -279,7 +238,7 @@ class Ledger:
         """Remove a run and its documents, wherever it was delivered or not."""
         while self._prune_documents(run):
             pass
-        with transaction(self._connection):
+        with self._transaction():
             self._connection.execute("DELETE FROM deliveries WHERE run = ?", (run,))
             self._connection.execute("DELETE FROM runs WHERE id = ?", (run,))
 
@@ -300,7 +259,7 @@ class Ledger:
         """Forget the resources of producers that are gone, and all of whose runs are."""
         idle = self._rows("SELECT id FROM producers WHERE id NOT IN (SELECT producer FROM runs)")
         gone = [(producer,) for (producer,) in idle if not self.is_alive(producer)]
-        with transaction(self._connection):
+        with self._transaction():
             self._connection.executemany(
                 "DELETE FROM documents WHERE producer = ? AND name IN ('resource', 'stream_resource') AND id < (SELECT "
                 "max(id) FROM documents)",
@@ -313,7 +272,7 @@ class Ledger:
     def _prune_documents(self, run: int) -> int:
         # A few at a time: whoever puts in documents has to wait as long as this takes. The resources stay, a later
         # run of the same staging may refer to them, and so does the last number, which would be given out again.
-        with transaction(self._connection):
+        with self._transaction():
             return self._connection.execute(
                 "DELETE FROM documents WHERE id IN (SELECT id FROM documents WHERE run = ? AND id < (SELECT max(id) "
                 "FROM documents) AND name NOT IN ('resource', 'stream_resource') LIMIT ?)",
@@ -321,8 +280,13 @@ class Ledger:
             ).rowcount
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
-        with closing(self._connection.execute(statement, values)) as cursor:
+        with in_our_words(self.directory), closing(self._connection.execute(statement, values)) as cursor:
             return cursor.fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with in_our_words(self.directory), transaction(self._connection):
+            yield
 
 
 def _entry(

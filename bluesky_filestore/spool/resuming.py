@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
 from bluesky_filestore.writing.tiled import TiledCatalog
 
-from .ledger import DeliveryState, Ledger
+from .entries import DeliveryState
+from .ledger import Ledger
 from .uploader import Uploader
 
 if TYPE_CHECKING:

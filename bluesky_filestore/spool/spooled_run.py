@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bluesky_filestore.errors import RunNotFoundError, SpoolError
 
-from .ledger import ENDED, Entry, Ledger
+from .entries import ENDED, Entry
+from .ledger import Ledger
 
 __all__ = ["SpooledRun", "find_run"]
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bluesky_filestore.errors import CatalogUnreachableError
+from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.writing.operations import Catalog
 
 from .ledger import Ledger
@@ -20,6 +20,26 @@ __all__ = ["Spooling"]
 _logger = logging.getLogger(__name__)
 
 _LAST_ROUND_SECONDS = 10.0
+# As long as another process may take for its next step, with a slow catalog.
+_PATIENCE_SECONDS = 30.0
+
+
+class _Patience:
+    """How long another process, which delivers, is waited for while nothing comes of it."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.words = ""
+        self._waiting = -1
+        self._since = time.monotonic()
+
+    def ends(self, waiting: int, holder: int | None) -> bool:
+        """Whether it is over, with so many documents still waiting."""
+        if waiting != self._waiting or holder is None:
+            self._waiting, self._since = waiting, time.monotonic()
+        self.is_over = time.monotonic() - self._since > _PATIENCE_SECONDS
+        self.words = f"Process {holder} delivers, and has done nothing for {_PATIENCE_SECONDS:g} s."
+        return self.is_over
 
 
 class Spooling:
@@ -59,6 +79,7 @@ class Spooling:
         self.store = Store(directory, durability=durability)
         self._wait_on_stop = wait_on_stop
         self._summary = RunSummary()
+        self._closed = False
         self.uploaders = [
             Uploader(directory, catalog, interval=interval, settle=settle, validate=validate, keep=keep)
             for catalog in catalogs
@@ -104,15 +125,24 @@ class Spooling:
         Raises
         ------
         CatalogError
-            If a catalog does not take it.
+            If a catalog does not take it; the others are waited for all the same.
+        SpoolError
+            If the spool cannot be read.
         """
+        errors: list[CatalogUnreachableError | SpoolError] = []
         for uploader in self.uploaders:
-            self._flush(uploader, timeout)
+            try:
+                self._flush(uploader, timeout)
+            except (CatalogUnreachableError, SpoolError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def close(self) -> None:
         """Wait until everything that was received is in the catalogs, unless one is away, and end.
 
-        What is not there then waits in the spool; runs that are open are taken to be cut short.
+        What is not there then waits in the spool; runs that are open are taken to be cut short. A second call does
+        nothing.
 
         Raises
         ------
@@ -121,6 +151,9 @@ class Spooling:
         SpoolError
             If the disk does not take what is in memory.
         """
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.store.close()
             if self.store.open_runs:
@@ -136,20 +169,28 @@ class Spooling:
         # The round that is under way may not have seen the last documents.
         rounds = uploader.rounds + 1
 
+        patience = _Patience()
+
+        def is_done() -> bool:
+            uploader.wake()
+            waiting, holder = self._waiting(uploader)
+            settled = not uploader.unsettled_runs or time.monotonic() >= deadline
+            return (settled and waiting == 0) or (not uploader.delivers and patience.ends(waiting, holder))
+
+        done = uploader.wait_for(is_done, after=rounds)
+        if not done or patience.is_over:
+            words = str(uploader.error or uploader.trouble or patience.words or "The writer is closed.")
+            kind = SpoolError if uploader.trouble and uploader.error is None else CatalogUnreachableError
+            raise kind(
+                f"{words} Nothing is lost: what {uploader.catalog.uri} has not got waits in {self.directory}; "
+                f"`bluesky-filestore resume` delivers it, and so does the next writer."
+            ) from uploader.error
+
+    def _waiting(self, uploader: Uploader) -> tuple[int, int | None]:
+        """How many of our documents wait, and the process that delivers them."""
         with closing(Ledger(self.directory)) as ledger:
             number = ledger.catalog(uploader.catalog.uri)
-
-            def is_done() -> bool:
-                uploader.wake()
-                settled = not uploader.unsettled_runs or time.monotonic() >= deadline
-                return settled and ledger.waiting_documents(number, self.store.producer)[0] == 0
-
-            if not uploader.wait_for(is_done, after=rounds):
-                reason = uploader.error or f"the catalog at {uploader.catalog.uri} does not answer."
-                raise CatalogUnreachableError(
-                    f"{reason} Nothing is lost: what it has not got waits in {self.directory}; `bluesky-filestore "
-                    f"resume` delivers it, and so does the next writer."
-                ) from uploader.error
+            return ledger.waiting_documents(number, self.store.producer)[0], ledger.uploader(number)
 
     def _after_stop(self, uid: str, summary: str) -> None:
         began = time.monotonic()
@@ -160,7 +201,7 @@ class Spooling:
             if left > 0 and uploader.wait_until_readable(uid, left):
                 self._say_readable(uploader, uid, summary)
             elif self._wait_on_stop > 0:
-                why = uploader.error or f"It took longer than {self._wait_on_stop:g} s."
+                why = uploader.error or uploader.trouble or f"It took longer than {self._wait_on_stop:g} s."
                 _logger.warning(
                     "%s; not in %s yet, it waits in %s and will be delivered. %s",
                     summary,

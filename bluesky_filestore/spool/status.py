@@ -6,7 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .ledger import STATES, DeliveryState, Ledger
+from .entries import STATES, DeliveryState
+from .ledger import Ledger
 
 __all__ = ["CatalogStatus", "SpoolStatus", "described_runs", "look_at"]
 

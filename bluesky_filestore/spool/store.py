@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+from bluesky_filestore.errors import SpoolError
 
 from .belonging import Belonging
-from .database import FILE_NAME, connect, is_damage, open_or_make, put_aside, transaction
+from .database import FILE_NAME, connect, identity, in_our_words, is_damage, open_or_make, put_aside, transaction
 from .encoding import encode
 from .lease import Lease
 
@@ -28,6 +28,7 @@ Durability: TypeAlias = Literal["normal", "full"]
 
 _SYNC_SECONDS = 1.0
 _CHECKPOINT_BYTES = 16_000_000
+_REFERENCES = ("uid", "run_start", "descriptor", "resource")
 _INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -54,14 +55,17 @@ class Store:
         self.error: SpoolError | None = None
         """Why documents wait in memory, if they do."""
         self._durability = durability
-        self._unsaved: deque[tuple[str, Mapping[str, Any], float]] = deque()
+        self._unsaved: deque[tuple[str, Mapping[str, Any], bytes, float]] = deque()
         self._belonging = Belonging()
         self._lock = threading.Lock()
         self._dirty = False
         self._wake = threading.Event()
         self._closing = False
+        self._process = os.getpid()
         self._wal_descriptors: list[int] = []
         self._open()
+        self._identity = identity(self.directory)
+        """Which file the database is; None while there is none, because another one could not be opened."""
         self._keeper = threading.Thread(target=self._keep, name="spool-keeper", daemon=True)
         self._keeper.start()
 
@@ -85,30 +89,38 @@ class Store:
         """
         if self._closing:
             raise SpoolError(f"the writer to the spool in {self.directory} is closed; make a new one.")
+        if os.getpid() != self._process:
+            raise SpoolError(
+                f"the writer to the spool in {self.directory} belongs to process {self._process}, from which this one "
+                f"was forked; make a new one here."
+            )
+        body, received = encode(doc), time.time()
         with self._lock:
             self.documents += 1
             if self._unsaved:
-                # The order is part of what is kept. The document may be changed by its owner, so its state counts now.
-                self._unsaved.append((name, dict(doc), time.time()))
+                # The order is part of what is kept.
+                self._keep_in_memory(name, doc, body, received)
                 self._save_unsaved()
                 return
             try:
-                self._insert(name, doc, time.time())
-            except sqlite3.DatabaseError as error:
-                self._unsaved.append((name, dict(doc), time.time()))
+                self._insert(name, doc, body, received)
+            except (sqlite3.DatabaseError, SpoolError) as error:
+                self._keep_in_memory(name, doc, body, received)
                 self._failed(error)
                 self._save_unsaved()
             if name == "stop":
                 self._sync()
 
     def close(self) -> None:
-        """Put everything on the disk.
+        """Put everything on the disk. A second call, or one in a forked process, does nothing.
 
         Raises
         ------
         SpoolError
             If the disk does not take what is in memory; what it was is said in the error.
         """
+        if self._closing or os.getpid() != self._process:
+            return
         self._closing = True
         self._wake.set()
         self._keeper.join()
@@ -125,6 +137,7 @@ class Store:
 
     def _open(self) -> None:
         self._connection = open_or_make(self.directory)
+        self._alive = Lease(self.directory / "producer.lock")
         if self._durability == "full":
             self._connection.execute("PRAGMA synchronous = FULL")
         try:
@@ -133,30 +146,36 @@ class Store:
                     "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
                     (platform.node(), os.getpid(), time.time()),
                 ).fetchone()
-            self._alive_path = self.directory / f"producer-{self.producer}.lock"
-            self._alive = Lease(self._alive_path)
-            self._alive.take()
+                # Before anybody can see that there is such a producer, and take it for dead.
+                self._alive_path = self.directory / f"producer-{self.producer}.lock"
+                self._alive = Lease(self._alive_path)
+                self._alive.take()
             self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
             self._wal_descriptors.append(self._wal)
         except (sqlite3.Error, OSError) as error:
             self._connection.close()
+            self._alive.give_up()
             raise SpoolError(
                 f"the spool directory {self.directory} cannot be written to ({error}); expected one on a local disk "
                 f"with room on it, that this user may write to."
             ) from error
 
-    def _insert(self, name: str, doc: Mapping[str, Any], received: float) -> None:
+    def _keep_in_memory(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
+        about = {entry: doc[entry] for entry in _REFERENCES if entry in doc}
+        self._unsaved.append((name, about, body, received))
+
+    def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         if name in ("start", "stop"):
-            self._insert_end(name, doc, received)
+            self._insert_end(name, doc, body, received)
         else:
             run = self._belonging.run_of(name, doc)
-            self._connection.execute(_INSERT, (self.producer, run, name, received, encode(doc)))
+            self._connection.execute(_INSERT, (self.producer, run, name, received, body))
         self._dirty = True
 
-    def _insert_end(self, name: str, doc: Mapping[str, Any], received: float) -> None:
+    def _insert_end(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         """A document that begins or ends a run."""
+        self._follow()
         uid = str(doc.get("uid" if name == "start" else "run_start", ""))
-        body = encode(doc)
         with transaction(self._connection):
             if name == "start":
                 (run,) = self._connection.execute(
@@ -178,37 +197,48 @@ class Store:
 
     def _save_unsaved(self) -> None:
         try:
+            if self._identity is None:
+                self._reopen()
             while self._unsaved:
                 self._insert(*self._unsaved[0])
                 self._unsaved.popleft()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, SpoolError) as error:
             self._failed(error)
             raise self._why(error) from error
         if self.error is not None:
             _logger.warning("The spool in %s takes documents again; nothing was lost.", self.directory)
             self.error = None
 
-    def _failed(self, error: sqlite3.DatabaseError) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        if is_damage(error):
-            self._begin_anew(error)
-        elif self.error is None:
+    def _failed(self, error: sqlite3.DatabaseError | SpoolError) -> None:
+        if isinstance(error, sqlite3.DatabaseError) and is_damage(error):
+            try:
+                reason = f"The spool database in {self.directory} is damaged ({error})"
+                put_aside(self.directory, self._identity, reason)
+                self._reopen()
+            except SpoolError as another:
+                error = another
+            else:
+                return
+        if self.error is None:
             self.error = self._why(error)
             _logger.error("%s", self.error)
 
-    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
+    def _follow(self) -> None:
+        """Go on where others read, if one of them has put our database aside."""
+        if self._identity is not None and identity(self.directory) != self._identity:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        # Until all of this has worked, it is tried again with each document.
+        self._identity = None
         self._connection.close()
         self._alive.give_up()
-        try:
-            connect(self.directory).close()
-        except SpoolDamagedError:
-            # Unless another process did so before us.
-            put_aside(self.directory, f"The spool database in {self.directory} is damaged ({error})")
         self._open()
         # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
-        with transaction(self._connection):
-            self._belonging.renumber({uid: self._begin_broken(uid) for uid in self._belonging.open_runs})
+        with in_our_words(self.directory), transaction(self._connection):
+            numbers = {uid: self._begin_broken(uid) for uid in self._belonging.open_runs}
+        self._belonging.renumber(numbers)
+        self._identity = identity(self.directory)
 
     def _begin_broken(self, uid: str) -> int:
         (run,) = self._connection.execute(
@@ -217,7 +247,7 @@ class Store:
         ).fetchone()
         return int(run)
 
-    def _why(self, error: sqlite3.Error) -> SpoolError:
+    def _why(self, error: sqlite3.Error | SpoolError) -> SpoolError:
         return SpoolError(
             f"the spool in {self.directory} does not take documents ({error}); {len(self._unsaved)} wait in memory and "
             f"would be lost with this process. Make room on the disk, or give it another directory with spool=."
@@ -234,8 +264,9 @@ class Store:
         """Put on the disk what was taken, once a second, and keep the log short; nobody has to wait for it."""
         while not (self._wake.wait(_SYNC_SECONDS) and self._closing):
             try:
-                if self._unsaved:
-                    with self._lock:
+                with self._lock:
+                    self._follow()
+                    if self._unsaved:
                         self._save_unsaved()
                 if self._dirty:
                     self._sync()

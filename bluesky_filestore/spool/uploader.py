@@ -10,13 +10,21 @@ from contextlib import closing
 from math import inf
 from pathlib import Path
 
-from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogFaultError, CatalogUnreachableError
+from bluesky_filestore.errors import (
+    CatalogAccessError,
+    CatalogError,
+    CatalogFaultError,
+    CatalogUnreachableError,
+    SpoolDamagedError,
+)
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
 
 from .conveyor import Conveyor
+from .database import open_or_make
+from .entries import READABLE, Entry
 from .lease import Lease
-from .ledger import READABLE, Entry, Ledger
+from .ledger import Ledger
 from .yielding import small_slices
 
 __all__ = ["Uploader"]
@@ -66,6 +74,8 @@ class Uploader:
         self.catalog = catalog
         self.error: CatalogError | None = None
         """Why the catalog does not take documents, if it does not."""
+        self.trouble = ""
+        """Why nothing is delivered if the catalog is not to blame."""
         self.problems = Problems()
         """What went wrong with single documents or arrays."""
         self.unsettled_runs: tuple[str, ...] = ()
@@ -135,11 +145,12 @@ class Uploader:
         deadline = time.monotonic() + timeout
         next_question = time.monotonic() + _ASK_AFTER
         while True:
-            over = self.rounds > after
+            is_over = not self._thread.is_alive()
+            over = is_over or self.rounds > after
             if over and condition():
                 return True
             now = time.monotonic()
-            if now >= deadline or (over and self.error is not None):
+            if now >= deadline or is_over or (over and (self.error is not None or self.trouble)):
                 return False
             if not over:
                 self._wake.set()
@@ -184,15 +195,17 @@ class Uploader:
             self._round()
         except (CatalogUnreachableError, CatalogAccessError, CatalogFaultError) as error:
             self._away(error)
+        except SpoolDamagedError as error:
+            self._put_aside(error)
         except (sqlite3.Error, OSError) as error:
-            _logger.error("The spool in %s cannot be read, which is tried again: %s", self._directory, error)
-            self._let_go()
-        except Exception:
+            self._in_trouble(f"The spool in {self._directory} cannot be read, which is tried again: {error}")
+        except Exception as error:  # noqa: BLE001 - it is logged
             # Whatever we overlooked: what is in the spool is delivered from the beginning of its runs.
-            _logger.exception("What is in the spool %s could not be delivered, which is tried again.", self._directory)
-            self._let_go()
+            words = f"What is in {self._directory} could not be delivered, which is tried again: {error!r}"
+            self._in_trouble(words, exc_info=True)
         else:
             self._wait = _FIRST_WAIT
+            self.trouble = ""
             self._told()
             return min(self._interval, self._look) if self.unsettled_runs else self._interval
         self._told()
@@ -225,8 +238,12 @@ class Uploader:
 
     def _take_up(self) -> tuple[Conveyor | None, Ledger]:
         """The conveyor, if it is ours to move."""
+        if self._ledger is not None and not self._ledger.is_current:
+            # What is damaged was put aside, and a new one begun.
+            self._let_go()
         if self._ledger is None:
             self._ledger = Ledger(self._directory)
+            self._since = min(self._since, self._ledger.last_document())
             self._number = self._ledger.catalog(self.catalog.uri)
             _, self._said = self._ledger.catalogs()[self._number]
             self._lease = Lease(self._ledger.lease(self._number))
@@ -242,6 +259,22 @@ class Uploader:
                 validate=self._validate,
             )
         return self._conveyor, self._ledger
+
+    def _in_trouble(self, words: str, *, exc_info: bool = False) -> None:
+        if words != self.trouble:
+            _logger.error("%s", words, exc_info=exc_info)
+        self.trouble = words
+        self._let_go()
+
+    def _put_aside(self, error: SpoolDamagedError) -> None:
+        try:
+            if self._ledger is not None:
+                self._ledger.put_aside(str(error))
+            else:
+                open_or_make(self._directory).close()
+        except OSError as another:
+            self._in_trouble(str(another))
+        self._let_go()
 
     def _let_go(self) -> None:
         self._conveyor = None

@@ -54,7 +54,10 @@ class Delivery:
     settle : float
         For how many seconds after a run's end its files are waited for, if some are missing or still being written.
     tries : int
-        How often an operation is tried at which the catalog fails; `write` raises up to the last time.
+        How often an operation is tried at least at which the catalog fails; `write` raises up to the last time.
+    patience : float
+        For how many seconds it is tried at least: whoever asks in quick succession must not use up all tries while a
+        server is ill for a moment.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Delivery:
         validate: bool = True,
         settle: float = 60.0,
         tries: int = 1,
+        patience: float = 0.0,
     ) -> None:
         self._catalog, self._problems = catalog, problems
         self._validate, self._settle_time = validate, settle
@@ -75,7 +79,8 @@ class Delivery:
         self._unsettled: dict[str, tuple[Run, float]] = {}
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._closed: list[str] = []
-        self._tries, self._failures = tries, 0
+        self._tries, self._patience = tries, patience
+        self._failures, self._failed_first = 0, 0.0
 
     @property
     def open_runs(self) -> tuple[str, ...]:
@@ -220,8 +225,7 @@ class Delivery:
         except (CatalogUnreachableError, CatalogAccessError, RowsDifferError):
             raise
         except CatalogError as error:
-            self._failures += 1
-            if isinstance(error, CatalogFaultError) and self._failures < self._tries:
+            if isinstance(error, CatalogFaultError) and self._is_tried_again():
                 raise
             # One node that the catalog will not have must not keep the rest of the run from it.
             self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
@@ -232,6 +236,13 @@ class Delivery:
         self._failures = 0
         if isinstance(operation, CloseRun):
             self._closed.append(operation.run)
+
+    def _is_tried_again(self) -> bool:
+        now = time.monotonic()
+        if not self._failures:
+            self._failed_first = now
+        self._failures += 1
+        return self._failures < self._tries or now - self._failed_first < self._patience
 
 
 def _name(operation: Operation) -> str:

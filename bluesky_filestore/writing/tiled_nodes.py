@@ -28,14 +28,15 @@ class Nodes:
         self._root = root
         self._known: dict[NodePath, Any] = {}
         self._made: set[NodePath] = set()
+        self._tried: set[NodePath] = set()
 
     def find(self, path: NodePath) -> Any:
         """The node, or None if there is none."""
         if not path:
             return self._root
         if path not in self._known:
-            if path[:-1] in self._made:
-                # What we made ourselves holds nothing but what we put into it.
+            if path[:-1] in self._made and path not in self._tried:
+                # What we made ourselves holds nothing but what we put into it, or tried to.
                 return None
             try:
                 self._known[path] = _plain(self.get(path[:-1])[path[-1]])
@@ -61,6 +62,7 @@ class Nodes:
         from tiled.client.utils import ClientError
 
         parent = self.get(path[:-1])
+        self._tried.add(path)
         try:
             node = parent.new(family, attributes.pop("data_sources", []), key=path[-1], **attributes)
         except ClientError as error:
@@ -78,8 +80,15 @@ class Nodes:
 
     def remove(self, path: NodePath) -> None:
         """Remove a node, if it is there, with what the catalog itself keeps for it (never files of a detector)."""
+        from tiled.client.utils import ClientError
+
         if self.find(path) is not None:
-            self.get(path[:-1]).delete_contents([path[-1]], external_only=False)
+            try:
+                self.get(path[:-1]).delete_contents([path[-1]], external_only=False)
+            except ClientError as error:
+                # An earlier try may have removed it, and its answer not have come.
+                if error.response.status_code != httpx.codes.NOT_FOUND:
+                    raise
             self.forget(path)
 
     def forget(self, path: NodePath) -> None:
@@ -87,6 +96,7 @@ class Nodes:
         for known in [known for known in self._known if known[: len(path)] == path]:
             del self._known[known]
             self._made.discard(known)
+        self._tried = {tried for tried in self._tried if tried[: len(path)] != path or tried == path != path[:1]}
 
 
 def _plain(node: Any) -> Any:

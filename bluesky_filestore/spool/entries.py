@@ -1,0 +1,63 @@
+"""The documents and runs of a spool, as values."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from .encoding import decode
+
+__all__ = ["ENDED", "READABLE", "STATES", "DeliveryState", "Entry", "Spooled"]
+
+DeliveryState: TypeAlias = Literal["waiting", "uploading", "settling", "delivered", "parked"]
+"""How far a run has come. Settling: it is readable, and files are looked for that were missing when it ended."""
+
+STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
+ENDED = ("delivered", "parked")
+READABLE = ("settling", *ENDED)
+_ANNOUNCEMENTS = ("resource", "stream_resource", "datum", "datum_page")
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """One document in the spool."""
+
+    number: int
+    """Its place in the order of all documents."""
+    producer: int
+    """Who put it there."""
+    run: int | None
+    """The number of its run; None if it cannot be told."""
+    name: str
+    """What it is."""
+    body: bytes
+    """The document, encoded."""
+
+    @property
+    def is_announcement(self) -> bool:
+        """Whether later runs may refer to it."""
+        return self.name in _ANNOUNCEMENTS
+
+    def doc(self) -> dict[str, Any]:
+        """The document."""
+        return decode(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One run in the spool, and how far it has come in one catalog."""
+
+    number: int
+    """Its number in the spool."""
+    uid: str
+    """Its uid."""
+    producer: int
+    """Who put it there."""
+    first: int
+    """The number of its first document."""
+    started: float
+    """When it began, in seconds since 1970."""
+    stopped: float | None
+    """When its stop document came."""
+    state: DeliveryState
+    """How far it has come."""
+    reason: str
+    """Why it is parked."""
