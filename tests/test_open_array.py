@@ -242,7 +242,9 @@ def test_frames_so_far(register, directory, name):
 
 
 def test_what_is_no_array(catalog):
-    """A container is not taken for an array."""
+    """A container, or a name, is not taken for an array."""
+    with pytest.raises(TypeError, match=r"'det_image' is no array; expected one such as run"):
+        open_array("det_image")
     with pytest.raises(TypeError, match=r"is no array; expected one such as run\['primary'\]\['det_image'\]"):
         open_array(catalog.client)
 

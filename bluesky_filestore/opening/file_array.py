@@ -182,7 +182,7 @@ def open_array(
     Raises
     ------
     TypeError
-        If it is a node that is no array.
+        If it is a node that is no array, or a text.
     UnreadableFileError
         If the files hold other frames than the catalog says; for documents, if they are not in reach.
     DocumentError
@@ -191,6 +191,11 @@ def open_array(
         If the catalog does not tell where its files are.
     """
     mapped = RootMap(root_map)
+    if isinstance(node_or_documents, str | bytes):
+        raise TypeError(
+            f"{node_or_documents!r} is no array; expected one such as run['primary']['det_image'], or the documents of a "
+            f"run."
+        )
     if not hasattr(node_or_documents, "data_sources"):
         found = array_of_documents(node_or_documents, stream=stream, data_key=data_key, root_map=mapped)
         straight = ArrayInFiles(found.registered)
