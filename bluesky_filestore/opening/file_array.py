@@ -193,8 +193,8 @@ def open_array(
     mapped = RootMap(root_map)
     if isinstance(node_or_documents, str | bytes):
         raise TypeError(
-            f"{node_or_documents!r} is no array; expected one such as run['primary']['det_image'], or the documents of a "
-            f"run."
+            f"{node_or_documents!r} is no array; expected one such as run['primary']['det_image'], or the documents of "
+            f"a run."
         )
     if not hasattr(node_or_documents, "data_sources"):
         found = array_of_documents(node_or_documents, stream=stream, data_key=data_key, root_map=mapped)

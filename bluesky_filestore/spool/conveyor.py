@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.errors import RowsDifferError
-from bluesky_filestore.writing.delivery import CUT_SHORT, Delivery
+from bluesky_filestore.writing.delivery import CUT_SHORT, STOP_UNUSABLE, Delivery
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
 
@@ -124,6 +124,8 @@ class Conveyor:
         self._write()
         fetched = self._fetch()
         self._write()
+        if self._close_unusable():
+            self._write()
         is_all = fetched < self._at_once
         # One request for many events costs little more than one for few.
         self._at_once = _FEWEST_AT_ONCE if is_all else _MOST_AT_ONCE
@@ -175,6 +177,16 @@ class Conveyor:
             self._cursor = document.number
         return len(fetched)
 
+    def _close_unusable(self) -> bool:
+        """Close the runs whose stop document could not be used: there will be no other; whether there are any."""
+        closed = False
+        for run in self._runs.values():
+            delivery = self._producers[run.entry.producer].delivery
+            if run.stopped and run.entry.uid in delivery.open_runs and not delivery.holds_documents:
+                delivery.cut_short(run.entry.uid, STOP_UNUSABLE)
+                closed = True
+        return closed
+
     def _hand_on(self, document: Spooled) -> None:
         producer = self._producers.get(document.producer)
         if producer is None:
@@ -223,25 +235,30 @@ class Conveyor:
         return _Producer(delivery)
 
     def _write(self) -> None:
-        try:
-            for producer in self._producers.values():
-                producer.delivery.write()
-        except RowsDifferError as error:
-            self._write_anew(error)
+        for number in list(self._producers):
+            # To the end: a run is written down as delivered when nothing of it waits any more.
+            while number in self._producers:
+                try:
+                    self._producers[number].delivery.write()
+                    break
+                except RowsDifferError as error:
+                    self._write_anew(error)
 
     def _write_anew(self, error: RowsDifferError) -> None:
         """A table holds rows that it should not: it is made anew, from the run's first document on."""
         run = next(run for run in self._runs.values() if run.entry.uid == error.run)
         number = run.entry.number
-        self._made_anew[number] = self._made_anew.get(number, 0) + 1
-        if self._made_anew[number] > _TRIES_AT_A_TABLE:
+        if self._made_anew.get(number, 0) >= _TRIES_AT_A_TABLE:
             self._problems.add(error.run, str(error))
             self._producers[run.entry.producer].delivery.drop(error.run)
             run.stopped = True
             return
         _logger.warning("%s The table is written again.", error)
+        # First, for should the catalog remove only some of the tables, nothing may go on from there.
+        self._go_back([each.entry for each in self._runs.values() if each.entry.uid == error.run])
         self._catalog.start_over(error.run)
-        self._go_back([run.entry])
+        # Only now: it is no try at the table if the catalog is away.
+        self._made_anew[number] = self._made_anew.get(number, 0) + 1
 
     def _go_back(self, entries: Iterable[Entry]) -> None:
         """Go through runs again, and through all that their producers have on the way beside them."""

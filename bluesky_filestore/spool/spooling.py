@@ -127,9 +127,13 @@ class Spooling:
         CatalogError
             If a catalog does not take it; the others are waited for all the same.
         SpoolError
-            If the spool cannot be read.
+            If the spool cannot be read, or does not take what is in memory.
         """
         errors: list[CatalogUnreachableError | SpoolError] = []
+        try:
+            self.store.save()
+        except SpoolError as error:
+            errors.append(error)
         for uploader in self.uploaders:
             try:
                 self._flush(uploader, timeout)

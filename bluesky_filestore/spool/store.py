@@ -62,6 +62,7 @@ class Store:
         self._wake = threading.Event()
         self._closing = False
         self._process = os.getpid()
+        self._has_refused = False
         self._wal_descriptors: list[int] = []
         self._open()
         self._identity = identity(self.directory)
@@ -85,14 +86,14 @@ class Store:
         Raises
         ------
         SpoolError
-            If the disk does not take it. It is kept in memory then, and put on the disk with later ones.
+            If the disk does not take it. It is kept in memory then, and put on the disk with later ones. Nothing is
+            taken by a writer that is closed, or in a process that was forked from its own.
         """
         if self._closing:
-            raise SpoolError(f"the writer to the spool in {self.directory} is closed; make a new one.")
+            raise self._refusal("is closed; make a new one")
         if os.getpid() != self._process:
-            raise SpoolError(
-                f"the writer to the spool in {self.directory} belongs to process {self._process}, from which this one "
-                f"was forked; make a new one here."
+            raise self._refusal(
+                f"belongs to process {self._process}, from which this one was forked; make a new one here"
             )
         body, received = encode(doc), time.time()
         with self._lock:
@@ -110,6 +111,12 @@ class Store:
                 self._save_unsaved()
             if name == "stop":
                 self._sync()
+
+    def save(self) -> None:
+        """Put on the disk what is in memory, if it takes it now; raises as `append` does."""
+        with self._lock:
+            if self._unsaved and not self._closing:
+                self._save_unsaved()
 
     def close(self) -> None:
         """Put everything on the disk. A second call, or one in a forked process, does nothing.
@@ -246,6 +253,14 @@ class Store:
             (uid, self.producer, time.time(), "the spool was damaged in the middle of the run"),
         ).fetchone()
         return int(run)
+
+    def _refusal(self, why: str) -> SpoolError:
+        """Why documents are not even kept in memory; said once in the log, too."""
+        refusal = SpoolError(f"the writer to the spool in {self.directory} {why}. The document is lost.")
+        if not self._has_refused:
+            _logger.error("%s", refusal)
+            self._has_refused = True
+        return refusal
 
     def _why(self, error: sqlite3.Error | SpoolError) -> SpoolError:
         return SpoolError(

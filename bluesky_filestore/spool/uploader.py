@@ -93,6 +93,8 @@ class Uploader:
         self._look, self._next_look, self._next_housekeeping = _FIRST_LOOK, 0.0, 0.0
         self._wait = _FIRST_WAIT
         self._said = ""
+        # One that is damaged is put aside here already.
+        open_or_make(directory).close()
         with closing(Ledger(directory)) as ledger:
             self._since = ledger.last_document()
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)

@@ -26,12 +26,15 @@ from .operations import Catalog, CloseRun, Operation
 from .problems import Problems
 from .run import Run
 
-__all__ = ["CUT_SHORT", "Delivery"]
+__all__ = ["CUT_SHORT", "STOP_UNUSABLE", "Delivery"]
 
 _logger = logging.getLogger(__name__)
 
 CUT_SHORT = "The run was cut short: its writer ended before its stop document came."
 """What is noted of a run whose stop document will never come."""
+
+STOP_UNUSABLE = "The stop document of the run could not be used."
+"""What is noted of a run whose stop document came, and is wrong."""
 
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
@@ -91,6 +94,11 @@ class Delivery:
     def unsettled_runs(self) -> tuple[str, ...]:
         """The runs that ended with files missing or still being written, by uid."""
         return tuple(self._unsettled)
+
+    @property
+    def holds_documents(self) -> bool:
+        """Whether documents wait until the catalog can be asked how they are to be written."""
+        return bool(self._held)
 
     @property
     def waiting_events(self) -> int:

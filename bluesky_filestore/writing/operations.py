@@ -201,7 +201,7 @@ class Catalog(Protocol):
         CatalogAccessError
             If the catalog does not take it from us.
         RowsDifferError
-            If a table of the run that is to be closed holds other rows than were sent; see `start_over`.
+            If a table of the run holds other rows than are, or were, sent; see `start_over`.
         CatalogFaultError
             If the catalog failed at it, and may succeed at another time.
         CatalogError
@@ -209,4 +209,7 @@ class Catalog(Protocol):
         """
 
     def start_over(self, run: str) -> None:
-        """Remove the event tables of a run, to be written again from the first row on; raises as `apply` does."""
+        """Remove the rows of a run, in tables and arrays, to be written again from the first one on.
+
+        What is registered where its files are stays. Raises as `apply` does.
+        """

@@ -84,9 +84,14 @@ class TiledCatalog:
                     self._close_run(operation)
 
     def start_over(self, run: str) -> None:
-        """Remove the event tables of a run, to be written again from the first row on."""
+        """Remove the rows of a run; see `bluesky_filestore.writing.operations.Catalog`."""
         with in_our_words(self.uri):
-            self._tables.drop(run)
+            self._tables.forget(run)
+            self._arrays.forget(run)
+            for stream in self._nodes.find((run,)) or ():
+                for key, child in list(self._nodes.get((run, stream)).items()):
+                    if child.data_sources()[0].management != "external":
+                        self._nodes.remove((run, stream, key))
 
     def _create_run(self, operation: CreateRun) -> None:
         from tiled.structures.core import Spec

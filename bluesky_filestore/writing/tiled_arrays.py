@@ -97,7 +97,12 @@ class TiledArrays:
                 self.drop(path)
                 source = _external_source(operation, list(operation.files), first=0)
                 self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
+        self.forget(run)
+
+    def forget(self, run: str) -> None:
+        """Ask for the arrays of a run anew."""
         self._appended = {path for path in self._appended if path[0] != run}
+        self._surplus = {path: surplus for path, surplus in self._surplus.items() if path[0] != run}
         self._files = {path: files for path, files in self._files.items() if path[0] != run}
 
     def _present(self, path: NodePath, node: Any) -> list[str]:

@@ -29,20 +29,24 @@ class TiledTables:
         self._taken_out: dict[NodePath, pyarrow.Table] = {}
         self._sent: dict[NodePath, int] = {}
         self._doubtful: set[NodePath] = set()
+        self._found: dict[NodePath, pyarrow.Table] = {}
+        self._trying: dict[NodePath, AppendRows] = {}
 
     def append(self, operation: AppendRows) -> None:
         """Append the rows that are not there yet.
 
         Raises
         ------
+        RowsDifferError
+            If other rows are in their place.
         CatalogError
             If rows before them are missing.
         """
         path = (operation.run, operation.stream, operation.table)
         schema = _schema(operation)
         rows, first_row = _rows(operation, schema), operation.first_row
-        self._sent[path] = first_row + rows.num_rows
-        if self._is_there(path, self._sent[path]):
+        self._sent[path] = max(first_row + rows.num_rows, self._sent.get(path, 0))
+        if self._is_there(path, operation, rows):
             return
         node = self._node(path, schema, operation)
         if path in self._taken_out:
@@ -55,11 +59,13 @@ class TiledTables:
             del self._row_counts[path]
             in_doubt = path in self._doubtful
             self._doubtful.add(path)
+            self._trying[path] = operation
             node.append_partition(0, rows.slice(present - first_row))
             if not in_doubt:
                 self._doubtful.discard(path)
             self._row_counts[path] = first_row + rows.num_rows
         self._taken_out.pop(path, None)
+        self._trying.pop(path, None)
 
     def verify(self, run: str) -> None:
         """Look at the tables of a run of which not every answer came.
@@ -73,19 +79,13 @@ class TiledTables:
             self._nodes.forget(path)
             node = self._nodes.find(path)
             present = 0 if node is None else len(node.read([node.columns[0]]))
+            self._doubtful.discard(path)
             if present != self._sent[path]:
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {self._sent[path]}.", run)
-            self._doubtful.discard(path)
-
-    def drop(self, run: str) -> None:
-        """Remove the tables of a run, to be written again from the first row on."""
-        for path in [path for path in self._sent if path[0] == run]:
-            self._nodes.remove(path)
-        self.forget(run)
 
     def forget(self, run: str) -> None:
-        """A run is complete."""
-        for known in (self._row_counts, self._sent, self._taken_out):
+        """A run is complete, or its tables were removed."""
+        for known in (self._row_counts, self._sent, self._taken_out, self._found, self._trying):
             for path in [path for path in known if path[0] == run]:
                 del known[path]
         self._doubtful = {path for path in self._doubtful if path[0] != run}
@@ -101,12 +101,29 @@ class TiledTables:
             self._row_counts.pop(path, None)
         return self._nodes.make(path, "table", data_sources=[_data_source(schema)], metadata=dict(operation.metadata))
 
-    def _is_there(self, path: NodePath, end: int) -> bool:
-        """Whether the table has the rows up to this one, whatever the types of its columns became since."""
-        if path in self._taken_out:
-            return False
-        node = self._nodes.find(path)
-        return node is not None and self._row_count(path, node) >= end
+    def _is_there(self, path: NodePath, operation: AppendRows, rows: "pyarrow.Table") -> bool:
+        """Whether the table has these rows, whatever the types of its columns became since.
+
+        Which columns there are depends on the events that were written together: a run that is gone through again
+        may ask for others than are there.
+        """
+        is_again = self._trying.get(path) is operation
+        if not is_again and operation.first_row == 0:
+            self._taken_out.pop(path, None)
+        node = None if path in self._taken_out else self._nodes.find(path)
+        present = 0 if node is None else self._row_count(path, node)
+        common = min(present - operation.first_row, rows.num_rows)
+        if common > 0 and not is_again:
+            if path not in self._found or self._found[path].num_rows < present:
+                self._found[path] = _all_rows(node)
+            found = self._found[path].slice(operation.first_row, common)
+            if not _agree(found, rows.slice(0, common)):
+                raise RowsDifferError(
+                    f"{'/'.join(path)} has other rows than events {operation.first_row} and on.", operation.run
+                )
+        if present <= self._sent[path]:
+            self._found.pop(path, None)
+        return bool(common == rows.num_rows)
 
     def _row_count(self, path: NodePath, node: Any) -> int:
         if path not in self._row_counts:
@@ -120,11 +137,13 @@ class TiledTables:
         import pyarrow
 
         earlier = self._taken_out[path]
+        if earlier.num_rows < first_row:
+            raise CatalogError(f"{'/'.join(path)} has {earlier.num_rows} rows; row {first_row} cannot follow them.")
         for field in rows.schema:
             if field.name not in earlier.column_names:
                 earlier = earlier.append_column(field, pyarrow.nulls(earlier.num_rows, field.type))
-        earlier = earlier.select(rows.column_names).cast(rows.schema)
-        return pyarrow.concat_tables([earlier, rows.slice(max(0, earlier.num_rows - first_row))]), 0
+        earlier = earlier.select(rows.column_names).slice(0, first_row).cast(rows.schema)
+        return pyarrow.concat_tables([earlier, rows]), 0
 
 
 def _schema(operation: AppendRows) -> "pyarrow.Schema":
@@ -151,6 +170,36 @@ def _all_rows(node: Any) -> "pyarrow.Table":
     # By way of pandas, an integer column with empty cells comes as floats.
     frame = node.read()
     return pyarrow.Table.from_pandas(frame, preserve_index=False).cast(node.structure().arrow_schema_decoded)
+
+
+def _agree(found: "pyarrow.Table", rows: "pyarrow.Table") -> bool:
+    """Whether both hold the same; what only one has a column for has to be empty."""
+    names = dict.fromkeys([*found.column_names, *rows.column_names])
+    return all(
+        _are_equal(*(table[name] if name in table.column_names else None for table in (found, rows))) for name in names
+    )
+
+
+def _are_equal(found: "pyarrow.ChunkedArray | None", sent: "pyarrow.ChunkedArray | None") -> bool:
+    import pyarrow
+
+    if found is None or sent is None:
+        known = sent if found is None else found
+        return known is None or known.null_count == len(known)
+    try:
+        return bool(_without_nan(found).equals(_without_nan(sent.cast(found.type))))
+    except pyarrow.ArrowException:
+        return False
+
+
+def _without_nan(values: "pyarrow.ChunkedArray") -> "pyarrow.ChunkedArray":
+    import pyarrow
+    import pyarrow.compute
+
+    # What is no number comes back from a catalog as an empty cell.
+    if not pyarrow.types.is_floating(values.type):
+        return values
+    return pyarrow.compute.if_else(pyarrow.compute.is_nan(values), None, values)
 
 
 def _data_source(schema: "pyarrow.Schema") -> "DataSource[Any]":
