@@ -1,0 +1,186 @@
+"""The reading end of a spool."""
+
+import time
+from contextlib import closing
+
+import pytest
+from disks import garble
+from spooled import put, put_and_die, run_documents
+
+from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool.spooled_run import find_run
+
+HERE, THERE = "http://here/api/v1/metadata/", "http://there/api/v1/metadata/"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """The ledger of a spool with two runs."""
+    put(tmp_path, run_documents(3, uid="first")[1], run_documents(3, uid="second")[1], catalogs=[HERE, THERE])
+    with closing(Ledger(tmp_path)) as ours:
+        yield ours
+
+
+def numbers(ledger, uri=HERE):
+    """The numbers of the catalog and of the two runs."""
+    number = ledger.catalog(uri)
+    return number, *(entry.number for entry in ledger.entries(number))
+
+
+def states(ledger, uri=HERE):
+    """How far each run has come, by uid."""
+    return {entry.uid: entry.state for entry in ledger.entries(ledger.catalog(uri))}
+
+
+def deliver(ledger, *runs):
+    """Write down that runs are delivered to every catalog."""
+    for number in ledger.catalogs():
+        ledger.set_states(number, dict.fromkeys(runs, ("delivered", "", 6)))
+
+
+def test_catalogs(ledger):
+    """Catalogs keep their numbers, and what they said last."""
+    here, there = ledger.catalog(HERE), ledger.catalog(THERE)
+    ledger.say(there, "is away")
+    assert ledger.catalogs() == {here: (HERE, ""), there: (THERE, "is away")}
+    ledger.say(there, "")
+    assert ledger.catalogs()[there] == (THERE, "")
+
+
+def test_order(ledger):
+    """Documents come in the order in which they were put in, some at a time."""
+    some = ledger.documents_after(0, 4)
+    rest = ledger.documents_after(some[-1].number, 100)
+    names = [document.name for document in (*some, *rest)]
+    assert names == ["start", "descriptor", *["event"] * 3, "stop"] * 2
+    assert ledger.last_document() == rest[-1].number
+    here, first, second = numbers(ledger)
+    assert ledger.last_document(first) < ledger.entry(here, second).first
+    assert ledger.last_document(99) == 0
+
+
+def test_states(ledger):
+    """How far a run has come is known by catalog, and how many documents are not there."""
+    here, first, second = numbers(ledger)
+    assert ledger.waiting_documents(here)[0] == 12
+    ledger.set_states(here, {first: ("uploading", "", 4)})
+    assert (states(ledger), ledger.waiting_documents(here)[0]) == ({"first": "uploading", "second": "waiting"}, 8)
+    ledger.set_states(here, {first: ("settling", "", 2), second: ("uploading", "", 6)})
+    assert ledger.waiting_documents(here)[0] == 0
+    assert states(ledger, THERE) == {"first": "waiting", "second": "waiting"}
+    ledger.set_states(here, {first: ("delivered", "", 0)})
+    assert ledger.counts(here) == {"delivered": 1, "uploading": 1}
+    assert [entry.uid for entry in ledger.unfinished(here, 5)] == ["second"]
+
+
+def test_parked_and_begun_again(ledger):
+    """A parked run stays parked, whatever who delivers says of it, until it is begun again."""
+    here, first, second = numbers(ledger)
+    (run,) = find_run([ledger.directory], "first")
+    assert run.park("not wanted") == 2
+    ledger.set_states(here, {first: ("delivered", "", 6), second: ("parked", "refused", 6)})
+    assert states(ledger) == {"first": "parked", "second": "parked"}
+    assert ledger.parked(here, 10) == {"second": "refused", "first": "not wanted"}
+    assert ledger.parked(here, 1) == {"second": "refused"}
+    assert ledger.asked_for(here) == {first: "parked", second: "parked"}
+    with pytest.raises(SpoolError, match="run first is parked already; there is nothing to park"):
+        find_run([ledger.directory], "first")[0].park("again")
+    find_run([ledger.directory], "first")[0].ask_again()
+    assert states(ledger) == {"first": "waiting", "second": "parked"}
+    assert states(ledger, THERE)["first"] == "waiting"
+    assert ledger.entry(here, first).reason == ""
+    assert ledger.waiting_documents(here)[0] == 6
+
+
+def test_forget(ledger):
+    """Of a forgotten run nothing is left; numbers are not given out twice."""
+    (run,) = find_run([ledger.directory], "second")
+    last = ledger.last_document()
+    assert run.documents() == 6
+    run.forget()
+    assert list(states(ledger)) == ["first"]
+    put(ledger.directory, run_documents(1, uid="third")[1])
+    (third,) = (entry for entry in ledger.entries(1) if entry.uid == "third")
+    assert third.first > last
+    assert ledger.count(third.number) == 4
+
+
+def test_going_on_is_not_forgotten(tmp_path):
+    """A run is not forgotten while its writer puts in documents; one whose writer was killed is."""
+    uid, documents = run_documents(3)
+    with closing(Store(tmp_path)) as store:
+        for pair in documents[:-1]:
+            store.append(*pair)
+        with pytest.raises(SpoolError, match="is still going on; park it if it shall not be delivered"):
+            find_run([tmp_path], uid)[0].forget()
+    dead = put_and_die(tmp_path)
+    find_run([tmp_path], dead)[0].forget()
+    with closing(Ledger(tmp_path)) as ledger:
+        assert list(states(ledger)) == [uid]
+
+
+def test_prune(ledger, monkeypatch):
+    """Pruned is what every catalog has got for long enough, and nothing else."""
+    here, first, second = numbers(ledger)
+    ledger.set_states(here, {first: ("delivered", "", 6), second: ("delivered", "", 6)})
+    ledger.set_states(ledger.catalog(THERE), {first: ("delivered", "", 6), second: ("parked", "refused", 6)})
+    assert ledger.prune(60.0) == 0
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61.0)
+    assert ledger.prune(60.0) == 1
+    assert list(states(ledger)) == ["second"]
+    assert {document.run for document in ledger.documents_after(0, 100)} == {second}
+
+
+def test_clock_set_back(ledger, monkeypatch):
+    """With the clock set back runs are kept for longer, no more."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400.0)
+    deliver(ledger, *numbers(ledger)[1:])
+    assert (ledger.prune(60.0), list(states(ledger))) == (0, ["first", "second"])
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert ledger.prune(60.0) == 2
+
+
+def test_resources_outlive_their_run(tmp_path):
+    """A resource stays as long as its writer lives, or has a run: a later run may refer to it."""
+    _, documents = run_documents(1, uid="first")
+    resource = ("resource", {"uid": "r", "run_start": "first"})
+    with closing(Ledger(tmp_path)) as ledger, closing(Store(tmp_path)) as store:
+        for pair in (documents[0], resource, *documents[1:]):
+            store.append(*pair)
+        deliver(ledger, ledger.entries(ledger.catalog(HERE))[0].number)
+        assert ledger.prune(-1.0) == 1
+        announced = list(ledger.announced_before(10_000, store.producer))
+        assert [(each.name, each.doc(), each.is_announcement) for each in announced] == [(*resource, True)]
+        store.close()
+        ledger.prune(-1.0)
+        assert list(ledger.announced_before(10_000, store.producer)) == []
+    assert not list(tmp_path.glob("producer-*"))
+
+
+def test_strays(tmp_path):
+    """Documents of no run are counted, those that may be announced without one are not."""
+    put(tmp_path, [("event", {"descriptor": "?"}), ("resource", {"uid": "r"}), ("stop", {"run_start": "?"})])
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.strays() == 2
+
+
+def test_found_by_the_beginning(ledger):
+    """Runs are found by how their uid begins, also where that means something to SQL."""
+    put(ledger.directory, run_documents(1, uid="%_x")[1])
+    here = ledger.catalog(HERE)
+    assert [entry.uid for entry in ledger.entries(here, uid="f")] == ["first"]
+    assert [entry.uid for entry in ledger.entries(here, uid="%")] == ["%_x"]
+    assert [entry.uid for entry in ledger.entries(here)] == ["first", "second", "%_x"]
+
+
+def test_damaged_while_open(tmp_path):
+    """Damage that is found while reading is an error of the spool."""
+    put(tmp_path, *(run_documents(300)[1] for _ in range(3)))
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger._connection.execute("PRAGMA cache_size = 0")
+        garble(tmp_path, first=40)
+        with pytest.raises(SpoolDamagedError, match=r"the spool database .* is damaged"):
+            ledger.documents_after(0, 100_000)
