@@ -1,13 +1,13 @@
 """What tests share: one simulated IOC and one catalog a session, on loopback."""
 
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bluesky import RunEngine
     from tiled.client.container import Container
 
@@ -48,20 +48,26 @@ def catalog(data_directory: "Path", tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container, Path]]":
     """A client of a stock Tiled server, with DuckDB for its tables, and the directory that it can read.
 
-    One for all: a second one in a process leaves the log files of the first open.
+    One for each module: Tiled keeps one set of settings a process, so that the next server ends this one's welcome.
     """
     from tiled.client import from_uri
     from tiled.server import SimpleTiledServer
 
-    data = tmp_path_factory.mktemp("stock data")
-    with SimpleTiledServer(tmp_path_factory.mktemp("stock"), readable_storage=[data]) as server:
+    data, directory = tmp_path_factory.mktemp("stock data"), tmp_path_factory.mktemp("stock")
+    with SimpleTiledServer(directory, readable_storage=[data]) as server:
         client = from_uri(server.uri)
         yield client, data
         client.context.close()
+    # Tiled leaves its log files open.
+    for logger in [logging.root, *map(logging.getLogger, logging.root.manager.loggerDict)]:
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(directory):
+                logger.removeHandler(handler)
+                handler.close()
 
 
 @pytest.fixture

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
-from bluesky_filestore.errors import RowsDifferError
+from bluesky_filestore.errors import (
+    CatalogAccessError,
+    CatalogError,
+    CatalogFaultError,
+    CatalogUnreachableError,
+    RowsDifferError,
+)
 from bluesky_filestore.writing.delivery import CUT_SHORT, STOP_UNUSABLE, Delivery
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
@@ -21,6 +27,7 @@ _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
 _TRIES = 6
 _PATIENCE_SECONDS = 10.0
 _TRIES_AT_A_TABLE = 3
+_REMEMBERED = 10_000
 
 
 @dataclass(slots=True)
@@ -143,7 +150,7 @@ class Conveyor:
         asked = self._ledger.asked_for(self._number)
         for run in [run for run in self._runs if asked.get(run) == "parked" or not self._is_kept(run)]:
             entry = self._runs.pop(run).entry
-            self._ended.add(run)
+            self._end(run)
             self._producers[entry.producer].delivery.drop(entry.uid)
         again = [run for run, state in asked.items() if state == "waiting" and run not in self._runs]
         self._ended.difference_update(again)
@@ -157,11 +164,20 @@ class Conveyor:
                 delivery = self._producers[entry.producer].delivery
                 if entry.uid in delivery.open_runs:
                     delivery.cut_short(entry.uid, CUT_SHORT)
+        self._forget_producers()
+
+    def _forget_producers(self) -> None:
+        """Keep nothing of processes that ended, and all of whose runs did."""
+        busy = {run.entry.producer for run in self._runs.values()}
+        for number in self._producers.keys() - busy:
+            if not self._producers[number].delivery.waiting_operations and not self._ledger.is_alive(number):
+                del self._producers[number]
 
     def _is_kept(self, run: int) -> bool:
         return self._ledger.entry(self._number, run) is not None
 
     def _begin(self) -> None:
+        self._catalog.ask_anew()
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
         for mimetype in (HDF5_ROWS, FILE_SERIES):
             self._catalog.reads(mimetype)
@@ -216,10 +232,16 @@ class Conveyor:
         if document.run not in self._runs:
             entry = self._ledger.entry(self._number, document.run)
             if entry is None or entry.state in ENDED:
-                self._ended.add(document.run)
+                self._end(document.run)
                 return None
             self._runs[document.run] = _OnItsWay(entry)
         return self._runs[document.run]
+
+    def _end(self, run: int) -> None:
+        # Only to spare the ledger the question.
+        if len(self._ended) >= _REMEMBERED:
+            self._ended.clear()
+        self._ended.add(run)
 
     def _new_producer(self, document: Spooled) -> _Producer:
         delivery = Delivery(
@@ -256,9 +278,18 @@ class Conveyor:
         _logger.warning("%s The table is written again.", error)
         # First, for should the catalog remove only some of the tables, nothing may go on from there.
         self._go_back([each.entry for each in self._runs.values() if each.entry.uid == error.run])
-        self._catalog.start_over(error.run)
-        # Only now: it is no try at the table if the catalog is away.
-        self._made_anew[number] = self._made_anew.get(number, 0) + 1
+        is_try = True
+        try:
+            self._catalog.start_over(error.run)
+        except (CatalogUnreachableError, CatalogAccessError):
+            is_try = False
+            raise
+        except CatalogFaultError:
+            raise
+        except CatalogError as refusal:
+            _logger.warning("%s", refusal)
+        finally:
+            self._made_anew[number] = self._made_anew.get(number, 0) + is_try
 
     def _go_back(self, entries: Iterable[Entry]) -> None:
         """Go through runs again, and through all that their producers have on the way beside them."""
@@ -288,7 +319,7 @@ class Conveyor:
                 run.more = 0
             if run.state in ENDED:
                 del self._runs[entry.number]
-                self._ended.add(entry.number)
+                self._end(entry.number)
         if states:
             self._ledger.set_states(self._number, states)
         return readable

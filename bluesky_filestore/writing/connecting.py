@@ -22,6 +22,9 @@ __all__ = ["PROBE_TIMEOUT", "connect", "connect_profile", "in_our_words"]
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
 _LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+# What Tiled speaks of when it refuses one run, with the status that it has for keys, too (in tiled.server.router and
+# tiled.catalog.adapter).
+_OF_ONE_RUN = "access tags"
 _GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
 
 
@@ -118,7 +121,7 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
         )
     status = error.response.status_code
     detail = _detail(error.response)
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and _OF_ONE_RUN not in detail:
         return CatalogAccessError(
             f"the catalog at {uri} does not take this API key ({detail}); expected one with the scopes to write and to "
             f"register. {_GIVE_THE_KEY}"

@@ -22,7 +22,7 @@ from bluesky_filestore.validate import schema_fault
 
 from .announcing import announce
 from .inspecting import inspect
-from .operations import Catalog, CloseRun, Operation
+from .operations import AppendRows, Catalog, CloseRun, Operation
 from .problems import Problems
 from .run import Run
 
@@ -157,6 +157,11 @@ class Delivery:
         self.gather()
         while self._operations:
             self._apply(self._operations[0])
+            self._operations.popleft()
+
+    def skip_rows(self) -> None:
+        """Leave out the rows that the catalog does not take because others are in their place."""
+        if self._operations and isinstance(self._operations[0], AppendRows):
             self._operations.popleft()
 
     def settle(self) -> None:

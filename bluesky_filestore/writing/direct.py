@@ -6,7 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
+from bluesky_filestore.errors import (
+    CatalogAccessError,
+    CatalogError,
+    CatalogUnreachableError,
+    RowsDifferError,
+)
 
 from .delivery import CUT_SHORT, Delivery
 from .operations import Catalog
@@ -155,7 +160,7 @@ class DirectWriting:
                 return
             if self.error is None:
                 self.catalog.check()
-            self._delivery.write()
+            self._deliver()
         except (CatalogUnreachableError, CatalogAccessError) as error:
             if self.error is None:
                 _logger.error("The catalog takes no documents, they are kept: %s", error)
@@ -168,3 +173,13 @@ class DirectWriting:
             self.error = None
         finally:
             self._written = time.monotonic()
+
+    def _deliver(self) -> None:
+        while True:
+            try:
+                self._delivery.write()
+                return
+            except RowsDifferError as error:
+                # Nobody has the run's earlier documents any more, from which its table could be made anew.
+                self.problems.add(error.run, str(error))
+                self._delivery.skip_rows()

@@ -208,6 +208,9 @@ class Catalog(Protocol):
             If the catalog says that it cannot be done.
         """
 
+    def ask_anew(self) -> None:
+        """Take nothing for known of what the catalog holds: others may have written into it meanwhile."""
+
     def start_over(self, run: str) -> None:
         """Remove the rows of a run, in tables and arrays, to be written again from the first one on.
 

@@ -37,10 +37,14 @@ class TiledCatalog:
 
     def __init__(self, client: "Container") -> None:
         self._root = client.include_data_sources()
+        self._mimetypes = Mimetypes(client)
+        self.ask_anew()
+
+    def ask_anew(self) -> None:
+        """Take nothing for known; see `bluesky_filestore.writing.operations.Catalog`."""
         self._nodes = Nodes(self._root)
         self._tables = TiledTables(self._nodes)
         self._arrays = TiledArrays(self._nodes)
-        self._mimetypes = Mimetypes(client)
 
     @property
     def uri(self) -> str:

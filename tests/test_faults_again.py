@@ -1,0 +1,264 @@
+"""Runs that are gone through again, in whatever batches, are in the catalog as if it were the first time."""
+
+import random
+import secrets
+from contextlib import closing
+
+import event_model
+import pytest
+from proxy import Proxy
+from small_runs import _plain as plain
+from tiled.client import from_uri
+
+from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.errors import CatalogUnreachableError
+from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool.conveyor import Conveyor
+from bluesky_filestore.writing.problems import Problems
+from bluesky_filestore.writing.tiled import TiledCatalog
+
+CASES = 4
+NUMBER = {"source": "s", "dtype": "number", "shape": []}
+KEYS = {
+    "number": NUMBER,
+    "integer": {"source": "s", "dtype": "integer", "shape": []},
+    "text": {"source": "s", "dtype": "string", "shape": []},
+    "wave": {"source": "s", "dtype": "array", "shape": [3]},
+    "other": {"source": "s", "dtype": "array", "shape": [2]},
+}
+
+
+@pytest.fixture
+def tiled(catalog):
+    """The session's catalog, as it is written to."""
+    return TiledCatalog(catalog.client)
+
+
+@pytest.fixture
+def through_proxy(catalog, monkeypatch):
+    """A proxy before the session's catalog, and a client that does not try again by itself."""
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    with Proxy(catalog.uri) as proxy:
+        client = from_uri(proxy.uri, api_key=catalog.api_key)
+        yield proxy, client
+        client.context.close()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """The reading end of the test's spool."""
+    with closing(Store(tmp_path)), closing(Ledger(tmp_path)) as reading:
+        yield reading
+
+
+def waves(values):
+    """The uid and the documents of a run with arrays."""
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys={"number": NUMBER, "wave": KEYS["wave"]}, validate=False)
+    pairs = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)]
+    for number, wave in enumerate(values):
+        data = {"number": float(number), "wave": wave}
+        event = bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 5.0), validate=False)
+        pairs.append(("event", event))
+    return run.start_doc["uid"], [*pairs, ("stop", run.compose_stop())]
+
+
+def odd_run(chance):
+    """The uid and the documents of a run whose values change their types and shapes when they please."""
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys=KEYS, validate=False)
+    beside = run.compose_descriptor(name="baseline", data_keys={"number": NUMBER})
+    pairs = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc), ("descriptor", beside.descriptor_doc)]
+    events = chance.randint(1, 14)
+    turns = {key: chance.randint(0, events) for key in KEYS}
+    for point in range(events):
+        usual = {
+            "number": point,
+            "integer": point,
+            "text": str(point),
+            "wave": [point, 5, 7],
+            "other": [point / 2, 1.5],
+        }
+        unusual = {
+            "number": point / 4,
+            "integer": chance.choice([point / 3, 2**60 + point, 2**70, "odd"]),
+            "text": chance.choice(["z", 5]),
+            "wave": chance.choice([[point, 5, 7.5], [point, 5], ["a", str(point), "b"], [2**63 + point, 5, 7]]),
+            "other": chance.choice([[point / 2, 1.5], [1, 2], [[1], [2]], []]),
+        }
+        data = {key: (unusual if point >= turns[key] else usual)[key] for key in KEYS}
+        pairs.append(("event", bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 5.5), validate=False)))
+        if chance.random() < 0.2:
+            pairs.append(("event", beside.compose_event(data={"number": 1.0}, timestamps={"number": 5.0})))
+    return run.start_doc["uid"], [*pairs, ("stop", run.compose_stop())]
+
+
+def put(directory, pairs):
+    """Put documents into a spool."""
+    with closing(Store(directory)) as store:
+        for name, doc in pairs:
+            store.append(name, doc)
+
+
+def move(conveyor, *batches):
+    """Hand on so many documents at a time, and then the rest."""
+    for batch in (*batches, 1000):
+        conveyor._at_once = batch
+        conveyor.move()
+
+
+def compare(client, uid, pairs):
+    """Assert that a catalog has the documents just so."""
+    assert list(plain(documents(client[uid]))) == list(plain(pairs))
+    assert client[uid]["primary"]["seq_num"].read().tolist() == list(range(1, sum(_is_primary(pairs)) + 1))
+
+
+def _is_primary(pairs):
+    first = pairs[1][1]["uid"]
+    return [name == "event" and doc["descriptor"] == first for name, doc in pairs]
+
+
+RAGGED = [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 2], [3]]
+MIXED = [[1, 2, 3], [4, 5, 6.5], [7, 8, 9], [1, 2], [3]]
+
+
+@pytest.mark.parametrize("values", [RAGGED, MIXED])
+@pytest.mark.parametrize("first", [(2, 1), (2, 4), (6,)])
+@pytest.mark.parametrize("then", [(2, 1), (7,)])
+def test_other_batches(ledger, catalog, values, first, then):
+    """Which columns and arrays there are depends on the batches: a second process corrects what the first left."""
+    uid, pairs = waves(values)
+    put(ledger.directory, pairs[:-1])
+    conveyor = Conveyor(ledger, TiledCatalog(catalog.client), Problems(), since=0)
+    for batch in first:
+        conveyor._at_once = batch
+        conveyor.move()
+    problems = Problems()
+    again = Conveyor(ledger, TiledCatalog(catalog.client), problems, since=0)
+    move(again, *then)
+    again.look_around()
+    move(again)
+    compare(catalog.client, uid, pairs[:-1])
+    assert problems.all() == ()
+
+
+class Faulty:
+    """A catalog that is away now and then, before or after it did what was asked."""
+
+    def __init__(self, catalog, chance, often):
+        self._catalog, self._chance, self.often = catalog, chance, often
+
+    def __getattr__(self, name):
+        return getattr(self._catalog, name)
+
+    def apply(self, operation):
+        """Have it applied, or not."""
+        when = self._chance.random()
+        if when < self.often:
+            raise CatalogUnreachableError("away before it was done")
+        self._catalog.apply(operation)
+        if when > 1 - self.often:
+            raise CatalogUnreachableError("away when it was done")
+
+
+@pytest.mark.parametrize("case", range(CASES))
+def test_interrupted_at_random(ledger, catalog, case):
+    """Processes end, others go on, the catalog goes away, runs are begun again: all at random, in random batches."""
+    seed = secrets.randbits(32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    runs = [odd_run(chance) for _ in range(chance.randint(1, 3))]
+    left = [list(pairs) for _, pairs in runs]
+    often, ends = chance.choice([0.0, 0.05, 0.2]), chance.choice([0.0, 0.1, 0.3])
+    number = ledger.catalog(TiledCatalog(catalog.client).uri)
+    conveyor = None
+    with closing(Store(ledger.directory)) as store:
+        for rounds in range(400):
+            if rounds > 100:
+                often, ends = 0.0, 0.0
+            for _ in range(chance.choice([1, 2, 5, 30])):
+                if any(left):
+                    store.append(*chance.choice([pairs for pairs in left if pairs]).pop(0))
+            if conveyor is None or chance.random() < ends:
+                faulty, problems = Faulty(TiledCatalog(catalog.client), chance, often), Problems()
+                conveyor = Conveyor(ledger, faulty, problems, since=0)
+            faulty.often = often
+            conveyor._at_once = chance.choice([1, 3, 10, 1000])
+            try:
+                conveyor.move()
+            except CatalogUnreachableError:
+                continue
+            if chance.random() < 0.05 and (entries := ledger.entries(number)):
+                ledger.begin_again(number, [chance.choice(entries).number])
+            conveyor.look_around()
+            entries = ledger.entries(number)
+            if not any(left) and all(entry.state == "delivered" for entry in entries):
+                break
+    assert [entry.state for entry in ledger.entries(number)] == ["delivered"] * len(runs), problems.all()
+    for uid, pairs in runs:
+        compare(catalog.client, uid, pairs)
+
+
+def test_others_wrote_meanwhile(ledger, catalog):
+    """Who delivers for a second time knows nothing of what others did between."""
+    uid, pairs = waves([[1, 2, 3]] * 9)
+    put(ledger.directory, pairs[:-1])
+    first, second = (TiledCatalog(catalog.client) for _ in range(2))
+    for tiled, batch in ((first, 5), (second, 8)):
+        conveyor = Conveyor(ledger, tiled, Problems(), since=0)
+        conveyor._at_once = batch
+        conveyor.move()
+    move(Conveyor(ledger, first, Problems(), since=0), 6, 2)
+    compare(catalog.client, uid, pairs[:-1])
+
+
+def test_away_while_tables_are_removed(ledger, catalog, through_proxy):
+    """A catalog that goes away when some of a run's rows are removed gets them all anew when it is back."""
+    proxy, client = through_proxy
+    uid, pairs = waves(RAGGED)
+    put(ledger.directory, pairs)
+    conveyor = Conveyor(ledger, TiledCatalog(client), Problems(), since=0)
+    for batch in (2, 3):
+        conveyor._at_once = batch
+        conveyor.move()
+    removals = []
+
+    def second_removal(request):
+        if request.method == "DELETE":
+            removals.append(request.path)
+        return 503 if request.method == "DELETE" and len(removals) == 2 else None
+
+    proxy.fault = second_removal
+    again = Conveyor(ledger, TiledCatalog(client), Problems(), since=0)
+    with pytest.raises(CatalogUnreachableError, match="503"):
+        again.move()
+    move(again, 3, 4)
+    assert len(removals) > 2
+    compare(catalog.client, uid, pairs)
+
+
+def test_forgets_processes_that_ended(tmp_path, tiled, ledger):
+    """Of writers that ended nothing is left in memory, however many they were."""
+    conveyor = Conveyor(ledger, tiled, Problems(), since=0)
+    for _ in range(3):
+        put(tmp_path, waves([[1, 2, 3]])[1])
+        move(conveyor)
+        conveyor.look_around()
+    assert not conveyor._producers
+
+
+def test_other_rows_without_a_spool(catalog, caplog):
+    """Without a spool a table with other rows cannot be made anew: that is said, and what follows is written."""
+    uid, pairs = waves([[1, 2, 3]] * 2)
+    with CatalogWriter(catalog.client, spool=None) as writer:
+        for name, doc in pairs:
+            writer(name, doc)
+    other = [("event", {**doc, "uid": f"other {number}"}) for number, (_, doc) in enumerate(pairs[2:-1])]
+    later_uid, later = waves([[1, 2, 3]] * 2)
+    with CatalogWriter(catalog.client, spool=None) as writer:
+        for name, doc in (*pairs[:2], *other, pairs[-1], *later):
+            writer(name, doc)
+        problems = writer.status().problems
+    assert any("has other rows than events 0 and on" in words for words in problems)
+    compare(catalog.client, uid, pairs)
+    compare(catalog.client, later_uid, later)
