@@ -1,4 +1,4 @@
-"""A catalog server in a process of its own, which can be killed and started again.
+"""Servers in processes of their own: Tiled's from a configuration, and ours, which can be killed and started again.
 
 Run as a program it waits for orders on its standard input, one JSON line each, and forks a server for each: so that
 importing is paid for once.
@@ -8,14 +8,55 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 API_KEY = "secret"
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def configured_server(config: Mapping[str, Any], directory: Path, **environment: str) -> Iterator[str]:
+    """Tiled's own server, started from a configuration file; its address."""
+    import httpx
+    import yaml
+
+    (directory / "config.yml").write_text(yaml.safe_dump(dict(config)))
+    port = free_port()
+    command = [sys.executable, "-m", "tiled", "serve", "config", str(directory / "config.yml")]
+    with (directory / "log").open("w+") as log:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env=os.environ | environment,
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while True:
+                with suppress(httpx.TransportError):
+                    httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).raise_for_status()
+                    break
+                assert server.poll() is None, (directory / "log").read_text()
+                assert time.monotonic() < deadline, "the server did not start in time"
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
 
 
 class KillableServer:

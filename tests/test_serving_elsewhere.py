@@ -4,18 +4,15 @@ import contextlib
 import getpass
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import h5py
-import httpx
 import numpy as np
 import pytest
 import yaml
+from serving import configured_server, free_port
 from tiled.client import from_uri
 from tiled.client.utils import ClientError
 from tiled.structures.array import ArrayStructure, BuiltinDtype
@@ -55,40 +52,13 @@ def register(client, path, key="rows"):
     return client.new("array", [source], key=key)
 
 
-def free_port():
-    """A port that was free a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @contextlib.contextmanager
 def tiled_server(config, tmp_path):
     """Tiled's own server, started from a configuration file; a client of it."""
-    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    command = [sys.executable, "-m", "tiled", "serve", "config", str(tmp_path / "config.yml")]
-    log = (tmp_path / "log").open("w+")
-    environment = os.environ | {"TILED_SINGLE_USER_API_KEY": "secret"}
-    server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=environment
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).raise_for_status()
-                break
-            assert server.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, "the server did not start in time"
-            time.sleep(0.1)
-        client = from_uri(f"http://127.0.0.1:{port}", api_key="secret")
+    with configured_server(config, tmp_path, TILED_SINGLE_USER_API_KEY="secret") as uri:
+        client = from_uri(uri, api_key="secret")
         yield client
         client.context.close()
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
 
 
 def settled(config, directory, tmp_path):

@@ -7,8 +7,6 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows
@@ -19,7 +17,7 @@ from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.placement import Placement, Refusal
 from bluesky_filestore.writing.placing import place
-from bluesky_filestore.writing.structure import FileFacts, Unseen, chunks_for_reading, event_structure
+from bluesky_filestore.writing.structure import FileFacts, Unseen, event_structure
 
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
 
@@ -107,17 +105,6 @@ def test_nobody_says_the_structure(entry, words):
     """Nothing is made up."""
     with pytest.raises(DocumentError, match=f"out of reach and the descriptor does not say the {words}"):
         event_structure({**IMAGE, **entry}, hdf5(), None)
-
-
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=3), st.sampled_from(["|u1", "<f8"]), st.integers(1, 500))
-def test_chunks_are_made_for_reading(shape, dtype, count):
-    """Chunks cover the array, are cut along the first axis only, and hold some megabytes or one event."""
-    chunks = chunks_for_reading((count, *shape), dtype)
-    assert tuple(sum(sizes) for sizes in chunks) == (count, *shape)
-    assert all(len(sizes) == 1 for sizes in chunks[1:])
-    event = math.prod(shape) * np.dtype(dtype).itemsize
-    assert chunks[0][0] * event <= max(4_000_000, event)
-    assert len(chunks[0]) == 1 or (chunks[0][0] + 1) * event > 4_000_000
 
 
 @pytest.mark.parametrize(

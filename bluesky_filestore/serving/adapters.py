@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 hdf5 = HDF5Adapters()
-hdf5_rows = OwnAdapters()
-file_series = OwnAdapters()
+hdf5_rows = OwnAdapters(HDF5_ROWS)
+file_series = OwnAdapters(FILE_SERIES)
 handled = HandledAdapters()
 tiff_series = SeriesAdapters(TIFF_SERIES)
 npy_series = SeriesAdapters(NPY_SERIES)
@@ -58,8 +58,8 @@ def adapters(roots: Roots = ANYWHERE) -> dict[str, Any]:
     series = {mimetype: SeriesAdapters(mimetype, roots) for mimetype in (TIFF_SERIES, NPY_SERIES, JPEG_SERIES)}
     return {
         HDF5: HDF5Adapters(roots),
-        HDF5_ROWS: OwnAdapters(roots),
-        FILE_SERIES: OwnAdapters(roots),
+        HDF5_ROWS: OwnAdapters(HDF5_ROWS, roots),
+        FILE_SERIES: OwnAdapters(FILE_SERIES, roots),
         HANDLED: HandledAdapters(roots),
         **series,
     }

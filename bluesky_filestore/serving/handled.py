@@ -1,9 +1,9 @@
 """The adapter for whatever there is a handler for: each event is what the handler answers to its Datum."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from bluesky_filestore.protocols import HandlerClass
 from bluesky_filestore.reading.files import ANYWHERE, Roots, told
 from bluesky_filestore.reading.rows import AxisKey, Frames
 
-from .assets import paths_of
+from .assets import path_of, paths_of
+from .found import found_structure
 from .frames_adapter import FramesAdapter, answered
 
 if TYPE_CHECKING:
@@ -61,12 +62,23 @@ class _Events:
         """Events, one after the other along the first axis, or a part of each."""
         shape = np.broadcast_to(np.zeros(()), self.frame_shape)[part].shape
         values = np.empty((len(frames), *shape), self.dtype)
+        with self._handler() as handler:
+            for place, event in enumerate(frames):
+                values[place] = self._checked(handler(**self.datum_kwargs[event]), event)[part]
+        return values
+
+    def answer_of(self, event: int) -> NDArray[np.generic]:
+        """An event as the handler has it, whatever is registered."""
+        with self._handler() as handler:
+            return np.asarray(handler(**self.datum_kwargs[event]))
+
+    @contextmanager
+    def _handler(self) -> Iterator[Any]:
         try:
             with told(self.path):
                 handler = self.handler_class(self.roots.admit(self.path), **self.resource_kwargs)
                 with closing(handler) if hasattr(handler, "close") else nullcontext():
-                    for place, event in enumerate(frames):
-                        values[place] = self._checked(handler(**self.datum_kwargs[event]), event)[part]
+                    yield handler
         except FileStoreError:
             raise
         except Exception as error:
@@ -74,7 +86,6 @@ class _Events:
             raise UnreadableFileError(
                 f"the handler of spec {self.spec!r} cannot read {self.path}: {type(error).__name__}: {error}."
             ) from error
-        return values
 
     def _checked(self, answer: Any, event: int) -> NDArray[np.generic]:
         found = np.asarray(answer)
@@ -111,25 +122,41 @@ class HandledAdapters:
         """
         structure = data_source.structure
         with answered():
-            spec, datum_kwargs = parameters.get("spec"), parameters.get("datum_kwargs")
-            shape = tuple(structure.shape)
-            if not isinstance(spec, str) or not isinstance(datum_kwargs, list) or shape[:1] != (len(datum_kwargs),):
+            path, shape = paths_of(data_source)[0], tuple(structure.shape)
+            events = self._events(path, parameters, shape[1:], structure.data_type.to_numpy_dtype())
+            if shape[:1] != (events.count,):
                 raise AddressError(
-                    f"parameters {sorted(parameters)} do not say what {shape[:1]} events are; expected spec, "
-                    f"resource_kwargs, and datum_kwargs with a mapping for each."
+                    f"the array has shape {list(shape)}; expected {events.count} events, as many as datum_kwargs."
                 )
-            try:
-                handler_class = self._handlers[spec]
-            except KeyError as error:
-                raise AddressError(str(error)) from error
-            events = _Events(
-                handler_class,
-                spec,
-                paths_of(data_source)[0],
-                parameters.get("resource_kwargs") or {},
-                datum_kwargs,
-                shape[1:],
-                structure.data_type.to_numpy_dtype(),
-                self._roots,
-            )
         return FramesAdapter(lambda: events, structure, metadata=node.metadata_, specs=node.specs)
+
+    def from_uris(self, *data_uris: str, **parameters: Any) -> FramesAdapter:
+        """The adapter of events as the first of them is, as the validator of bluesky-tiled-plugins asks for it.
+
+        Raises
+        ------
+        HTTPException
+            If the first event cannot be read.
+        """
+        with answered():
+            some = self._events(path_of(data_uris[0]), parameters, (), np.dtype(np.uint8))
+            first = some.answer_of(0)
+            events = replace(some, frame_shape=first.shape, dtype=first.dtype)
+            structure = found_structure((events.count, *first.shape), first.dtype)
+        return FramesAdapter(lambda: events, structure)
+
+    def _events(
+        self, path: str, parameters: Mapping[str, Any], frame_shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> _Events:
+        spec, datum_kwargs = parameters.get("spec"), parameters.get("datum_kwargs")
+        if not isinstance(spec, str) or not isinstance(datum_kwargs, list) or not datum_kwargs:
+            raise AddressError(
+                f"parameters {sorted(parameters)} do not say what the events are; expected spec, resource_kwargs, and "
+                f"datum_kwargs with a mapping for each."
+            )
+        try:
+            handler_class = self._handlers[spec]
+        except KeyError as error:
+            raise AddressError(str(error)) from error
+        resource_kwargs = parameters.get("resource_kwargs") or {}
+        return _Events(handler_class, spec, path, resource_kwargs, datum_kwargs, frame_shape, dtype, self._roots)

@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tiled.adapters.hdf5 import SWMR_DEFAULT, HDF5Adapter, get_hdf5_attrs
+from tiled.adapters.hdf5 import SWMR_DEFAULT, HDF5Adapter, HDF5ArrayAdapter, get_hdf5_attrs
 from tiled.structures.core import StructureFamily
 
 from bluesky_filestore.errors import AddressError
-from bluesky_filestore.reading.files import ANYWHERE, Roots
+from bluesky_filestore.reading.files import ANYWHERE, Roots, told
 from bluesky_filestore.reading.hdf5 import HDF5Files, shared_files
 from bluesky_filestore.reading.hdf5_joined import JoinedDatasets
 from bluesky_filestore.reading.hdf5_layout import NoFramesError
-from bluesky_filestore.reading.registered import joined_datasets
+from bluesky_filestore.reading.registered import Registered, frames_of, joined_datasets
+from bluesky_filestore.specs import HDF5
 
-from .assets import paths_of, registered_of
+from .assets import path_of, paths_of, registered_of
+from .found import found_structure
 from .frames_adapter import FramesAdapter, answered
 from .hdf5_links import check_links
 
@@ -57,6 +59,31 @@ class HDF5Adapters:
             for path in paths:
                 check_links(path, self._roots)
         return HDF5Adapter.from_catalog(data_source, node, **parameters)
+
+    def from_uris(self, *data_uris: str, **parameters: Any) -> Any:
+        """The adapter of what the files hold, as the validator of bluesky-tiled-plugins asks for it.
+
+        That is Tiled's own, in chunks for reading.
+
+        Raises
+        ------
+        HTTPException
+            If a file cannot be read.
+        """
+        with answered():
+            paths = tuple(map(path_of, data_uris))
+            for path in paths:
+                check_links(path, self._roots)
+            if not isinstance(parameters.get("dataset", ""), str):
+                parameters["dataset"] = "/".join(parameters["dataset"])
+            with told(paths[0]):
+                stock = HDF5Adapter.from_uris(*data_uris, **parameters)
+            if not isinstance(stock, HDF5ArrayAdapter) or 0 in stock.structure().shape:
+                return stock
+            shape, dtype = tuple(stock.structure().shape), stock.structure().data_type.to_numpy_dtype()
+            registered = Registered(HDF5, parameters, {}, paths, shape, dtype)
+            frames = frames_of(registered, files=self._files, roots=self._roots)
+        return FramesAdapter(frames, found_structure(shape, dtype), metadata=stock.metadata())
 
     def _joined(
         self, paths: tuple[str, ...], data_source: "DataSource[Any]", parameters: dict[str, Any]

@@ -7,6 +7,7 @@ from bluesky_filestore.reading.hdf5 import HDF5Files
 from bluesky_filestore.reading.registered import frames_of
 
 from .assets import paths_of, registered_of
+from .found import found_adapter
 from .frames_adapter import FramesAdapter, answered
 
 if TYPE_CHECKING:
@@ -17,18 +18,20 @@ __all__ = ["OwnAdapters"]
 
 
 class OwnAdapters:
-    """Makes the adapters of data sources of the mimetypes of `bluesky_filestore.addressing`.
+    """Makes the adapters of data sources of one of the mimetypes of `bluesky_filestore.addressing`.
 
     Parameters
     ----------
+    mimetype : str
+        Which.
     roots : Roots
         Where files may lie, beside what Tiled allows.
     files : HDF5Files, optional
         The pool that HDF5 files are opened through; by default the one of this process.
     """
 
-    def __init__(self, roots: Roots = ANYWHERE, files: HDF5Files | None = None) -> None:
-        self._roots = roots
+    def __init__(self, mimetype: str, roots: Roots = ANYWHERE, files: HDF5Files | None = None) -> None:
+        self._mimetype, self._roots = mimetype, roots
         self._files = files
 
     def from_catalog(self, data_source: "DataSource[ArrayStructure]", node: Any, /, **parameters: Any) -> FramesAdapter:
@@ -43,3 +46,13 @@ class OwnAdapters:
             registered = registered_of(data_source, paths_of(data_source), parameters)
             frames = frames_of(registered, files=self._files, roots=self._roots)
         return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
+
+    def from_uris(self, *data_uris: str, **parameters: Any) -> FramesAdapter:
+        """The adapter of what the files hold, as the validator of bluesky-tiled-plugins asks for it.
+
+        Raises
+        ------
+        HTTPException
+            If the frames are not there.
+        """
+        return found_adapter(self._mimetype, data_uris, parameters, files=self._files, roots=self._roots)

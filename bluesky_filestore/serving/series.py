@@ -11,6 +11,7 @@ from bluesky_filestore.reading.files import ANYWHERE, Roots
 from bluesky_filestore.reading.registered import frames_of
 
 from .assets import path_of, registered_of, uris_of
+from .found import found_adapter
 from .frames_adapter import FramesAdapter, answered
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ class SeriesAdapters:
             registered = replace(registered_of(data_source, paths, parameters), mimetype=self._mimetype)
             frames = frames_of(registered, roots=self._roots)
         return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
+
+    def from_uris(self, *data_uris: str) -> FramesAdapter:
+        """The adapter of what the files hold, as the validator of bluesky-tiled-plugins asks for it.
+
+        Raises
+        ------
+        HTTPException
+            If the first file cannot be read.
+        """
+        return found_adapter(self._mimetype, data_uris, {}, roots=self._roots)
 
 
 class _Paths(Sequence[str]):

@@ -166,6 +166,7 @@ class CatalogServer:
 
     def _make_server(self, readable: Sequence[Path], database: str | None) -> "uvicorn.Server":
         import uvicorn
+        from bluesky_tiled_plugins.routers.validator import router as validator
         from tiled.config import Authentication
         from tiled.server.app import build_app
 
@@ -177,6 +178,7 @@ class CatalogServer:
             tree,
             authentication=Authentication(single_user_api_key=self.api_key),
             serialization_registry=_registry_with_documents(),
+            include_routers=[validator],
         )
         _keep_settings_apart(app, self.api_key)
         _say_when_refused(app)
@@ -274,11 +276,12 @@ def _bound_socket(port: int) -> socket.socket:
 
 def _registry_with_documents() -> Any:
     """Tiled's ways to export, and that of ``run.documents()`` in bluesky-tiled-plugins' clients."""
-    from bluesky_tiled_plugins.exporters import json_seq_exporter
     from tiled.media_type_registration import default_serialization_registry
 
+    from .exporting import export_documents
+
     registry = copy.deepcopy(default_serialization_registry)
-    registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
+    registry.register("BlueskyRun", "application/json-seq", export_documents)
     return registry
 
 

@@ -43,27 +43,32 @@ class Belonging:
         """The number of the run, or None if it cannot be told (or is none of these)."""
         match name:
             case "event" | "event_page" | "stream_datum":
-                return self._descriptors.get(doc.get("descriptor", ""))
+                return self._descriptors.get(_text(doc, "descriptor"))
             case "datum" | "datum_page":
-                run = self._resources.get(doc.get("resource", ""))
+                run = self._resources.get(_text(doc, "resource"))
                 # A datum goes with the run that it comes in: the resource's own may be forgotten at any time.
                 return run if run in self._open.values() else self._only
             case "descriptor":
-                run = self._open.get(doc.get("run_start", ""))
+                run = self._open.get(_text(doc, "run_start"))
                 if run is not None:
-                    self._descriptors[doc.get("uid", "")] = run
+                    self._descriptors[_text(doc, "uid")] = run
                 return run
             case "resource" | "stream_resource":
                 # A staging may outlive the run that it names.
-                run = self._open.get(doc.get("run_start", ""), self._only)
-                self._resources[doc.get("uid", "")] = run
+                run = self._open.get(_text(doc, "run_start"), self._only)
+                self._resources[_text(doc, "uid")] = run
                 if len(self._resources) > _REMEMBERED:
                     self._resources.popitem(last=False)
                 return run
             case "stop":
-                return self._open.get(doc.get("run_start", ""))
+                return self._open.get(_text(doc, "run_start"))
         return self._only
 
     @property
     def _only(self) -> int | None:
         return next(iter(self._open.values())) if len(self._open) == 1 else None
+
+
+def _text(doc: Mapping[str, Any], entry: str) -> str:
+    # Whatever it is: a document that is wrong has to be kept, too.
+    return str(doc.get(entry, ""))

@@ -28,6 +28,7 @@ _TRIES = 6
 _PATIENCE_SECONDS = 10.0
 _TRIES_AT_A_TABLE = 3
 _REMEMBERED = 10_000
+_NOT_BEGUN = "Its start document could not be used."
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class _OnItsWay:
     """How many of its documents were handed on that the ledger does not know of."""
     stopped: bool = False
     """Whether its last document was handed on."""
+    closed: bool = False
+    """Whether the catalog has learned of its end."""
 
 
 class Conveyor:
@@ -98,6 +101,7 @@ class Conveyor:
         self._cursor = 0
         self._at_once = _FEWEST_AT_ONCE
         self._began = False
+        self._is_written_down = True
 
     @property
     def unsettled_runs(self) -> tuple[str, ...]:
@@ -108,7 +112,8 @@ class Conveyor:
     def has_news(self) -> bool:
         """Whether there is something to hand on, or left from the last time."""
         left = any(producer.delivery.waiting_operations for producer in self._producers.values())
-        return left or not self._began or self._ledger.last_document() > self._cursor
+        is_known = self._began and self._is_written_down
+        return left or not is_known or self._ledger.last_document() > self._cursor
 
     def move(self) -> tuple[list[Entry], bool]:
         """Hand on some of the documents that wait.
@@ -116,7 +121,7 @@ class Conveyor:
         Returns
         -------
         list of Entry
-            The runs that can be read to their end now.
+            The runs that can be read to their end now, or of which no more can be.
         bool
             Whether more documents wait.
 
@@ -160,7 +165,7 @@ class Conveyor:
             entry = open_run.entry
             dead = not self._ledger.is_alive(entry.producer)
             if dead and self._ledger.last_document(entry.number) <= self._cursor:
-                open_run.stopped = True
+                open_run.stopped, self._is_written_down = True, False
                 delivery = self._producers[entry.producer].delivery
                 if entry.uid in delivery.open_runs:
                     delivery.cut_short(entry.uid, CUT_SHORT)
@@ -311,9 +316,10 @@ class Conveyor:
         for run in list(self._runs.values()):
             entry, before = run.entry, run.state
             delivery = self._producers[entry.producer].delivery
-            if (entry.producer, entry.uid) in closed and before == "uploading":
-                readable.append(entry)
+            run.closed = run.closed or (entry.producer, entry.uid) in closed
             run.state, reason = self._state(run, delivery)
+            if before == "uploading" and (run.closed or run.state in ENDED):
+                readable.append(entry)
             if run.more or run.state != before:
                 states[entry.number] = (run.state, reason, run.more)
                 run.more = 0
@@ -322,12 +328,13 @@ class Conveyor:
                 self._end(entry.number)
         if states:
             self._ledger.set_states(self._number, states)
+        self._is_written_down = True
         return readable
 
     def _state(self, run: _OnItsWay, delivery: Delivery) -> tuple[DeliveryState, str]:
-        if not run.stopped or run.entry.uid in delivery.open_runs:
+        if not run.stopped or run.entry.uid in delivery.open_runs or delivery.holds_documents:
             return "uploading", ""
         if run.entry.uid in delivery.unsettled_runs:
             return "settling", ""
-        loss = self._problems.loss(run.entry.uid)
+        loss = self._problems.loss(run.entry.uid) or ("" if run.closed else _NOT_BEGUN)
         return ("parked", loss) if loss else ("delivered", "")

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.chunks import chunks_for_reading
 from bluesky_filestore.frames import Assets, FrameMap
 
 from .operations import DropArray, Operation, PlaceArray
 from .placement import Inspector, Placement, Reads, Refusal
 from .placing import place
-from .structure import chunks_for_reading
 
 __all__ = ["ExternalArrays", "Said"]
 

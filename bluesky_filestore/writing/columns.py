@@ -12,7 +12,7 @@ from bluesky_filestore.event_record import exact_json
 
 from .operations import ColumnType
 
-__all__ = ["Column", "exact_array", "is_column_name", "plain"]
+__all__ = ["Column", "exact_array", "is_column_name", "plain", "storable"]
 
 # What Tiled takes for the name of a column (tiled.adapters.sql.is_safe_identifier); it keeps a first "_" for itself.
 _SAFE_NAME = re.compile(r"[a-zA-Z](?:(?!--|/\*|\*/)[^'\"`;\\%()=+])*")
@@ -57,7 +57,7 @@ class Column:
             self._look_at(values)
         if self._kinds:
             self.type = self._widest()
-        if {_SIMPLE_TYPES.get(kind) for kind in types} == {self.type}:
+        if self.type != "string" and {_SIMPLE_TYPES.get(kind) for kind in types} == {self.type}:
             return list(values)
         return [None if value is None else _as(value, self.type) for value in values]
 
@@ -121,6 +121,8 @@ def _leaves(values: Any) -> Iterator[Any]:
 
 
 def _is_exactly(leaf: Any, kind: type) -> bool:
+    if isinstance(leaf, str):
+        return kind is str and storable(leaf) == leaf
     if isinstance(leaf, kind | np.floating if kind is float else kind):
         return True
     return kind is float and isinstance(leaf, int | np.integer) and int(leaf) in _EXACT_IN_FLOAT
@@ -135,18 +137,31 @@ def plain(value: Any) -> Any:
     {'a': 3, 'b': [1.5, 'inf']}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {storable(str(key)): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(entry) for entry in value]
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
-    if value is None or isinstance(value, str | bool):
+    if isinstance(value, str):
+        return storable(value)
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return value if value in _64_BITS else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    return str(value)
+    return storable(str(value))
+
+
+def storable(text: str) -> str:
+    r"""The text as UTF-8 has it: what is no character, as in names of files in another encoding, is written out.
+
+    Examples
+    --------
+    >>> storable("M\udcfcller")
+    'M\\udcfcller'
+    """
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _kind(value: Any) -> ColumnType:
@@ -162,7 +177,7 @@ def _kind(value: Any) -> ColumnType:
 def _as(value: Any, kind: ColumnType) -> Any:
     if kind == "string":
         if isinstance(value, str):
-            return str(value)
+            return storable(str(value))
         is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
         return str(value) if is_integer else exact_json(value)
     if kind == "float64":

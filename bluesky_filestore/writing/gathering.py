@@ -8,6 +8,8 @@ import numpy as np
 
 from bluesky_filestore.event_record import EventRecord
 
+from .columns import storable
+
 __all__ = ["GatheredEvent", "completed"]
 
 _EXACT_IN_FLOAT = range(-(2**53), 2**53 + 1)
@@ -73,5 +75,7 @@ def completed(
 
 
 def _is_kept(value: Any) -> bool:
-    """Whether a number goes through a table unchanged: one with empty cells holds integers as floats."""
+    """Whether a value goes through a table unchanged: one with empty cells holds integers as floats."""
+    if isinstance(value, str):
+        return storable(value) == value
     return not isinstance(value, int | np.integer) or int(value) in _EXACT_IN_FLOAT

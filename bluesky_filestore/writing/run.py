@@ -155,7 +155,7 @@ class Run:
 
     def _first_descriptor(self, name: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
         renamed = renamed_keys(doc["data_keys"])
-        data_keys = _data_keys(doc, renamed)
+        data_keys: dict[str, dict[str, Any]] = plain(_data_keys(doc, renamed))
         for old, new in renamed.items():
             self.note(f"Data key '{old}' of stream '{name}' is called '{new}' here.")
         external = frozenset(key for key, entry in data_keys.items() if "external" in entry)

@@ -1,4 +1,4 @@
-"""Shape, dtype and chunks of an external array: what the file says, or else the descriptor."""
+"""Shape and dtype of an external array: what the file says, or else the descriptor."""
 
 import math
 from collections.abc import Mapping
@@ -10,9 +10,8 @@ import numpy as np
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.frames import Source
 
-__all__ = ["EventStructure", "FileFacts", "Unseen", "chunks_for_reading", "event_structure"]
+__all__ = ["EventStructure", "FileFacts", "Unseen", "event_structure"]
 
-_CHUNK_BYTES = 4_000_000
 _NUMPY_OF_JSON = {"number": "<f8", "array": "<f8", "integer": "<i8", "boolean": "|b1"}
 
 
@@ -92,22 +91,6 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
     if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
         differences.append(f"dtype: the descriptor says {declared_dtype}, the file {facts.dtype}")
     return EventStructure(shape, facts.dtype, frames, frame_shape, tuple(differences))
-
-
-def chunks_for_reading(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], ...]:
-    """Chunks of some megabytes along the first axis, whole along the others.
-
-    Stock adapters of file series can be chunked along the first axis alone.
-
-    Examples
-    --------
-    >>> chunks_for_reading((10, 1, 1000, 1000), "|u1")
-    ((4, 4, 2), (1,), (1000,), (1000,))
-    """
-    event_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
-    length = max(1, _CHUNK_BYTES // max(1, event_bytes))
-    whole, rest = divmod(shape[0], length)
-    return ((length,) * whole + ((rest,) if rest else ()), *((size,) for size in shape[1:]))
 
 
 def _from_descriptor(declared: tuple[int, ...] | None, declared_dtype: str | None, source: Source) -> EventStructure:

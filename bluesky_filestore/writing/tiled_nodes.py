@@ -14,6 +14,8 @@ __all__ = ["NodePath", "Nodes"]
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
+_OWN_TAGS = ("user:", "service:")
+
 
 class Nodes:
     """The nodes below a container.
@@ -58,10 +60,15 @@ class Nodes:
         return node
 
     def make(self, path: NodePath, family: str, **attributes: Any) -> Any:
-        """Make a node, or take the one that is there: it was made by an earlier try of the same operation."""
+        """Make a node, or take the one that is there: it was made by an earlier try of the same operation.
+
+        Who may see a run may see what is in it.
+        """
         from tiled.client.utils import ClientError
 
         parent = self.get(path[:-1])
+        if len(path) > 1:
+            attributes["access_tags"] = _tags_given(parent)
         self._tried.add(path)
         try:
             node = parent.new(family, attributes.pop("data_sources", []), key=path[-1], **attributes)
@@ -97,6 +104,13 @@ class Nodes:
             del self._known[known]
             self._made.discard(known)
         self._tried = {tried for tried in self._tried if tried[: len(path)] != path or tried == path != path[:1]}
+
+
+def _tags_given(parent: Any) -> list[str] | None:
+    """The access tags that what is in a node has to have, too: none is handed down by the catalog."""
+    # A user's own tag, which the catalog gives where nobody said any, nobody else may give.
+    tags = [tag for tag in parent.item["attributes"].get("access_tags") or () if not tag.startswith(_OWN_TAGS)]
+    return tags or None
 
 
 def _plain(node: Any) -> Any:
