@@ -6,9 +6,23 @@ importing is paid for once. A child says on its standard output, by one byte a d
 
 import json
 import os
+import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def acquirer():
+    """A process that takes orders."""
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while process.stderr.readline().strip() != b"ready":
+            assert process.poll() is None
+        yield process
+        process.stdin.close()
 
 
 def acquire(order):

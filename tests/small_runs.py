@@ -87,6 +87,24 @@ class SmallRun:
         assert [note for note in run.metadata["notes"] if "The array 'pair'" not in note] == []
 
 
+def image_documents(path: Path, spec: str = "AD_HDF5", **datum_kwargs: Any) -> list[tuple[str, Any]]:
+    """The documents of a run of one event whose only value is an image in a file."""
+    run = event_model.compose_run()
+    image = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
+    bundle = run.compose_descriptor(name="primary", data_keys={"image": image})
+    resource = run.compose_resource(spec=spec, root=str(path.parent), resource_path=path.name, resource_kwargs={})
+    datum = resource.compose_datum(datum_kwargs=datum_kwargs or {"point_number": 0})
+    event = bundle.compose_event(data={"image": datum["datum_id"]}, timestamps={"image": 5.0}, filled={"image": False})
+    return [
+        ("start", run.start_doc),
+        ("descriptor", bundle.descriptor_doc),
+        ("resource", resource.resource_doc),
+        ("datum", datum),
+        ("event", event),
+        ("stop", run.compose_stop()),
+    ]
+
+
 def _plain(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
     """The same, with pages as singles and whatever came as a tuple or array as a list."""
     for name, doc in pairs:

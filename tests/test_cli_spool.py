@@ -9,11 +9,11 @@ import sys
 import time
 from contextlib import closing, suppress
 
-import event_model
 import h5py
 import numpy as np
 import pytest
 from command_line import COMMAND, run, running
+from small_runs import image_documents
 from spooled import put, put_and_die, run_documents, states
 from typer.testing import CliRunner
 
@@ -345,25 +345,8 @@ def test_park_and_resume(spool, catalog, uri, key):
 def test_files_that_came_late(spool, catalog, data_directory, key):
     """A run whose files never came is parked with that reason, and completed when they are there."""
     name = f"{spool.parent.name}.h5"
-    run = event_model.compose_run()
-    bundle = run.compose_descriptor(
-        name="primary",
-        data_keys={"image": {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}},
-    )
-    resource = run.compose_resource(
-        spec="AD_HDF5", root=str(data_directory), resource_path=name, resource_kwargs={"frame_per_point": 1}
-    )
-    datum = resource.compose_datum(datum_kwargs={"point_number": 0})
-    event = bundle.compose_event(data={"image": datum["datum_id"]}, timestamps={"image": 5.0}, filled={"image": False})
-    docs = [
-        ("start", run.start_doc),
-        ("descriptor", bundle.descriptor_doc),
-        ("resource", resource.resource_doc),
-        ("datum", datum),
-        ("event", event),
-        ("stop", run.compose_stop()),
-    ]
-    uid = run.start_doc["uid"]
+    docs = image_documents(data_directory / name)
+    uid = docs[0][1]["uid"]
     with CatalogWriter(catalog.client, spool=spool, settle=0.0) as writer:
         for pair in docs:
             writer(*pair)

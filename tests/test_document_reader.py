@@ -3,12 +3,14 @@
 import itertools
 import json
 import logging
+from pathlib import Path
 
 import event_model
 import numpy as np
 import pytest
 from document_streams import build, cases
 from hypothesis import HealthCheck, given, note, settings
+from small_runs import image_documents
 
 from bluesky_filestore import CatalogWriter, documents
 from bluesky_filestore.errors import DocumentError
@@ -202,19 +204,7 @@ def test_filled_events(catalog):
 
 def test_resource_that_nobody_can_read(catalog):
     """Documents of a spec that cannot be registered come back, so that a handler can read them."""
-    run = event_model.compose_run()
-    bundle = run.compose_descriptor(name="primary", data_keys={"image": IMAGE})
-    resource = run.compose_resource(spec="ODD", root="/", resource_path="a", resource_kwargs={"speed": 3})
-    datum = resource.compose_datum(datum_kwargs={"row": 3, "column": 4})
-    event = bundle.compose_event(data={"image": datum["datum_id"]}, timestamps={"image": 5.0}, filled={"image": False})
-    pairs = [
-        ("start", run.start_doc),
-        ("descriptor", bundle.descriptor_doc),
-        ("resource", resource.resource_doc),
-        ("datum", datum),
-        ("event", event),
-        ("stop", run.compose_stop()),
-    ]
+    pairs = image_documents(Path("/a"), "ODD", row=3, column=4)
     had, _ = written(catalog, pairs)
     same(had, pairs)
 

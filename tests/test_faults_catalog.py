@@ -3,16 +3,14 @@
 import json
 import random
 import secrets
-import subprocess
-import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain, count
-from pathlib import Path
 
 import httpx
 import pytest
+from acquiring import acquirer
 from proxy import Proxy
 from serving import API_KEY, KillableServer
 from small_runs import SmallRun
@@ -230,7 +228,7 @@ def test_two_processes_into_one_spool_and_one_catalog(catalog, data_directory, t
     """Two writers at once, of which one delivers for both, and runs with documents in between one another."""
     shares = [[new_run(data_directory, 80) for _ in range(3)] for _ in range(2)]
     with ExitStack() as stack:
-        processes = [stack.enter_context(acquiring()) for _ in shares]
+        processes = [stack.enter_context(acquirer()) for _ in shares]
         for process, runs in zip(processes, shares, strict=True):
             file = tmp_path / f"documents of {runs[0].number}"
             file.write_text(json.dumps([pair for run in runs for pair in run.documents]))
@@ -247,18 +245,6 @@ def test_two_processes_into_one_spool_and_one_catalog(catalog, data_directory, t
     assert other.first < last, "the processes were to be at it at the same time"
     for run in chain(*shares):
         run.compare(catalog.client)
-
-
-@contextmanager
-def acquiring():
-    """A process that is ready to hand runs to a writer."""
-    script = Path(__file__).with_name("acquiring.py")
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        while process.stderr.readline().strip() != b"ready":
-            assert process.poll() is None
-        yield process
 
 
 def test_ten_thousand_documents_wait(chance, catalog, data_directory, tmp_path):

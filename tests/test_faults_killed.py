@@ -6,16 +6,14 @@ import os
 import random
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing, suppress
-from pathlib import Path
 
 import event_model
 import h5py
 import numpy as np
 import pytest
+from acquiring import acquirer
 
 from bluesky_filestore import documents
 from bluesky_filestore.spool import Ledger, Uploader
@@ -28,19 +26,6 @@ NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, *SHAPE], "dtype_numpy": "<u2", "external": "FILESTORE:"}
 WAVE = {"source": "s", "dtype": "array", "shape": [3]}
 TOLD = ("start", "descriptor", "event", "stop")
-
-
-@pytest.fixture
-def acquirer():
-    """A process that takes orders."""
-    script = Path(__file__).with_name("acquiring.py")
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        while process.stderr.readline().strip() != b"ready":
-            assert process.poll() is None
-        yield process
-        process.stdin.close()
 
 
 def run_documents(directory, number):
@@ -108,18 +93,19 @@ def deliver(spool, client):
 
 
 @pytest.mark.timeout(600)
-def test_killed_again_and_again(acquirer, catalog, data_directory, tmp_path):
+def test_killed_again_and_again(catalog, data_directory, tmp_path):
     """Each process that comes after a killed one goes on with what that left, and is killed in turn."""
     seed = secrets.randbits(32)
     print("seed", seed)
     when, spool = random.Random(seed), tmp_path / "spool"
     taken = []
-    for number in range(KILLS):
-        pairs = list(run_documents(data_directory, number))
-        file = tmp_path / "documents"
-        file.write_text(json.dumps(pairs))
-        order = {"uri": catalog.uri, "api_key": catalog.api_key, "spool": str(spool), "documents": str(file)}
-        taken.append((pairs, taken_before_the_kill(acquirer, order, when)))
+    with acquirer() as process:
+        for number in range(KILLS):
+            pairs = list(run_documents(data_directory, number))
+            file = tmp_path / "documents"
+            file.write_text(json.dumps(pairs))
+            order = {"uri": catalog.uri, "api_key": catalog.api_key, "spool": str(spool), "documents": str(file)}
+            taken.append((pairs, taken_before_the_kill(process, order, when)))
     deliver(spool, catalog.client)
     assert sum(count < len(pairs) for pairs, count in taken) > KILLS // 5, "most of them were to be killed in between"
     for pairs, count in taken:

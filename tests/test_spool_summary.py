@@ -3,8 +3,8 @@
 import logging
 import time
 
-import event_model
 import pytest
+from small_runs import image_documents
 from spooled import run_documents
 
 from bluesky_filestore import CatalogWriter, serve_catalog
@@ -106,20 +106,7 @@ def test_parked(catalog, caplog, tmp_path):
 
 def test_files_are_missing(catalog, caplog, tmp_path):
     """A run whose files are not there yet says so."""
-    run = event_model.compose_run()
-    image = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
-    bundle = run.compose_descriptor(name="primary", data_keys={"image": image})
-    resource = run.compose_resource(spec="AD_HDF5", root=str(tmp_path), resource_path="no.h5", resource_kwargs={})
-    datum = resource.compose_datum(datum_kwargs={"point_number": 0})
-    event = bundle.compose_event(data={"image": datum["datum_id"]}, timestamps={"image": 5.0}, filled={"image": False})
-    docs = [
-        ("start", run.start_doc),
-        ("descriptor", bundle.descriptor_doc),
-        ("resource", resource.resource_doc),
-        ("datum", datum),
-        ("event", event),
-        ("stop", run.compose_stop()),
-    ]
+    docs = image_documents(tmp_path / "no.h5")
     with caplog.at_level(logging.INFO), CatalogWriter(catalog.client, spool=tmp_path) as writer:
         feed(writer, docs)
     ((level, words),) = said(caplog)
