@@ -14,9 +14,9 @@ TEXT = {"source": "s", "dtype": "string", "shape": []}
 STOP = {"uid": "the stop", "time": 2.0, "exit_status": "success"}
 
 
-def with_stop(**entries):
+def with_stop(uid, /, **entries):
     """The uid and documents of a run with another stop document."""
-    uid, pairs = run_documents(2)
+    _, pairs = run_documents(2, uid=uid)
     stop = {**pairs[-1][1], **entries}
     return uid, [*pairs[:-1], ("stop", {name: value for name, value in stop.items() if value is not ...})]
 
@@ -28,8 +28,8 @@ def with_stop(**entries):
         ("", [("start", {"uid": "", "time": 1.0}), ("stop", {**STOP, "run_start": ""})], "start '' has uid ''"),
         ("", [("start", {"time": 1.0}), ("stop", {**STOP})], "start None has no uid"),
         ("['a']", [("start", {"uid": ["a"]}), ("stop", {**STOP, "run_start": ["a"]})], "start document could not be"),
-        (*with_stop(uid=...), "stop None has no uid"),
-        (*with_stop(run_start=None), "has run_start None; expected a text"),
+        (*with_stop("its stop has no uid", uid=...), "stop None has no uid"),
+        (*with_stop("its stop names no run", run_start=None), "has run_start None; expected a text"),
     ],
 )
 def test_run_that_cannot_be_delivered(catalog, tmp_path, caplog, uid, pairs, words):
