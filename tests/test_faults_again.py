@@ -212,6 +212,22 @@ def test_others_wrote_meanwhile(ledger, catalog):
     compare(catalog.client, uid, pairs[:-1])
 
 
+@pytest.mark.parametrize("key", ["internal", "wave"])
+def test_removed_meanwhile(ledger, catalog, key):
+    """Rows that are gone in the middle of a run are written again, and none after them in their place."""
+    uid, pairs = waves([[1, 2, 3]] * 9)
+    put(ledger.directory, pairs)
+    problems = Problems()
+    conveyor = Conveyor(ledger, TiledCatalog(catalog.client), problems, since=0)
+    conveyor._at_once = 6
+    conveyor.move()
+    catalog.client[uid]["primary"].base.delete_contents(key, external_only=False)
+    move(conveyor)
+    move(conveyor)
+    compare(catalog.client, uid, pairs)
+    assert problems.all() == ()
+
+
 def test_away_while_tables_are_removed(ledger, catalog, through_proxy):
     """A catalog that goes away when some of a run's rows are removed gets them all anew when it is back."""
     proxy, client = through_proxy

@@ -111,4 +111,4 @@ def test_files_are_missing(catalog, caplog, tmp_path):
         feed(writer, docs)
     ((level, words),) = said(caplog)
     assert level == "INFO"
-    assert "Some of its files are missing or still being written, and are looked at again." in words
+    assert "It is looked at again: files are missing or still being written" in words

@@ -36,6 +36,6 @@ def test_all_is_not_well():
     assert lines[5:10] == [f"    parked {n}-------: reason {n}" for n in range(5)]
     assert lines[10:] == [
         "  runs going on: 00000000, 10000000, 20000000, 30000000, 40000000 and 2 more",
-        "  runs with files that are waited for: 77777777",
+        "  runs that are looked at again: 77777777",
         "  2 problems, the last: two",
     ]

@@ -14,7 +14,7 @@ from tiled.structures.data_source import DataSource
 
 from bluesky_filestore import serve_catalog
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
-from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, RowsDifferError
+from bluesky_filestore.errors import CatalogUnreachableError, RowsDifferError
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.specs import HDF5, TIFF_SERIES
 from bluesky_filestore.writing.inspecting import inspect
@@ -193,7 +193,7 @@ def test_files_that_cannot_follow(stream):
     """Files are not registered as if they were the first ones."""
     client, uid, directory = stream
     images(directory)
-    with pytest.raises(CatalogError, match="image has 0 files; file 2 cannot follow them"):
+    with pytest.raises(RowsDifferError, match="image has 0 files; file 2 cannot follow them"):
         opened(client, uid).apply(place(uid, directory, range(4), first_file=2))
 
 

@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
-from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.errors import CatalogError, RowsDifferError
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.operations import AppendArray, AppendRows, CreateRun, CreateStream, PlaceArray
@@ -571,8 +571,10 @@ def test_rows_that_cannot_follow(place):
     catalog.apply(CreateRun(uid, {"start": {"uid": uid, "time": 0.0}}))
     catalog.apply(CreateStream(uid, "primary", {}))
     rows = AppendRows(uid, "primary", 5, types={"x": "int64"}, columns={"x": [1]})
-    with pytest.raises(CatalogError, match=r"primary/internal has 0 rows; row 5 cannot follow them"):
+    with pytest.raises(RowsDifferError, match=r"primary/internal has 0 rows; row 5 cannot follow them"):
         catalog.apply(rows)
+    with pytest.raises(RowsDifferError, match=r"primary/w has 0 rows; row 3 cannot follow them"):
+        catalog.apply(AppendArray(uid, "primary", "w", 3, np.zeros((1, 2))))
     with pytest.raises(CatalogError, match=r"other is not in the catalog at http.*; expected it to be there"):
         catalog.apply(AppendArray(uid, "other", "w", 0, np.zeros((1, 2))))
 

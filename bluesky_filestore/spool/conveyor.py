@@ -28,6 +28,7 @@ _TRIES = 6
 _PATIENCE_SECONDS = 10.0
 _TRIES_AT_A_TABLE = 3
 _REMEMBERED = 10_000
+_IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
 _NOT_BEGUN = "Its start document could not be used."
 
 
@@ -105,7 +106,7 @@ class Conveyor:
 
     @property
     def unsettled_runs(self) -> tuple[str, ...]:
-        """The runs that ended with files missing or still being written, by uid."""
+        """The runs that ended with files missing or still being written, or that may still change, by uid."""
         return tuple(run.entry.uid for run in self._runs.values() if run.state == "settling")
 
     @property
@@ -144,7 +145,7 @@ class Conveyor:
         return self._write_down(), not is_all
 
     def look_again(self) -> list[Entry]:
-        """Look at files that were missing or still being written when their run ended; returns and raises as `move`."""
+        """Look again at runs that ended, and their files, if they were not settled; returns and raises as `move`."""
         for producer in self._producers.values():
             producer.delivery.settle()
         self._write()
@@ -187,6 +188,9 @@ class Conveyor:
         for mimetype in (HDF5_ROWS, FILE_SERIES):
             self._catalog.reads(mimetype)
         waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
+        for entry in waiting:
+            if entry.state == "settling" and entry.reason == _IN_DOUBT:
+                self._catalog.doubt(entry.uid)
         self._cursor = min([self._since, *(entry.first - 1 for entry in waiting)])
         self._began = True
 
@@ -335,6 +339,6 @@ class Conveyor:
         if not run.stopped or run.entry.uid in delivery.open_runs or delivery.holds_documents:
             return "uploading", ""
         if run.entry.uid in delivery.unsettled_runs:
-            return "settling", ""
+            return "settling", _IN_DOUBT if run.entry.uid in delivery.doubted_runs else ""
         loss = self._problems.loss(run.entry.uid) or ("" if run.closed else _NOT_BEGUN)
         return ("parked", loss) if loss else ("delivered", "")

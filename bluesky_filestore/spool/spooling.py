@@ -221,7 +221,10 @@ class Spooling:
         if lost:
             _logger.warning("%s; parked, not all of it is in %s: %s", summary, uploader.catalog.uri, lost)
         elif uid in uploader.unsettled_runs:
-            words = "%s; in %s. Some of its files are missing or still being written, and are looked at again."
+            words = (
+                "%s; in %s. It is looked at again: files are missing or still being written, or the catalog did not "
+                "answer to everything."
+            )
             _logger.info(words, summary, uploader.catalog.uri)
         else:
             _logger.info("%s; in %s.", summary, uploader.catalog.uri)

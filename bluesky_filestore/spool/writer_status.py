@@ -62,7 +62,7 @@ class WriterStatus:
                 yield f"    takes no documents: {each.error}"
             for uid, reason in list(each.parked.items())[:_MOST_SHOWN]:
                 yield f"    parked {uid[:_LENGTH]}: {reason}"
-        for words, uids in (("going on", self.open_runs), ("with files that are waited for", self.unsettled_runs)):
+        for words, uids in (("going on", self.open_runs), ("that are looked at again", self.unsettled_runs)):
             if uids:
                 more = f" and {len(uids) - _MOST_SHOWN} more" if len(uids) > _MOST_SHOWN else ""
                 yield f"  runs {words}: {', '.join(uid[:_LENGTH] for uid in uids[:_MOST_SHOWN])}{more}"

@@ -17,7 +17,7 @@ from bluesky_filestore.errors import (
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["PROBE_TIMEOUT", "connect", "connect_profile", "in_our_words"]
+__all__ = ["PROBE_TIMEOUT", "connect", "connect_profile", "in_our_words", "is_gone", "may_still_be_done"]
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
@@ -111,6 +111,20 @@ def in_our_words(uri: str) -> Iterator[None]:
         raise CatalogUnreachableError(
             f"the client of the catalog at {uri} was closed; expected it to stay open as long as its writer."
         ) from error
+
+
+def may_still_be_done(error: CatalogError) -> bool:
+    """Whether what was asked for may have reached the catalog, although it did not answer, or not well."""
+    if isinstance(error.__cause__, httpx.HTTPStatusError):
+        return error.__cause__.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    never_left = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+    return isinstance(error.__cause__, httpx.TransportError) and not isinstance(error.__cause__, never_left)
+
+
+def is_gone(error: CatalogError) -> bool:
+    """Whether the catalog does not know the node that it was asked about."""
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND
 
 
 def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:

@@ -1,6 +1,7 @@
 """From the documents of one producer to a catalog: checked, made operations, applied in their order."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from bluesky_filestore.validate import schema_fault
 
 from .announcing import announce
 from .inspecting import inspect
-from .operations import AppendRows, Catalog, CloseRun, Operation
+from .operations import AppendArray, AppendRows, Catalog, CheckRun, CloseRun, Operation, PlaceArray
 from .problems import Problems
 from .run import Run
 
@@ -36,7 +37,9 @@ CUT_SHORT = "The run was cut short: its writer ended before its stop document ca
 STOP_UNUSABLE = "The stop document of the run could not be used."
 """What is noted of a run whose stop document came, and is wrong."""
 
+_LATEST_SECONDS = 120.0
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
+_OF_ROWS = (AppendRows, AppendArray, PlaceArray, CheckRun)
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
 
 
@@ -80,6 +83,7 @@ class Delivery:
         self._runs: dict[str, Run] = {}
         self._operations: deque[Operation] = deque()
         self._unsettled: dict[str, tuple[Run, float]] = {}
+        self._doubted: dict[str, float] = {}
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._closed: list[str] = []
         self._tries, self._patience = tries, patience
@@ -92,8 +96,13 @@ class Delivery:
 
     @property
     def unsettled_runs(self) -> tuple[str, ...]:
-        """The runs that ended with files missing or still being written, by uid."""
-        return tuple(self._unsettled)
+        """The runs that ended with files missing or still being written, or that may still change, by uid."""
+        return tuple({**self._unsettled, **self._doubted})
+
+    @property
+    def doubted_runs(self) -> tuple[str, ...]:
+        """The runs that ended, and may still change: not every answer of the catalog came."""
+        return tuple(self._doubted)
 
     @property
     def holds_documents(self) -> bool:
@@ -161,11 +170,11 @@ class Delivery:
 
     def skip_rows(self) -> None:
         """Leave out the rows that the catalog does not take because others are in their place."""
-        if self._operations and isinstance(self._operations[0], AppendRows):
-            self._operations.popleft()
+        if self._operations and isinstance(self._operations[0], _OF_ROWS):
+            self._doubted.pop(self._operations.popleft().run, None)
 
     def settle(self) -> None:
-        """Look again at files that were missing or still being written when their run ended."""
+        """Look again at files that were missing or still being written when their run ended, and at doubted runs."""
         for uid, (run, deadline) in list(self._unsettled.items()):
             try:
                 self._operations.extend(run.settle())
@@ -178,6 +187,10 @@ class Delivery:
                 del self._unsettled[uid]
                 if not run.settled:
                     self._problems.add_loss(uid, _INCOMPLETE)
+        for uid, closed in self._doubted.items():
+            if time.monotonic() - closed > _LATEST_SECONDS:
+                self._operations.append(CheckRun(uid))
+                self._doubted[uid] = math.inf
 
     def take_closed(self) -> list[str]:
         """The runs, by uid, that the catalog has learned the end of since the last time; they can be read."""
@@ -193,6 +206,7 @@ class Delivery:
         """Have nothing more to do with a run."""
         self._runs.pop(uid, None)
         self._unsettled.pop(uid, None)
+        self._doubted.pop(uid, None)
         self._operations = deque(operation for operation in self._operations if operation.run != uid)
 
     def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -249,6 +263,10 @@ class Delivery:
         self._failures = 0
         if isinstance(operation, CloseRun):
             self._closed.append(operation.run)
+            if self._catalog.in_doubt(operation.run):
+                self._doubted[operation.run] = time.monotonic()
+        elif isinstance(operation, CheckRun):
+            self._doubted.pop(operation.run, None)
 
     def _is_tried_again(self) -> bool:
         now = time.monotonic()

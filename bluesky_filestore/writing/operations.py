@@ -15,6 +15,7 @@ __all__ = [
     "AppendArray",
     "AppendRows",
     "Catalog",
+    "CheckRun",
     "CloseRun",
     "ColumnType",
     "CreateRun",
@@ -160,8 +161,16 @@ class CloseRun:
     """``{"stop": ...}``, and what has to be said of the run, see `bluesky_filestore.writing.run`."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckRun:
+    """The run still holds what it held when it was closed, if its catalog was in doubt of that."""
+
+    run: str
+    """The run's uid."""
+
+
 Operation: TypeAlias = (
-    CreateRun | CreateStream | UpdateStream | AppendRows | AppendArray | PlaceArray | DropArray | CloseRun
+    CreateRun | CreateStream | UpdateStream | AppendRows | AppendArray | PlaceArray | DropArray | CloseRun | CheckRun
 )
 
 
@@ -201,12 +210,18 @@ class Catalog(Protocol):
         CatalogAccessError
             If the catalog does not take it from us.
         RowsDifferError
-            If a table of the run holds other rows than are, or were, sent; see `start_over`.
+            If a table or an array of the run holds other rows than are, or were, sent; see `start_over`.
         CatalogFaultError
             If the catalog failed at it, and may succeed at another time.
         CatalogError
             If the catalog says that it cannot be done.
         """
+
+    def doubt(self, run: str) -> None:
+        """Know that something may still be on its way to a run, from an earlier life."""
+
+    def in_doubt(self, run: str) -> bool:
+        """Whether something that was asked for the run was not answered, and may be done at any time, or once more."""
 
     def ask_anew(self) -> None:
         """Take nothing for known of what the catalog holds: others may have written into it meanwhile."""

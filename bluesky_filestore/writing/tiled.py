@@ -1,12 +1,16 @@
 """Operations applied to a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .connecting import PROBE_TIMEOUT, in_our_words
+from bluesky_filestore.errors import CatalogError, RowsDifferError
+
+from .connecting import PROBE_TIMEOUT, in_our_words, is_gone, may_still_be_done
 from .operations import (
     AppendArray,
     AppendRows,
+    CheckRun,
     CloseRun,
     CreateRun,
     CreateStream,
@@ -17,7 +21,7 @@ from .operations import (
 )
 from .tiled_arrays import TiledArrays
 from .tiled_mimetypes import Mimetypes
-from .tiled_nodes import Nodes
+from .tiled_nodes import NodePath, Nodes, row_count
 from .tiled_tables import TiledTables
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ class TiledCatalog:
     def __init__(self, client: "Container") -> None:
         self._root = client.include_data_sources()
         self._mimetypes = Mimetypes(client)
+        self._doubted: set[str] = set()
+        self._held: dict[str, dict[NodePath, int]] = {}
         self.ask_anew()
 
     def ask_anew(self) -> None:
@@ -68,7 +74,16 @@ class TiledCatalog:
 
     def apply(self, operation: Operation) -> None:
         """Make the operation's words true; see `bluesky_filestore.writing.operations.Catalog`."""
-        with in_our_words(self.uri):
+        try:
+            self._apply(operation)
+        except CatalogError as error:
+            # What was there may have been taken away by a request of ours that came late.
+            if isinstance(operation, AppendRows | AppendArray | PlaceArray) and is_gone(error):
+                raise RowsDifferError(f"of run {operation.run} something is gone: {error}", operation.run) from error
+            raise
+
+    def _apply(self, operation: Operation) -> None:
+        with self._in_doubt_of_silence(operation.run):
             match operation:
                 case CreateRun():
                     self._create_run(operation)
@@ -86,10 +101,32 @@ class TiledCatalog:
                     self._arrays.drop((operation.run, operation.stream, operation.data_key))
                 case CloseRun():
                     self._close_run(operation)
+                case CheckRun():
+                    self._check_run(operation.run)
+
+    def doubt(self, run: str) -> None:
+        """Know that something may be on its way; see `bluesky_filestore.writing.operations.Catalog`."""
+        self._doubted.add(run)
+
+    def in_doubt(self, run: str) -> bool:
+        """Whether something was not answered; see `bluesky_filestore.writing.operations.Catalog`."""
+        return run in self._doubted
+
+    @contextmanager
+    def _in_doubt_of_silence(self, run: str) -> Iterator[None]:
+        try:
+            with in_our_words(self.uri):
+                yield
+        except CatalogError as error:
+            if may_still_be_done(error):
+                self._doubted.add(run)
+            raise
 
     def start_over(self, run: str) -> None:
         """Remove the rows of a run; see `bluesky_filestore.writing.operations.Catalog`."""
-        with in_our_words(self.uri):
+        with self._in_doubt_of_silence(run):
+            self._held.pop(run, None)
+            self._nodes.forget((run,))
             self._tables.forget(run)
             self._arrays.forget(run)
             for stream in self._nodes.find((run,)) or ():
@@ -119,11 +156,30 @@ class TiledCatalog:
         )
 
     def _close_run(self, operation: CloseRun) -> None:
-        self._tables.verify(operation.run)
-        self._arrays.close(operation.run)
-        _replace_entries(self._nodes.get((operation.run,)), operation.metadata)
-        self._nodes.forget((operation.run,))
-        self._tables.forget(operation.run)
+        run = operation.run
+        self._tables.verify(run)
+        self._arrays.close(run)
+        if run in self._doubted and self._held.get(run) != {}:
+            self._held[run] = {**self._held.get(run, {}), **self._tables.sent(run), **self._arrays.sent(run)}
+            self._verify(run)
+        _replace_entries(self._nodes.get((run,)), operation.metadata)
+        self._nodes.forget((run,))
+        self._tables.forget(run)
+        self._arrays.forget(run)
+
+    def _check_run(self, run: str) -> None:
+        self._verify(run)
+        self._held.pop(run, None)
+        self._doubted.discard(run)
+
+    def _verify(self, run: str) -> None:
+        self._nodes.forget((run,))
+        for path, expected in self._held.get(run, {}).items():
+            present = row_count(self._nodes.find(path))
+            if present != expected:
+                # Who cannot make it anew is told once.
+                self._held[run] = {}
+                raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
 
 
 def _replace_entries(node: Any, entries: Mapping[str, Any]) -> None:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from bluesky_filestore.addressing import FILE_SERIES
-from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.errors import RowsDifferError
 from bluesky_filestore.paths import semantics_of, to_uri
 
 from .operations import AppendArray, PlaceArray
-from .tiled_nodes import NodePath, Nodes
+from .tiled_nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +37,16 @@ class TiledArrays:
         self._appended: set[NodePath] = set()
         self._files: dict[NodePath, list[str]] = {}
         self._surplus: dict[NodePath, PlaceArray] = {}
+        self._rows: dict[NodePath, int] = {}
 
     def append(self, operation: AppendArray) -> None:
-        """Append the rows, or write them again."""
+        """Append the rows, or write them again.
+
+        Raises
+        ------
+        RowsDifferError
+            If rows before them are missing.
+        """
         path = _path(operation)
         node = self._nodes.find(path)
         ours = path in self._appended and _is_like(node, operation)
@@ -47,26 +54,31 @@ class TiledArrays:
             # Left by somebody else, perhaps half-written, or of a type that other batches led to.
             self.drop(path)
             node = None
+        if operation.first_row > row_count(node):
+            raise RowsDifferError(
+                f"{'/'.join(path)} has {row_count(node)} rows; row {operation.first_row} cannot follow them.", path[0]
+            )
         if node is None:
             self._make_and_write(path, operation)
         else:
             offset = (operation.first_row, *(0 for _ in operation.values.shape[1:]))
             node.patch(operation.values, offset=offset, extend=True)
+        self._rows[path] = operation.first_row + len(operation.values)
 
     def place(self, operation: PlaceArray) -> None:
         """Register the array with the files before and those of the operation.
 
         Raises
         ------
-        CatalogError
+        RowsDifferError
             If the files before are not registered.
         """
         path = _path(operation)
         node = self._nodes.find(path)
         present = self._present(path, node)
         if len(present) < operation.first_file:
-            raise CatalogError(
-                f"{'/'.join(path)} has {len(present)} files; file {operation.first_file} cannot follow them."
+            raise RowsDifferError(
+                f"{'/'.join(path)} has {len(present)} files; file {operation.first_file} cannot follow them.", path[0]
             )
         wanted = [*present[: operation.first_file], *(_asset_uri(file) for file in operation.files)]
         if node is not None and present[: len(wanted)] != wanted[: len(present)]:
@@ -79,6 +91,7 @@ class TiledArrays:
         else:
             _put(node, _external_source(operation, wanted[len(present) :], first=len(present)))
         self._files[path] = [*wanted, *present[len(wanted) :]]
+        self._rows[path] = operation.shape[0]
         self._surplus.pop(path, None)
         if len(present) > len(wanted):
             self._surplus[path] = replace(operation, files=tuple(wanted), first_file=0)
@@ -89,21 +102,27 @@ class TiledArrays:
         self._appended.discard(path)
         self._files.pop(path, None)
         self._surplus.pop(path, None)
+        self._rows.pop(path, None)
+
+    def sent(self, run: str) -> dict[NodePath, int]:
+        """How many rows each array of a run should have."""
+        return {path: rows for path, rows in self._rows.items() if path[0] == run}
 
     def close(self, run: str) -> None:
         """A run is complete: nothing is left of a later state than that of its last operations."""
         for path, operation in list(self._surplus.items()):
             if path[0] == run:
-                self.drop(path)
+                self._nodes.remove(path)
                 source = _external_source(operation, list(operation.files), first=0)
                 self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
-        self.forget(run)
+                del self._surplus[path]
 
     def forget(self, run: str) -> None:
         """Ask for the arrays of a run anew."""
         self._appended = {path for path in self._appended if path[0] != run}
         self._surplus = {path: surplus for path, surplus in self._surplus.items() if path[0] != run}
         self._files = {path: files for path, files in self._files.items() if path[0] != run}
+        self._rows = {path: rows for path, rows in self._rows.items() if path[0] != run}
 
     def _present(self, path: NodePath, node: Any) -> list[str]:
         """The files that are registered, in their order."""

@@ -9,7 +9,7 @@ from bluesky_filestore.errors import CatalogError
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes"]
+__all__ = ["NodePath", "Nodes", "row_count"]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
@@ -87,11 +87,13 @@ class Nodes:
 
     def remove(self, path: NodePath) -> None:
         """Remove a node, if it is there, with what the catalog itself keeps for it (never files of a detector)."""
-        from tiled.client.utils import ClientError
+        from tiled.client.utils import ClientError, handle_error
 
-        if self.find(path) is not None:
+        node = self.find(path)
+        if node is not None:
             try:
-                self.get(path[:-1]).delete_contents([path[-1]], external_only=False)
+                # Not delete_contents, which asks again by itself: the first request may come after all that follows.
+                handle_error(node.context.http_client.delete(node.uri, params={"external_only": False}))
             except ClientError as error:
                 # An earlier try may have removed it, and its answer not have come.
                 if error.response.status_code != httpx.codes.NOT_FOUND:
@@ -104,6 +106,13 @@ class Nodes:
             del self._known[known]
             self._made.discard(known)
         self._tried = {tried for tried in self._tried if tried[: len(path)] != path or tried == path != path[:1]}
+
+
+def row_count(node: Any) -> int:
+    """How many rows a table or an array has on the server; none if there is no node."""
+    if node is None:
+        return 0
+    return len(node.read([node.columns[0]])) if hasattr(node, "columns") else int(node.shape[0])
 
 
 def _tags_given(parent: Any) -> list[str] | None:

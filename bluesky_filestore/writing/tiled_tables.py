@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bluesky_filestore.errors import CatalogError, RowsDifferError
+from bluesky_filestore.errors import RowsDifferError
 
 from .operations import AppendRows
-from .tiled_nodes import NodePath, Nodes
+from .tiled_nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,9 +38,7 @@ class TiledTables:
         Raises
         ------
         RowsDifferError
-            If other rows are in their place.
-        CatalogError
-            If rows before them are missing.
+            If other rows are in their place, or rows before them are missing.
         """
         path = (operation.run, operation.stream, operation.table)
         schema = _schema(operation)
@@ -53,7 +51,7 @@ class TiledTables:
             rows, first_row = self._with_earlier(path, rows, first_row)
         present = self._row_count(path, node)
         if present < first_row:
-            raise CatalogError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.")
+            raise _gap(path, present, first_row)
         if present < first_row + rows.num_rows:
             # Should it fail half-way, the catalog has to be asked how far it came; it may still be at it then.
             del self._row_counts[path]
@@ -77,11 +75,14 @@ class TiledTables:
         """
         for path in [path for path in self._doubtful if path[0] == run]:
             self._nodes.forget(path)
-            node = self._nodes.find(path)
-            present = 0 if node is None else len(node.read([node.columns[0]]))
+            present = row_count(self._nodes.find(path))
             self._doubtful.discard(path)
             if present != self._sent[path]:
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {self._sent[path]}.", run)
+
+    def sent(self, run: str) -> dict[NodePath, int]:
+        """How many rows were sent for each table of a run."""
+        return {path: rows for path, rows in self._sent.items() if path[0] == run}
 
     def forget(self, run: str) -> None:
         """A run is complete, or its tables were removed."""
@@ -130,7 +131,7 @@ class TiledTables:
             if not self._nodes.made(path):
                 # Somebody, or we ourselves, may be writing to it still.
                 self._doubtful.add(path)
-            self._row_counts[path] = len(node.read([node.columns[0]]))
+            self._row_counts[path] = row_count(node)
         return self._row_counts[path]
 
     def _with_earlier(self, path: NodePath, rows: "pyarrow.Table", first_row: int) -> "tuple[pyarrow.Table, int]":
@@ -138,12 +139,16 @@ class TiledTables:
 
         earlier = self._taken_out[path]
         if earlier.num_rows < first_row:
-            raise CatalogError(f"{'/'.join(path)} has {earlier.num_rows} rows; row {first_row} cannot follow them.")
+            raise _gap(path, earlier.num_rows, first_row)
         for field in rows.schema:
             if field.name not in earlier.column_names:
                 earlier = earlier.append_column(field, pyarrow.nulls(earlier.num_rows, field.type))
         earlier = earlier.select(rows.column_names).slice(0, first_row).cast(rows.schema)
         return pyarrow.concat_tables([earlier, rows]), 0
+
+
+def _gap(path: NodePath, present: int, first_row: int) -> RowsDifferError:
+    return RowsDifferError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.", path[0])
 
 
 def _schema(operation: AppendRows) -> "pyarrow.Schema":
