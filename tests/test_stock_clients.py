@@ -1,9 +1,6 @@
 """What bluesky-tiled-plugins' own clients, and whoever else reads a run with Tiled alone, make of our runs."""
 
-import contextlib
 import json
-import threading
-import time
 
 import event_model
 import h5py
@@ -11,12 +8,11 @@ import numpy as np
 import pandas
 import pytest
 import tifffile
-import uvicorn
 from bluesky_tiled_plugins.queries import PartialUID, ScanID, ScanIDRange, TimeRange
 from bluesky_tiled_plugins.writing.validator import ValidationException
+from serving import configured_server
 from tiled.client import from_uri
 from tiled.queries import FullText, Key
-from tiled.server.app import build_app_from_config
 from tiled.structures.core import Spec
 
 from bluesky_filestore import CatalogWriter, documents
@@ -24,22 +20,6 @@ from bluesky_filestore import CatalogWriter, documents
 SHAPE = (4, 6)
 EVENTS = 6
 EXPORTER = "bluesky_tiled_plugins.exporters:json_seq_exporter"
-
-
-@contextlib.contextmanager
-def served(config):
-    """A Tiled server from a configuration, in a thread; gives its address."""
-    server = uvicorn.Server(uvicorn.Config(build_app_from_config(config), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def configuration(directory, data):
@@ -71,7 +51,8 @@ def place(request, tmp_path_factory):
     if request.param == "ours":
         yield request.getfixturevalue("catalog").client, data
         return
-    with served(configuration(tmp_path_factory.mktemp("server"), data)) as uri:
+    directory = tmp_path_factory.mktemp("server")
+    with configured_server(configuration(directory, data), directory) as uri:
         client = from_uri(uri, api_key="secret")
         yield client, data
         client.context.close()
