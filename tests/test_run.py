@@ -1,6 +1,7 @@
 """Documents of a run in, operations out: no catalog, no file."""
 
 import copy
+import json
 
 import event_model
 import numpy as np
@@ -233,6 +234,53 @@ def test_ragged_arrays_in_events():
     assert len(only(operations, AppendArray)) == 1
     assert [rows.columns.get("w_") for rows in only(operations, AppendRows)] == [None, ["[1, 2, 3]"], ["[1, 2]"]]
     assert "The array 'w' in stream 'primary' ends before event 1" in operations[-1].metadata["notes"][0]
+
+
+def test_arrays_become_wider():
+    """Integers that become fractions widen their array, as long as each of them is exact as a float."""
+    key = {"w": {"source": "s", "dtype": "array", "shape": [2]}}
+    wide = only(columns(key, {"w": [1, 2]}, {"w": [1, 2.5]}, {"w": [3, 4]}), AppendArray)
+    assert [str(part.values.dtype) for part in wide] == ["int64", "float64", "float64"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([1, 2**53 + 1], [0.5, 1.5]),
+        ([0.5, 1.5], [1, 2**53 + 1]),
+        ([0.5, 1.5], [1, 2**63 + 1]),
+        ([1, 2], [1, 2**63 + 1]),
+        ([1, 2], [True, False]),
+        ([True, False], [1, 2]),
+        ([1, 2], ["a", "b"]),
+    ],
+)
+def test_arrays_that_no_type_holds(first, then):
+    """What an array does not hold just as it came goes on as text."""
+    key = {"w": {"source": "s", "dtype": "array", "shape": [2]}}
+    operations = columns(key, {"w": first}, {"w": then}, {"w": first})
+    assert [part.values.tolist() for part in only(operations, AppendArray)] == [[first]]
+    texts = [rows.columns.get("w_") for rows in only(operations, AppendRows)]
+    assert texts == [None, [json.dumps(then)], [json.dumps(first)]]
+
+
+def test_lists_of_text():
+    """Lists of text are text from the first event on, however long they become."""
+    key = {"w": {"source": "s", "dtype": "array", "shape": [2], "dtype_numpy": "<U1"}}
+    operations = columns(key, {"w": ["a", "b"]}, {"w": np.array(["a", "longer"])})
+    assert not only(operations, AppendArray)
+    assert [rows.columns["w"] for rows in only(operations, AppendRows)] == [['["a", "b"]'], ['["a", "longer"]']]
+    assert "hold no numbers; they are stored as JSON text" in operations[-1].metadata["notes"][0]
+
+
+def test_text_under_a_name_that_no_column_can_have():
+    """Text whose key is no name for a column is in a column of another name, which a note says."""
+    keys = {"who(1)": {"source": "s", "dtype": "string", "shape": []}}
+    operations = columns(keys, {"who(1)": "a"}, {"who(1)": "longer"})
+    assert [rows.columns["column_3"] for rows in only(operations, AppendRows)] == [["a"], ["longer"]]
+    assert operations[-1].metadata["notes"] == [
+        "'who(1)' in stream 'primary' is in the column 'column_3': no column can have its name."
+    ]
 
 
 def test_events_that_bring_their_frames():

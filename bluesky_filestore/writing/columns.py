@@ -85,7 +85,9 @@ def is_column_name(name: str) -> bool:
 
 
 def exact_array(values: Sequence[Any]) -> NDArray[np.generic] | None:
-    """One array of all the values, if they are of one shape and numbers, booleans or text that it holds exactly.
+    """One array of all the values, if they are of one shape and numbers or booleans that it holds exactly.
+
+    Text is not: zarr, in which a Tiled server keeps arrays, has no settled form for it, and a length for all.
 
     Examples
     --------
@@ -100,13 +102,12 @@ def exact_array(values: Sequence[Any]) -> NDArray[np.generic] | None:
         array = np.array(values)
     except (ValueError, OverflowError):
         return None
-    if array.dtype.kind not in "biufcU" or 0 in array.shape:
+    if array.dtype.kind not in "biufc" or 0 in array.shape:
         return None
-    if array.dtype.kind in "fU" and not all(isinstance(value, np.ndarray) for value in values):
-        # Of a list with an integer in it numpy makes floats, and of one with a text it makes texts.
-        want = str if array.dtype.kind == "U" else float
-        if not all(_is_exactly(leaf, want) for leaf in _leaves(values)):
-            return None
+    is_of_arrays = all(isinstance(value, np.ndarray) for value in values)
+    # Of a list with an integer in it numpy makes floats.
+    if array.dtype.kind == "f" and not is_of_arrays and not all(_is_exact_float(leaf) for leaf in _leaves(values)):
+        return None
     return array
 
 
@@ -120,12 +121,10 @@ def _leaves(values: Any) -> Iterator[Any]:
             yield value
 
 
-def _is_exactly(leaf: Any, kind: type) -> bool:
-    if isinstance(leaf, str):
-        return kind is str and storable(leaf) == leaf
-    if isinstance(leaf, kind | np.floating if kind is float else kind):
+def _is_exact_float(leaf: Any) -> bool:
+    if isinstance(leaf, float | np.floating):
         return True
-    return kind is float and isinstance(leaf, int | np.integer) and int(leaf) in _EXACT_IN_FLOAT
+    return isinstance(leaf, int | np.integer) and int(leaf) in _EXACT_IN_FLOAT
 
 
 def plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from bluesky_filestore.event_record import RECORD_COLUMN, encode_record
 
+from .array_type import ArrayType
 from .columns import Column, exact_array, is_column_name
 from .gathering import GatheredEvent, completed
 from .operations import AppendArray, AppendRows, Operation
@@ -35,7 +36,7 @@ class EventTable:
         self._events: list[GatheredEvent] = []
         self._written = 0
         self._columns: dict[str, Column] = {}
-        self._arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self._arrays: dict[str, ArrayType] = {}
         self._continued: dict[str, str] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -109,16 +110,20 @@ class EventTable:
             if is_array or not has_name:
                 array = exact_array(first_values)
                 if array is not None:
-                    self._arrays[key] = (array.shape[1:], array.dtype)
+                    self._arrays[key] = ArrayType.of(array)
                     continue
-            if not has_name:
-                self.notes.append(f"'{key}' in stream '{self._stream}' is not stored: no column can have its name.")
-                continue
             if is_array:
                 self.notes.append(
                     f"The arrays of '{key}' in stream '{self._stream}' differ in shape, are empty or hold no numbers; "
                     f"they are stored as JSON text."
                 )
+            if not has_name:
+                name = self._begin_column(key, f"column_{len(self._columns)}", str(entry.get("dtype", "")))
+                self.notes.append(
+                    f"'{key}' in stream '{self._stream}' is in the column '{name}': no column can have its name."
+                )
+                taken.add(name)
+                continue
             self._columns[key] = Column(str(entry.get("dtype", "")))
             taken |= {key.lower(), f"ts_{key}".lower()}
         for key in self._data_keys:
@@ -131,23 +136,29 @@ class EventTable:
         self, key: str, first_row: int, events: Sequence[GatheredEvent], values: dict[str, list[Any]]
     ) -> AppendArray | None:
         """The next rows of an array; where they are of another shape or type, a column goes on in its place."""
-        shape, dtype = self._arrays[key]
         array = exact_array([event.data.get(key) for event in events])
-        if array is not None and array.shape[1:] == shape and np.can_cast(array.dtype, dtype, casting="safe"):
-            values_as_first = array.astype(dtype, copy=False)
-            return AppendArray(self._run, self._stream, key, first_row, values_as_first, self._data_keys[key])
+        joined = None if array is None else self._arrays[key].joined(ArrayType.of(array))
+        if array is not None and joined is not None:
+            self._arrays[key] = joined
+            wide = array.astype(joined.dtype, copy=False)
+            return AppendArray(self._run, self._stream, key, first_row, wide, self._data_keys[key])
         del self._arrays[key]
-        name = key if is_column_name(key) else f"array_{first_row}"
-        while name in self._columns or name in self._data_keys:
-            name += "_"
-        self._continued[name] = key
-        self._columns[name] = Column("array")
+        name = self._begin_column(key, key if is_column_name(key) else f"array_{first_row}", "array")
         values[name] = self._columns[name].fit(self._values(name, events))
         self.notes.append(
             f"The array '{key}' in stream '{self._stream}' ends before event {first_row}, where its shape or type "
             f"changes; from there on it is JSON text in the column '{name}'."
         )
         return None
+
+    def _begin_column(self, key: str, name: str, declared: str) -> str:
+        """Begin a column for a key that cannot have one of its own name."""
+        taken = {other.lower() for other in (*self._columns, *self._data_keys)}
+        while name.lower() in taken:
+            name += "_"
+        self._continued[name] = key
+        self._columns[name] = Column(declared)
+        return name
 
 
 def _is_sequence(value: Any) -> bool:

@@ -13,6 +13,7 @@ from .tiled_nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from tiled.structures.array import ArrayStructure
     from tiled.structures.data_source import Asset, DataSource
 
@@ -38,9 +39,10 @@ class TiledArrays:
         self._files: dict[NodePath, list[str]] = {}
         self._surplus: dict[NodePath, PlaceArray] = {}
         self._rows: dict[NodePath, int] = {}
+        self._taken_out: dict[NodePath, NDArray[np.generic]] = {}
 
     def append(self, operation: AppendArray) -> None:
-        """Append the rows, or write them again.
+        """Append the rows, or write them again; an array of another type is made anew with theirs.
 
         Raises
         ------
@@ -53,16 +55,19 @@ class TiledArrays:
         if node is not None and operation.first_row == 0 and not ours:
             # Left by somebody else, perhaps half-written, or of a type that other batches led to.
             self.drop(path)
+            self._taken_out.pop(path, None)
+            node = None
+        if path in self._taken_out or (node is not None and not _is_like(node, operation)):
+            operation = self._with_earlier(path, node, operation)
             node = None
         if operation.first_row > row_count(node):
-            raise RowsDifferError(
-                f"{'/'.join(path)} has {row_count(node)} rows; row {operation.first_row} cannot follow them.", path[0]
-            )
+            raise _gap(path, row_count(node), operation.first_row)
         if node is None:
             self._make_and_write(path, operation)
         else:
             offset = (operation.first_row, *(0 for _ in operation.values.shape[1:]))
             node.patch(operation.values, offset=offset, extend=True)
+        self._taken_out.pop(path, None)
         self._rows[path] = operation.first_row + len(operation.values)
 
     def place(self, operation: PlaceArray) -> None:
@@ -123,6 +128,7 @@ class TiledArrays:
         self._surplus = {path: surplus for path, surplus in self._surplus.items() if path[0] != run}
         self._files = {path: files for path, files in self._files.items() if path[0] != run}
         self._rows = {path: rows for path, rows in self._rows.items() if path[0] != run}
+        self._taken_out = {path: rows for path, rows in self._taken_out.items() if path[0] != run}
 
     def _present(self, path: NodePath, node: Any) -> list[str]:
         """The files that are registered, in their order."""
@@ -132,6 +138,19 @@ class TiledArrays:
             assets = sorted(node.data_sources()[0].assets, key=lambda asset: asset.num or 0)
             self._files[path] = [asset.data_uri for asset in assets]
         return self._files[path]
+
+    def _with_earlier(self, path: NodePath, node: Any, operation: AppendArray) -> AppendArray:
+        """All rows from the first one on, to be written at once; those on the server are removed."""
+        import numpy as np
+
+        if path not in self._taken_out:
+            self._taken_out[path] = node.read()
+        earlier = self._taken_out[path][: operation.first_row]
+        if len(earlier) < operation.first_row:
+            raise _gap(path, len(earlier), operation.first_row)
+        self.drop(path)
+        values = np.concatenate([earlier.astype(operation.values.dtype), operation.values])
+        return replace(operation, first_row=0, values=values)
 
     def _make_and_write(self, path: NodePath, operation: AppendArray) -> None:
         from tiled.structures.core import StructureFamily
@@ -143,6 +162,10 @@ class TiledArrays:
         node = self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
         node.write(values)
         self._appended.add(path)
+
+
+def _gap(path: NodePath, present: int, first_row: int) -> RowsDifferError:
+    return RowsDifferError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.", path[0])
 
 
 def _path(operation: AppendArray | PlaceArray) -> NodePath:
