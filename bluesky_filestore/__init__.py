@@ -21,6 +21,7 @@ __all__ = [
     "FileStoreTIFF",
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
+    "SingleTrigger",
     "__version__",
     "deregister_handler",
     "discover_handlers",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         FileStoreTIFF,
         FileStoreTIFFIterativeWrite,
         FileStoreTIFFSquashing,
+        SingleTrigger,
     )
     from .opening import open_array
     from .serving import serve_catalog

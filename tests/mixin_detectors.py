@@ -32,7 +32,7 @@ from bluesky_filestore.sim import SimulatedIOC, client_environment
 from bluesky_filestore.sim.ioc import free_port
 
 ACQUIRE_TIME = 0.1
-"""Seconds: so long that ophyd's SingleTrigger.trigger, which starts the camera first, returns before it is done."""
+"""Seconds: so long that a trigger has returned before the camera is done."""
 
 
 class StockHDF5(HDF5Plugin_V34, stock.FileStoreHDF5IterativeWrite):
@@ -63,7 +63,11 @@ class UnversionedOurHDF5(HDF5Plugin, bluesky_filestore.FileStoreHDF5IterativeWri
     """The same with ours."""
 
 
-class Camera(SingleTrigger, SimDetector):
+class StockCamera(SingleTrigger, SimDetector):
+    """A camera with ophyd's own trigger."""
+
+
+class Camera(bluesky_filestore.SingleTrigger, SimDetector):
     """A camera, triggered as most are."""
 
 

@@ -15,6 +15,7 @@ from mixin_detectors import (
     OurHDF5,
     OurHDF5Single,
     OurTIFF,
+    StockCamera,
     StockHDF5,
     StockTIFF,
     in_fresh_ioc,
@@ -355,6 +356,16 @@ def test_probe_of_colour_and_of_one_plugin(small):
     detector.cam.color_mode.set("Mono").wait(5)
     assert "frame 0 is in" in words
     assert words.endswith(", 32 x 48 x 3 |u1")
+
+
+def test_trigger_of_stock(ioc, primed):
+    """Ophyd's trigger may lose its status."""
+    primed()
+    detector = make(ioc, StockCamera, hdf5=OurHDF5)
+    finding = found(doctor(detector), "trigger")
+    assert finding.ok is None
+    assert re.search("ends the plan .* Import SingleTrigger from bluesky_filestore", str(finding))
+    detector.destroy()
 
 
 def test_probe_of_stock(primed):

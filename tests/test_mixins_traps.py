@@ -1,12 +1,14 @@
 """Every trap of a real areaDetector IOC: what stock ophyd's classes make of it, and what ours do."""
 
 import re
+import time
 
 import pytest
 from mixin_detectors import (
     Detectors,
     OurHDF5,
     OurTIFF,
+    StockCamera,
     StockHDF5,
     StockTIFF,
     UnversionedOurHDF5,
@@ -394,3 +396,39 @@ def scenario_unversioned(ioc):
 def test_unversioned_plugin_hangs_stock(tmp_path):
     """Stock waits for the capture for ever."""
     assert in_fresh_ioc(scenario_unversioned, tmp_path) == "hangs"
+
+
+# -- a camera that is done before the datums are made ------------------------------------------------------------------
+
+
+class SlowDatums(OurHDF5):
+    """A plugin whose datums take longer than the camera, if that runs meanwhile."""
+
+    def generate_datum(self, *args):
+        """Make them late."""
+        status, deadline = self.parent._status, time.monotonic() + 1
+        while not status.done and time.monotonic() < deadline:
+            time.sleep(0.01)
+        super().generate_datum(*args)
+
+
+def test_stock_trigger_loses_its_status(ioc):
+    """Ophyd's trigger returns None if the camera is done first."""
+    detector = make(ioc, StockCamera, hdf5=SlowDatums)
+    set_size(detector, 48, 32)
+    with staged(detector):
+        assert detector.trigger() is None
+    detector.destroy()
+
+
+def test_trigger_gives_a_status(ioc):
+    """Ours makes the datums first, and gives a status each time; a detector that is not staged is told so."""
+    detector = make(ioc, hdf5=SlowDatums)
+    set_size(detector, 48, 32)
+    with pytest.raises(StageError, match=r"det is not staged; call stage\(\) before trigger"):
+        detector.trigger()
+    with staged(detector):
+        detector.trigger().wait(10)
+        documents = list(detector.collect_asset_docs())
+    assert frames_in(documented_file(documents)).shape == (1, 32, 48)
+    detector.destroy()

@@ -40,7 +40,10 @@ detector.hdf.file_path.set(str(ioc.directory)).wait(timeout=10)
 detector.hdf.file_write_mode.set("Stream").wait(timeout=10)
 detector.cam.image_mode.set("Single").wait(timeout=10)
 detector.hdf.enable.set(1).wait(timeout=10)
-detector.cam.acquire.set(1).wait(timeout=10)
+detector.cam.acquire.put(1)
+deadline = time.monotonic() + 10
+while detector.cam.array_counter.get() < 1 and time.monotonic() < deadline:
+    time.sleep(0.01)
 found = {
     "path": detector.hdf.file_path.get(),
     "exists": detector.hdf.file_path_exists.get(),
@@ -78,7 +81,7 @@ found["message"] = epics.caget(ioc.prefix + "cam1:StatusMessage_RBV", as_string=
 """
 
 SCRIPT = """
-import json, sys
+import json, sys, time
 from bluesky_filestore.sim import SimulatedIOC
 with SimulatedIOC({directory!r}) as ioc:
     {body}

@@ -8,7 +8,7 @@ from bluesky_filestore.mixins.waiting import pv_name
 from .finding import Finding, Report, Verdict, fine, wrong
 from .places import check_directory, check_disk_space, check_name_length, check_path_flavour
 from .probe import probe_detector
-from .readiness import check_frames, check_idle, check_priming, check_staging_order
+from .readiness import check_frames, check_idle, check_priming, check_staging_order, check_trigger
 from .reading import check_compression, check_data_key, check_handler
 from .subject import Subject, file_plugins
 
@@ -21,6 +21,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("priming", check_priming),
     ("size and type", check_frames),
     ("staging order", check_staging_order),
+    ("trigger", check_trigger),
     ("path", check_path_flavour),
     ("directory", check_directory),
     ("name length", check_name_length),

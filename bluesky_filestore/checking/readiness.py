@@ -1,5 +1,6 @@
 """Whether the plugin is ready to write: free, primed for the frames that will come, staged in an order that works."""
 
+from ophyd.areadetector.trigger_mixins import SingleTrigger
 from ophyd.device import Staged
 
 from bluesky_filestore.mixins.priming import why_unprimed
@@ -9,7 +10,7 @@ from bluesky_filestore.mixins.waiting import pv_name
 from .finding import Verdict, fine, open_question, wrong
 from .subject import Subject
 
-__all__ = ["check_frames", "check_idle", "check_priming", "check_staging_order"]
+__all__ = ["check_frames", "check_idle", "check_priming", "check_staging_order", "check_trigger"]
 
 _ONE_IMPORT = "Import the mixin from bluesky_filestore instead of ophyd.areadetector.filestore_mixins"
 
@@ -86,4 +87,17 @@ def check_staging_order(subject: Subject) -> Verdict:
         f"{pv_name(create)} is {create.get()} and will be set to {subject.staged[create]} only after FilePath, "
         f"which is too late: a directory that is missing will not be made",
         f"{_ONE_IMPORT}, or set it by hand",
+    )
+
+
+def check_trigger(subject: Subject) -> Verdict | None:
+    """The camera may be done before the datums are made."""
+    if not isinstance(subject.detector, SingleTrigger):
+        return None
+    if type(subject.detector).trigger is not SingleTrigger.trigger:
+        return fine("however fast the camera is, it gives a status")
+    return open_question(
+        "ophyd's SingleTrigger ends the plan ('NoneType' object has no attribute 'add_callback') if the camera is done "
+        "before the datums are made",
+        "Import SingleTrigger from bluesky_filestore, which makes them first",
     )

@@ -11,6 +11,7 @@ from .iterative import (
 )
 from .path_providers import PathInfo, PathProvider
 from .plugin import FileStorePluginBase
+from .single_trigger import SingleTrigger
 from .tiff import FileStoreTIFF, FileStoreTIFFSquashing
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "FlyableFileStore",
     "PathInfo",
     "PathProvider",
+    "SingleTrigger",
 ]

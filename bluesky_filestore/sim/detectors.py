@@ -1,7 +1,6 @@
 """Ready-made detectors for the simulated IOC."""
 
 import os
-import time
 from pathlib import PurePath
 from typing import Any
 
@@ -9,11 +8,9 @@ from ophyd import Component, EpicsSignal
 from ophyd.areadetector.cam import SimDetectorCam
 from ophyd.areadetector.detectors import SimDetector
 from ophyd.areadetector.plugins import HDF5Plugin_V34, TIFFPlugin_V34
-from ophyd.areadetector.trigger_mixins import SingleTrigger
-from ophyd.device import Staged
 
-from bluesky_filestore.errors import IOCUnreachableError, StageError
-from bluesky_filestore.mixins import FileStoreHDF5IterativeWrite, FileStoreTIFFIterativeWrite
+from bluesky_filestore.errors import IOCUnreachableError
+from bluesky_filestore.mixins import FileStoreHDF5IterativeWrite, FileStoreTIFFIterativeWrite, SingleTrigger
 from bluesky_filestore.mixins.base import FileStoreBase
 
 __all__ = ["HDF5FilePlugin", "SimDetectorHDF5", "SimDetectorTIFF", "TIFFFilePlugin"]
@@ -103,24 +100,6 @@ class _SimDetector(SingleTrigger, SimDetector):
                 ("wait_for_plugins", "Yes"),
             ]
         )
-
-    def trigger(self) -> Any:
-        """Take the frames of one point.
-
-        ophyd's own `trigger` starts the camera first and returns None instead of a status if that is done before the
-        datums are made, as a camera this fast may be.
-
-        Raises
-        ------
-        StageError
-            If the detector is not staged.
-        """
-        if self._staged != Staged.yes:
-            raise StageError(f"{self.name} is not staged; call stage() before trigger().")
-        self._status = status = self._status_type(self)
-        self.generate_datum(self._image_name, time.time(), {})
-        self._acquisition_signal.put(1, wait=False)
-        return status
 
 
 class SimDetectorHDF5(_SimDetector):
