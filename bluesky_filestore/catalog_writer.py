@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from inspect import Parameter, signature
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from bluesky_filestore.errors import SpoolError
-from bluesky_filestore.spool.places import spool_for
+from bluesky_filestore.errors import OptionError, SpoolError
+from bluesky_filestore.spool.places import spool_for, spool_in
 from bluesky_filestore.spool.spooling import Spooling
 from bluesky_filestore.spool.status import CatalogStatus, look_at
 from bluesky_filestore.spool.store import Durability
@@ -67,6 +68,8 @@ class CatalogWriter:
 
     Raises
     ------
+    OptionError
+        If an argument cannot mean anything.
     SpoolError
         If the spool cannot be used and `on_error` is ``"raise"``. Else it is logged, and there is none.
 
@@ -90,7 +93,10 @@ class CatalogWriter:
         settle: float = 60.0,
         validate: bool = True,
     ) -> None:
-        clients = [client] if hasattr(client, "context") else list(client)
+        _check_choice("on_error", on_error, ("warn", "raise"))
+        _check_choice("durability", durability, get_args(Durability))
+        _check_number(wait_on_stop=wait_on_stop, keep=keep, interval=interval, settle=settle, batch_size=batch_size)
+        clients = _clients(client)
         catalogs = [TiledCatalog(each) for each in clients]
         self._own_client: Container | None = None
         self._on_error = on_error
@@ -100,7 +106,7 @@ class CatalogWriter:
         if spool is not None:
             try:
                 self._spooling = Spooling(
-                    spool_for(catalogs[0].uri) if spool == "auto" else Path(spool),
+                    spool_for(catalogs[0].uri) if spool == "auto" else spool_in(spool),
                     catalogs,
                     wait_on_stop=wait_on_stop,
                     durability=durability,
@@ -262,6 +268,26 @@ class CatalogWriter:
         if sentence not in self._problems:
             _logger.error("%s", sentence)
             self._problems[sentence] = None
+
+
+def _clients(given: "Container | Iterable[Container]") -> "list[Container]":
+    if isinstance(given, str):
+        raise OptionError(f"{given!r} is an address, and no client; use CatalogWriter.from_uri({given!r}).")
+    clients = [given] if hasattr(given, "context") else list(given) if isinstance(given, Iterable) else []
+    if not clients or not all(hasattr(each, "context") for each in clients):
+        raise OptionError(f"{given!r} is no client of Tiled; expected a container, e.g. of from_uri(), or several.")
+    return clients
+
+
+def _check_choice(option: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(f"{option}={value!r} is not known; expected {' or '.join(map(repr, known))}.")
+
+
+def _check_number(**options: object) -> None:
+    for option, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
+            raise OptionError(f"{option}={value!r} is no amount; expected a number of 0 or more.")
 
 
 def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,6 +21,7 @@ __all__ = [
     "LockedFileError",
     "MissingFileError",
     "MissingFramesError",
+    "OptionError",
     "PathError",
     "RowsDifferError",
     "RunNotFoundError",
@@ -50,6 +51,10 @@ class TemplateError(FileStoreError, ValueError):
 
 class AddressError(FileStoreError, ValueError):
     """Parameters of a data source that do not say which frames its rows are."""
+
+
+class OptionError(FileStoreError, ValueError):
+    """An argument that cannot mean anything."""
 
 
 class UnknownSpecError(FileStoreError, LookupError):

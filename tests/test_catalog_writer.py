@@ -1,6 +1,7 @@
 """The callback that is subscribed to a RunEngine."""
 
 import logging
+import re
 import socket
 import time
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bluesky_filestore import CatalogWriter, serve_catalog
-from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError
+from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, OptionError
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
@@ -403,3 +404,52 @@ def test_from_profile(catalog, tmp_path, monkeypatch):
     assert uid in catalog.client
     with pytest.raises(CatalogUnreachableError, match=r"there is no Tiled profile 'theirs'; known are: "):
         CatalogWriter.from_profile("theirs")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"on_error": "ignore"}, "on_error='ignore' is not known; expected 'warn' or 'raise'"),
+        ({"durability": "maximal"}, "durability='maximal' is not known; expected 'normal' or 'full'"),
+        ({"wait_on_stop": None}, "wait_on_stop=None is no amount; expected a number of 0 or more"),
+        ({"keep": "a week"}, "keep='a week' is no amount"),
+        ({"interval": -1}, "interval=-1 is no amount"),
+        ({"settle": float("nan")}, "settle=nan is no amount"),
+        ({"spool": ""}, "spool='' names no directory; expected a path, or None to have no spool"),
+        ({"spool": 5}, "spool=5 names no directory"),
+        ({"spool": "~nobody-here/spool"}, "spool='~nobody-here/spool' names no directory"),
+    ],
+)
+def test_options_that_mean_nothing(catalog, options, words):
+    """An argument that means nothing is refused when the writer is made, and not in the middle of a plan."""
+    with pytest.raises(OptionError, match=re.escape(words)):
+        CatalogWriter(catalog.client, **options)
+
+
+@pytest.mark.parametrize(
+    ("client", "words"),
+    [
+        ("http://localhost:8000", r"is an address, and no client; use CatalogWriter.from_uri"),
+        ([], "is no client of Tiled; expected a container"),
+        (None, "is no client of Tiled"),
+    ],
+)
+def test_what_is_no_client(client, words):
+    """An address, or nothing, in place of a client is refused in words."""
+    with pytest.raises(OptionError, match=words):
+        CatalogWriter(client)
+
+
+def test_spool_by_relative_path(catalog, tmp_path, monkeypatch):
+    """A relative spool stays where it was made when the program changes its directory; ~ is the user's home."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, meant in (("mine", tmp_path / "mine"), ("~/spool", tmp_path / "spool")):
+        monkeypatch.chdir(tmp_path)
+        uid, documents = run_documents()
+        with CatalogWriter(catalog.client, spool=given) as writer:
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            feed(writer, documents)
+            assert uid in catalog.client
+            assert writer.status().spool == meant
+        assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -6,17 +6,33 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
-from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.errors import OptionError, SpoolError
 
 from .database import FILE_NAME
 
-__all__ = ["all_spools", "existing_spool", "spool_for"]
+__all__ = ["all_spools", "existing_spool", "spool_for", "spool_in"]
 
 
 def spool_for(uri: str) -> Path:
     """The spool directory of a catalog: one of its own, in the user's directory for such things."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", uri.partition("://")[2]).strip("-")[:40]
     return _home() / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
+def spool_in(directory: str | Path) -> Path:
+    """The spool directory that somebody named: absolute, for a program may change its own, and ``~`` is the user's.
+
+    Raises
+    ------
+    OptionError
+        If it is no path.
+    """
+    if not isinstance(directory, str | Path) or directory == "":
+        raise OptionError(f"spool={directory!r} names no directory; expected a path, or None to have no spool.")
+    try:
+        return Path(directory).expanduser().absolute()
+    except RuntimeError as error:
+        raise OptionError(f"spool={str(directory)!r} names no directory: {error} Expected a path.") from error
 
 
 def all_spools() -> list[Path]:
