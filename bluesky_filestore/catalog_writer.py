@@ -1,22 +1,32 @@
 """What is subscribed to a RunEngine: documents in, a catalog of runs out."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from inspect import Parameter, signature
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from bluesky_filestore.errors import OptionError, SpoolError
+from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
 from bluesky_filestore.spool.places import spool_for, spool_in
 from bluesky_filestore.spool.spooling import Spooling
 from bluesky_filestore.spool.status import CatalogStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool.writer_status import WriterStatus
-from bluesky_filestore.writing.connecting import connect, connect_profile
+from bluesky_filestore.writing.connecting import (
+    connect,
+    connect_profile,
+    container_address,
+    is_away,
+    key_for,
+    profile_content,
+)
+from bluesky_filestore.writing.connection import Connection
 from bluesky_filestore.writing.direct import DirectWriting
+from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.tiled import TiledCatalog
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ __all__ = ["CatalogWriter", "WriterStatus"]
 
 _logger = logging.getLogger(__name__)
 _WEEK = 7 * 86_400.0
+_AMOUNTS = ("wait_on_stop", "keep", "batch_size", "interval", "settle")
 _KEYWORD_ONLY = Parameter.KEYWORD_ONLY
 
 
@@ -81,7 +92,7 @@ class CatalogWriter:
 
     def __init__(
         self,
-        client: "Container | Iterable[Container]",
+        client: "Container | Iterable[Container] | Connection",
         *,
         spool: str | Path | None = "auto",
         wait_on_stop: float = 10.0,
@@ -93,12 +104,10 @@ class CatalogWriter:
         settle: float = 60.0,
         validate: bool = True,
     ) -> None:
-        _check_choice("on_error", on_error, ("warn", "raise"))
-        _check_choice("durability", durability, get_args(Durability))
-        _check_number(wait_on_stop=wait_on_stop, keep=keep, interval=interval, settle=settle, batch_size=batch_size)
-        clients = _clients(client)
-        catalogs = [TiledCatalog(each) for each in clients]
-        self._own_client: Container | None = None
+        _check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
+        _check_options(batch_size=batch_size, interval=interval, settle=settle)
+        self._connection = client if isinstance(client, Connection) else None
+        catalogs: Sequence[Catalog] = [client] if isinstance(client, Connection) else _catalogs(client)
         self._on_error = on_error
         self._problems: dict[str, None] = {}
         self._spooling: Spooling | None = None
@@ -129,6 +138,8 @@ class CatalogWriter:
     def from_uri(cls, uri: str, **arguments: Any) -> "CatalogWriter":
         """A writer for the catalog at an address.
 
+        If it does not answer now, that is logged, documents are kept in the spool, and they are delivered when it does.
+
         Parameters
         ----------
         uri : str
@@ -139,28 +150,42 @@ class CatalogWriter:
         Raises
         ------
         CatalogUnreachableError
-            If nobody answers at the address.
+            If what answers at the address is no catalog. If nobody does, only with ``on_error="raise"``, without a
+            spool, or without an API key: Tiled would ask for a password when the catalog is back.
         CatalogAccessError
             If the API key is not taken.
         """
         options, client_kwargs = _sorted_out(arguments)
-        return cls._owning(connect(uri, **client_kwargs), options)
+        return cls._owning(uri, partial(connect, uri, **client_kwargs), client_kwargs, options)
 
     @classmethod
     def from_profile(cls, name: str, **arguments: Any) -> "CatalogWriter":
         """A writer for the catalog that a Tiled profile names; arguments and errors are those of `from_uri`."""
         options, client_kwargs = _sorted_out(arguments)
-        return cls._owning(connect_profile(name, **client_kwargs), options)
+        content = profile_content(name)
+        make_client = partial(connect_profile, name, **client_kwargs)
+        return cls._owning(content["uri"], make_client, {**content, **client_kwargs}, options)
 
     @classmethod
-    def _owning(cls, client: "Container", options: Mapping[str, Any]) -> "CatalogWriter":
+    def _owning(
+        cls,
+        uri: str,
+        make_client: "Callable[[], Container]",
+        client_kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> "CatalogWriter":
+        _check_options(**options)
+
+        def may_wait(error: CatalogError) -> bool:
+            is_kept = options.get("spool", "auto") is not None and options.get("on_error") != "raise"
+            return is_kept and is_away(error) and bool(key_for(uri, client_kwargs))
+
+        connection = Connection(container_address(uri), make_client, may_wait)
         try:
-            writer = cls(client, **options)
+            return cls(connection, **options)
         except BaseException:
-            client.context.close()
+            connection.close()
             raise
-        writer._own_client = client
-        return writer
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document.
@@ -239,8 +264,8 @@ class CatalogWriter:
             for direct in self._direct:
                 direct.close()
         finally:
-            if self._own_client is not None:
-                self._own_client.context.close()
+            if self._connection is not None:
+                self._connection.close()
 
     def __enter__(self) -> "CatalogWriter":
         return self
@@ -270,23 +295,22 @@ class CatalogWriter:
             self._problems[sentence] = None
 
 
-def _clients(given: "Container | Iterable[Container]") -> "list[Container]":
+def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:
     if isinstance(given, str):
         raise OptionError(f"{given!r} is an address, and no client; use CatalogWriter.from_uri({given!r}).")
     clients = [given] if hasattr(given, "context") else list(given) if isinstance(given, Iterable) else []
     if not clients or not all(hasattr(each, "context") for each in clients):
         raise OptionError(f"{given!r} is no client of Tiled; expected a container, e.g. of from_uri(), or several.")
-    return clients
+    return [TiledCatalog(each) for each in clients]
 
 
-def _check_choice(option: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise OptionError(f"{option}={value!r} is not known; expected {' or '.join(map(repr, known))}.")
-
-
-def _check_number(**options: object) -> None:
+def _check_options(**options: object) -> None:
+    known = {"on_error": ("warn", "raise"), "durability": get_args(Durability)}
     for option, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
+        if option in known and value not in known[option]:
+            raise OptionError(f"{option}={value!r} is not known; expected {' or '.join(map(repr, known[option]))}.")
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and float(value) >= 0
+        if option in _AMOUNTS and not is_number:
             raise OptionError(f"{option}={value!r} is no amount; expected a number of 0 or more.")
 
 

@@ -9,12 +9,29 @@ import event_model
 import h5py
 import numpy as np
 import pytest
+from tiled.profiles import load_profiles
 
 from bluesky_filestore import CatalogWriter, serve_catalog
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, OptionError
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """Makes a Tiled profile by the name of "ours" for an address."""
+    directory = tmp_path / "profiles"
+    directory.mkdir()
+    monkeypatch.setattr("tiled.profiles.paths", [directory])
+
+    def make(uri):
+        (directory / "ours.yml").write_text(f"ours:\n  uri: {uri}\n")
+        # Tiled reads them once.
+        load_profiles.cache_clear()
+
+    yield make
+    load_profiles.cache_clear()
 
 
 @pytest.fixture
@@ -350,13 +367,62 @@ def test_catalog_goes_and_comes_back(tmp_path, caplog):
         assert second.client[uid].metadata["stop"]["num_events"] == {"primary": 4}
 
 
-def test_catalog_not_reachable():
-    """Nobody at the address: said at once, with the address and what to do."""
+@pytest.mark.parametrize("options", [{"on_error": "raise"}, {"spool": None}, {"api_key": None}])
+def test_catalog_not_reachable(options):
+    """Nobody at the address, and documents could not be kept or delivered: said at once, with what to do."""
     begin = time.monotonic()
     uri = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(CatalogUnreachableError, match=rf"no catalog answers at {uri} .*Check the address"):
-        CatalogWriter.from_uri(uri, api_key="secret")
+        CatalogWriter.from_uri(uri, **{"api_key": "secret", **options})
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("way", ["address", "profile"])
+def test_catalog_away_from_the_beginning(tmp_path, caplog, profile, way):
+    """A catalog that is away when the writer is made gets the runs when it comes; the log says that it is away."""
+    port, spool = free_port(), tmp_path / "spool"
+    uri = f"http://127.0.0.1:{port}"
+    profile(uri)
+    make = {
+        "address": lambda: CatalogWriter.from_uri(uri, api_key="secret", spool=spool),
+        "profile": lambda: CatalogWriter.from_profile("ours", api_key="secret", spool=spool),
+    }[way]
+    with make() as writer:
+        uid, documents = run_documents()
+        begin = time.monotonic()
+        feed(writer, documents)
+        assert time.monotonic() - begin < 5
+        assert f"no catalog answers at {uri}" in caplog.text
+        assert writer.status().waiting == len(documents)
+        with serve_catalog(tmp_path / "kept", port=port, api_key="secret") as late:
+            wait_for(lambda: uid in late.client)
+            writer.flush()
+            assert late.client[uid]["primary"]["x"].read().tolist() == [0, 1, 2]
+            # It is the same catalog as for a writer that finds it there.
+            assert writer.status().catalogs[0].catalog == late.client.uri
+
+
+def test_busy_gateway():
+    """A gateway without its server is taken for a catalog that is away, not for something else."""
+    import http.server
+    import threading
+
+    class Gateway(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(503)
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(CatalogUnreachableError, match=r"does not answer now \(status 503"):
+                CatalogWriter.from_uri(f"http://127.0.0.1:{server.server_port}", api_key="secret", on_error="raise")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_not_a_catalog(tmp_path):
@@ -385,6 +451,21 @@ def test_address_that_is_none():
         CatalogWriter.from_uri("localhost:8000", api_key="secret")
 
 
+@pytest.mark.parametrize("uri", ["::::", "http://[::1", None])
+def test_address_that_cannot_be_one(uri):
+    """What cannot be an address is refused as such."""
+    with pytest.raises(CatalogUnreachableError, match=r"is no address .*expected one such as http://localhost:8000"):
+        CatalogWriter.from_uri(uri, api_key="secret")
+
+
+def test_key_is_kept_to_itself():
+    """An API key in an address is not in an error, which goes to a log."""
+    uri = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(CatalogUnreachableError, match=rf"no catalog answers at {uri} ") as raised:
+        CatalogWriter.from_uri(f"{uri}?api_key=hush", on_error="raise")
+    assert "hush" not in str(raised.value)
+
+
 @pytest.mark.parametrize("key", ["wrong", None])
 def test_wrong_key(catalog, key):
     """A key that the catalog does not take, or none: said at once, with what to do."""
@@ -394,10 +475,9 @@ def test_wrong_key(catalog, key):
         CatalogWriter.from_uri(catalog.uri, api_key=key)
 
 
-def test_from_profile(catalog, tmp_path, monkeypatch):
+def test_from_profile(catalog, profile):
     """A Tiled profile names the catalog."""
-    (tmp_path / "profiles.yml").write_text(f"ours:\n  uri: {catalog.uri}\n")
-    monkeypatch.setenv("TILED_PROFILES", str(tmp_path))
+    profile(catalog.uri)
     uid, documents = run_documents(1)
     with CatalogWriter.from_profile("ours", api_key=catalog.api_key) as writer:
         feed(writer, documents)

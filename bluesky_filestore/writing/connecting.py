@@ -17,7 +17,18 @@ from bluesky_filestore.errors import (
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["PROBE_TIMEOUT", "connect", "connect_profile", "in_our_words", "is_gone", "may_still_be_done"]
+__all__ = [
+    "PROBE_TIMEOUT",
+    "connect",
+    "connect_profile",
+    "container_address",
+    "in_our_words",
+    "is_away",
+    "is_gone",
+    "key_for",
+    "may_still_be_done",
+    "profile_content",
+]
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
@@ -25,6 +36,7 @@ _LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 # What Tiled speaks of when it refuses one run, with the status that it has for keys, too (in tiled.server.router and
 # tiled.catalog.adapter).
 _OF_ONE_RUN = "access tags"
+_EXAMPLE = "http://localhost:8000"
 _GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
 
 
@@ -46,6 +58,19 @@ def connect(uri: str, **client_kwargs: Any) -> "Container":
 def connect_profile(name: str, **client_kwargs: Any) -> "Container":
     """A Tiled client for a profile; raises as `connect` does, or if there is no such profile."""
     from tiled.client import from_profile
+
+    content = profile_content(name)
+    return _connected(content["uri"], {**content, **client_kwargs}, lambda: from_profile(name, **client_kwargs))
+
+
+def profile_content(name: str) -> Mapping[str, Any]:
+    """What a Tiled profile holds: an address, and arguments of a client.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        If there is no such profile, or no address in it.
+    """
     from tiled.profiles import load_profiles
 
     profiles = load_profiles()
@@ -54,25 +79,61 @@ def connect_profile(name: str, **client_kwargs: Any) -> "Container":
         raise CatalogUnreachableError(
             f"there is no Tiled profile {name!r}; known are: {known}. Add it, or give an address."
         )
-    _, content = profiles[name]
+    content: Mapping[str, Any] = profiles[name][1]
     if "uri" not in content:
         raise CatalogUnreachableError(f"the Tiled profile {name!r} has no address; expected one under 'uri'.")
-    return _connected(content["uri"], {**content, **client_kwargs}, lambda: from_profile(name, **client_kwargs))
+    return content
+
+
+def container_address(uri: str) -> str:
+    """The address of a container as Tiled's client would have it, without asking anybody, and without an API key.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        If it is no address.
+
+    Examples
+    --------
+    >>> container_address("http://localhost:8000")
+    'http://localhost:8000/api/v1/metadata/'
+    >>> container_address("https://tiled.example.org/api/v1/metadata/raw")
+    'https://tiled.example.org/api/v1/metadata/raw'
+    """
+    try:
+        url = httpx.URL(uri)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise CatalogUnreachableError(f"{uri!r} is no address ({error}); expected one such as {_EXAMPLE}.") from error
+    base, _, rest = url.path.partition("/api")
+    node = "/".join(part for part in rest.partition("/metadata")[2].split("/") if part)
+    return str(url.copy_with(path=f"{base.rstrip('/')}/api/v1/metadata/{node}", query=None))
+
+
+def key_for(uri: str, client_kwargs: Mapping[str, Any]) -> str | None:
+    """The API key with which a client for an address would come, if with one."""
+    return client_kwargs.get("api_key") or httpx.URL(uri).params.get("api_key") or os.environ.get("TILED_API_KEY")
 
 
 def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], Container]") -> "Container":
-    with in_our_words(uri):
+    with in_our_words(_shown(uri)):
         _probe(uri, client_kwargs)
         try:
             return make()
         except KeyError as error:
-            raise CatalogUnreachableError(f"the Tiled server at {uri} has no such container ({error}).") from error
+            raise CatalogUnreachableError(
+                f"the Tiled server at {_shown(uri)} has no such container ({error})."
+            ) from error
         except RuntimeError as error:
             if "authentication" not in str(error):
                 raise
             raise CatalogAccessError(
-                f"the catalog at {uri} does not take visitors without an API key. {_GIVE_THE_KEY}"
+                f"the catalog at {_shown(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
             ) from error
+
+
+def _shown(uri: str) -> str:
+    """An address without the API key that may be in it."""
+    return uri.partition("?")[0]
 
 
 def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
@@ -82,15 +143,19 @@ def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
         base = url.path.partition("/api/v1")[0].rstrip("/")
         options = {"timeout": PROBE_TIMEOUT, "verify": client_kwargs.get("verify", True)}
         about = httpx.get(url.copy_with(path=f"{base}/api/v1/"), **options)
+        if about.status_code in _LATER or about.is_server_error:
+            about.raise_for_status()
         authentication = about.json()["authentication"]
     except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
         raise CatalogUnreachableError(
-            f"something answers at {uri} that is no Tiled server; expected the address of one, such as "
-            f"http://localhost:8000."
+            f"something answers at {_shown(uri)} that is no Tiled server; expected the address of one, such as "
+            f"{_EXAMPLE}."
         ) from error
-    key = client_kwargs.get("api_key") or url.params.get("api_key") or os.environ.get("TILED_API_KEY")
+    key = key_for(uri, client_kwargs)
     if not key and authentication["required"] and not authentication["providers"]:
-        raise CatalogAccessError(f"the catalog at {uri} does not take visitors without an API key. {_GIVE_THE_KEY}")
+        raise CatalogAccessError(
+            f"the catalog at {_shown(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
+        )
     if key:
         answer = httpx.get(
             url.copy_with(path=f"{base}/api/v1/metadata/"), headers={"Authorization": f"Apikey {key}"}, **options
@@ -119,6 +184,15 @@ def may_still_be_done(error: CatalogError) -> bool:
         return error.__cause__.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
     never_left = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     return isinstance(error.__cause__, httpx.TransportError) and not isinstance(error.__cause__, never_left)
+
+
+def is_away(error: CatalogError) -> bool:
+    """Whether there is nobody at the address for now, and not somebody else, or nobody ever."""
+    if isinstance(error.__cause__, httpx.HTTPStatusError):
+        return isinstance(error, CatalogUnreachableError | CatalogFaultError)
+    return isinstance(error.__cause__, httpx.TransportError) and not isinstance(
+        error.__cause__, httpx.UnsupportedProtocol
+    )
 
 
 def is_gone(error: CatalogError) -> bool:

@@ -1,0 +1,92 @@
+"""A catalog by its address, which may be away when a writer is made."""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bluesky_filestore.errors import CatalogError
+
+from .operations import Operation
+from .tiled import TiledCatalog
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """A catalog that is connected to when it is needed; see `bluesky_filestore.writing.operations.Catalog`.
+
+    Parameters
+    ----------
+    uri : str
+        The address of its container.
+    make_client : callable
+        Makes a client for it, or raises why it cannot.
+    may_wait : callable
+        Of such an error, whether it may be left for later. Any other is raised at once.
+    """
+
+    def __init__(
+        self, uri: str, make_client: "Callable[[], Container]", may_wait: Callable[[CatalogError], bool]
+    ) -> None:
+        self.uri = uri
+        """The address of the container. It stays, for what is kept for it is kept under this name."""
+        self._make_client = make_client
+        self._client: Container | None = None
+        self._catalog: TiledCatalog | None = None
+        self._lock = threading.Lock()
+        try:
+            self.uri = self.connect().uri
+        except CatalogError as error:
+            if not may_wait(error):
+                raise
+
+    def connect(self) -> TiledCatalog:
+        """The catalog itself.
+
+        Raises
+        ------
+        CatalogError
+            If there is none now, in the words of who makes the client.
+        """
+        with self._lock:
+            if self._catalog is None:
+                self._client = self._make_client()
+                self._catalog = TiledCatalog(self._client)
+            return self._catalog
+
+    def close(self) -> None:
+        """Close the client that was made, if one was."""
+        if self._client is not None:
+            self._client.context.close()
+
+    def check(self) -> None:
+        """Ask whether it answers; see `bluesky_filestore.writing.operations.Catalog`."""
+        self.connect().check()
+
+    def reads(self, mimetype: str) -> bool:
+        """Whether the server has an adapter; see `bluesky_filestore.writing.operations.Catalog`."""
+        return self.connect().reads(mimetype)
+
+    def apply(self, operation: Operation) -> None:
+        """Make the operation's words true; see `bluesky_filestore.writing.operations.Catalog`."""
+        self.connect().apply(operation)
+
+    def doubt(self, run: str) -> None:
+        """Know that something may be on its way; see `bluesky_filestore.writing.operations.Catalog`."""
+        self.connect().doubt(run)
+
+    def in_doubt(self, run: str) -> bool:
+        """Whether something was not answered; see `bluesky_filestore.writing.operations.Catalog`."""
+        return self._catalog is not None and self._catalog.in_doubt(run)
+
+    def ask_anew(self) -> None:
+        """Take nothing for known; see `bluesky_filestore.writing.operations.Catalog`."""
+        if self._catalog is not None:
+            self._catalog.ask_anew()
+
+    def start_over(self, run: str) -> None:
+        """Remove the rows of a run; see `bluesky_filestore.writing.operations.Catalog`."""
+        self.connect().start_over(run)
