@@ -256,8 +256,11 @@ class CatalogWriter:
         """Wait until everything that was received is in the catalog, and end; raises as `flush` does.
 
         It does not wait for a catalog that is away: what is in the spool is delivered by the next writer, or by
-        ``bluesky-filestore resume``. A client that was given stays open, one that the writer made is closed.
+        ``bluesky-filestore resume``. A client that was given stays open, one that the writer made is closed. In a
+        process that was forked it does nothing.
         """
+        if self._spooling is not None and not self._spooling.store.is_ours:
+            return
         try:
             if self._spooling is not None:
                 self._spooling.close()

@@ -1,10 +1,11 @@
 """What a writer does when its spool, or a catalog, is not as it should be."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,28 @@ def test_clock_set_back(tmp_path, catalog, monkeypatch):
     monkeypatch.undo()
     for uid, docs in runs:
         assert list(documents(catalog.client[uid])) == docs
+
+
+def test_forked(tmp_path, catalog):
+    """In a forked child a writer says whose it is, and ends at once without a word; its parent goes on."""
+    uid, docs = run_documents(2)
+    with CatalogWriter(catalog.client, spool=tmp_path, wait_on_stop=0) as writer:
+        for name, doc in docs[:-1]:
+            writer(name, doc)
+        child = os.fork()
+        if not child:
+            try:
+                began = time.monotonic()
+                with suppress(SpoolError):
+                    writer.flush()
+                    os._exit(2)
+                writer.close()
+                os._exit(0 if time.monotonic() - began < 5 else 3)
+            except CatalogUnreachableError:
+                os._exit(4)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        writer(*docs[-1])
+        writer.flush()
+    assert [name for name, _ in documents(catalog.client[uid])] == [name for name, _ in docs]

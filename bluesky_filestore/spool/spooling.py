@@ -127,8 +127,13 @@ class Spooling:
         CatalogError
             If a catalog does not take it; the others are waited for all the same.
         SpoolError
-            If the spool cannot be read, or does not take what is in memory.
+            If the spool cannot be read, or does not take what is in memory; or in a forked process.
         """
+        if not self.store.is_ours:
+            raise SpoolError(
+                f"the writer to the spool in {self.directory} belongs to the process from which this one was forked, "
+                f"which delivers what is in it; make a new one here."
+            )
         errors: list[CatalogUnreachableError | SpoolError] = []
         try:
             self.store.save()

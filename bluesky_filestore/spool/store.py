@@ -71,6 +71,11 @@ class Store:
         self._keeper.start()
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this process, and not to one from which this one was forked."""
+        return os.getpid() == self._process
+
+    @property
     def unsaved(self) -> int:
         """How many documents are in memory only, because the disk does not take them."""
         return len(self._unsaved)
@@ -91,7 +96,7 @@ class Store:
         """
         if self._closing:
             raise self._refusal("is closed; make a new one")
-        if os.getpid() != self._process:
+        if not self.is_ours:
             raise self._refusal(
                 f"belongs to process {self._process}, from which this one was forked; make a new one here"
             )
@@ -126,7 +131,7 @@ class Store:
         SpoolError
             If the disk does not take what is in memory; what it was is said in the error.
         """
-        if self._closing or os.getpid() != self._process:
+        if self._closing or not self.is_ours:
             return
         self._closing = True
         self._wake.set()
