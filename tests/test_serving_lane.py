@@ -15,8 +15,9 @@ from tiled.client.utils import ClientError
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
-from bluesky_filestore import serve_catalog
+from bluesky_filestore import deregister_handler, register_handler, serve_catalog
 from bluesky_filestore.addressing import FILE_SERIES, FileSeries, RowSpan
+from bluesky_filestore.serving.handled import HANDLED
 from bluesky_filestore.specs import HDF5, TIFF_SERIES
 
 COUNT = 60
@@ -116,6 +117,47 @@ def test_short_way_and_tiled_s(server, key, query):
     assert (went_short(short), went_short(long)) == (True, False)
     assert short.status_code == long.status_code == 200
     assert short.content == long.content
+
+
+def test_frame_is_read_once(server, directory):
+    """A frame of many batches is asked of its handler once, and one of several in an event by itself."""
+    asked = []
+
+    class Handler:
+        """Answers to each event with two frames of 3 MB, and keeps what it was asked."""
+
+        def __init__(self, path):
+            self.path = path
+
+        def __call__(self, event):
+            asked.append(event)
+            return np.full((2, 1000, 1500), event, "u2")
+
+    register_handler("LANE_LARGE", Handler)
+    try:
+        kwargs = [{"event": event} for event in range(3)]
+        node = server.client.new(
+            "array",
+            [source(HANDLED, [directory / "a.h5"], (3, 2, 1000, 1500), spec="LANE_LARGE", datum_kwargs=kwargs)],
+            key="large",
+        )
+        assert node[1, 0, 5:, 7].tolist() == [1] * 995
+        assert (node[2] == 2).all()
+        assert node.read()[:, 1, 999, 1499].tolist() == [0, 1, 2]
+        assert asked == [1, 2, 0, 1, 2]
+    finally:
+        deregister_handler("LANE_LARGE")
+
+
+def test_events_of_many_frames(server, directory):
+    """Of an event with several frames no more than some are read at a time; together they are the event."""
+    series = FileSeries(TIFF_SERIES, ("%03d.tiff",), 20, (RowSpan(0, 0, 3, 20),)).to_parameters()
+    shape = (3, 20, 300, 400)
+    node = server.client.new(
+        "array", [source(FILE_SERIES, [directory], shape, is_directory=True, **series)], key="events"
+    )
+    assert (node.read() == FRAMES.reshape(shape)).all()
+    assert (node[::-1, 3:, ::-1] == FRAMES.reshape(shape)[::-1, 3:, ::-1]).all()
 
 
 def test_what_is_left_to_tiled(server):

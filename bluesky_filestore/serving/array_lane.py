@@ -10,7 +10,7 @@ import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -31,13 +31,16 @@ _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 _App: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 _Index: TypeAlias = tuple[int | slice, ...]
+_Wanted: TypeAlias = tuple[int | range, ...]
+_Result = TypeVar("_Result")
 
 _FULL, _BLOCK = "/api/v1/array/full/", "/api/v1/array/block/"
 _MEDIA_TYPE = "application/octet-stream"
 _QUERY = {"slice", "block", "expected_shape"}
 # A browser asks with an Origin, a client that has kept the answer with If-None-Match: these are Tiled's to answer.
 _OTHERS = {b"origin", b"if-none-match", b"range"}
-_BATCH_BYTES = 4 * 2**20
+# Each answer in the making holds two batches.
+_BATCH_BYTES = 2**20
 _MOST_BROKEN = 1000
 
 
@@ -109,10 +112,9 @@ class ArrayLane:
             if adapter is None or wanted is None:
                 return False
             if request.key in self._broken:
-                await _check_all(adapter, wanted)
+                await _in_thread(_check_all, adapter, wanted)
                 del self._broken[request.key]
-            batches = _batches(wanted, adapter)
-            first = await _read(adapter, next(batches))
+            batches, first = await _in_thread(_begun, adapter, wanted)
         except HTTPException as error:
             await _send_error(error, send)
             return True
@@ -140,7 +142,7 @@ class ArrayLane:
     ) -> None:
         body = first
         for index in batches:
-            reading = asyncio.create_task(_read(adapter, index))
+            reading = asyncio.create_task(_in_thread(_read, adapter, index))
             try:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             finally:
@@ -148,7 +150,7 @@ class ArrayLane:
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _wanted(adapter: FramesAdapter, request: _Request) -> tuple[int | range, ...] | None:
+def _wanted(adapter: FramesAdapter, request: _Request) -> _Wanted | None:
     """Which elements are asked for; None if that cannot be understood, or is not what the client expects."""
     structure = adapter.structure()
     shape = tuple(structure.shape)
@@ -167,38 +169,47 @@ def _wanted(adapter: FramesAdapter, request: _Request) -> tuple[int | range, ...
     return wanted if expected in (None, found) and shape and 0 not in _shape(wanted) else None
 
 
-def _shape(wanted: tuple[int | range, ...]) -> tuple[int, ...]:
+def _shape(wanted: _Wanted) -> tuple[int, ...]:
     return tuple(len(key) for key in wanted if isinstance(key, range))
 
 
-def _batches(wanted: tuple[int | range, ...], adapter: FramesAdapter) -> Iterator[_Index]:
-    """Indices that give the elements in their order, some megabytes each."""
-    axis = next((axis for axis, key in enumerate(wanted) if isinstance(key, range) and len(key) > 1), None)
-    if axis is None:
+def _batches(wanted: _Wanted, whole: int, itemsize: int) -> Iterator[_Index]:
+    """Indices that give the elements in their order, a megabyte or at least a frame each.
+
+    The last `whole` axes are never cut: files are read by whole frames, and a frame would be read for each piece.
+    """
+    counting = enumerate(wanted[: len(wanted) - whole])
+    axis, along = next(((axis, key) for axis, key in counting if isinstance(key, range) and len(key) > 1), (0, None))
+    if along is None:
         yield tuple(map(as_axis_key, wanted))
         return
-    along = wanted[axis]
-    rows = len(along) if isinstance(along, range) else 1
-    row_bytes = math.prod(_shape(wanted)) // rows * adapter.dtype.itemsize
+    row_bytes = math.prod(_shape(wanted)) // len(along) * itemsize
     count = max(1, _BATCH_BYTES // max(1, row_bytes))
-    for first in range(0, rows, count):
-        some = along[first : first + count] if isinstance(along, range) else along
-        yield tuple(as_axis_key(some if place == axis else key) for place, key in enumerate(wanted))
+    for first in range(0, len(along), count):
+        some = (*wanted[:axis], along[first : first + count], *wanted[axis + 1 :])
+        if count == 1:
+            yield from _batches(some, whole, itemsize)
+        else:
+            yield tuple(map(as_axis_key, some))
 
 
-async def _read(adapter: FramesAdapter, index: _Index) -> memoryview:
+async def _in_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
     # A quicker way to another thread than anyio's: 30 us and 44, measured on an idle loop.
-    return await asyncio.get_running_loop().run_in_executor(None, _bytes_of, adapter, index)
+    return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)
 
 
-def _bytes_of(adapter: FramesAdapter, index: _Index) -> memoryview:
-    values = np.ascontiguousarray(adapter.read(index))
-    return bytes_of(values)
+def _begun(adapter: FramesAdapter, wanted: _Wanted) -> tuple[Iterator[_Index], memoryview]:
+    batches = _batches(wanted, adapter.axes_of_frame, adapter.dtype.itemsize)
+    return batches, _read(adapter, next(batches))
 
 
-async def _check_all(adapter: FramesAdapter, wanted: tuple[int | range, ...]) -> None:
-    for index in _batches(wanted, adapter):
-        await _read(adapter, index)
+def _check_all(adapter: FramesAdapter, wanted: _Wanted) -> None:
+    for index in _batches(wanted, adapter.axes_of_frame, adapter.dtype.itemsize):
+        _read(adapter, index)
+
+
+def _read(adapter: FramesAdapter, index: _Index) -> memoryview:
+    return bytes_of(np.ascontiguousarray(adapter.read(index)))
 
 
 async def _send_error(error: HTTPException, send: _Send) -> None:

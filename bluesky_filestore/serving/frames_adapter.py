@@ -1,8 +1,12 @@
 """An array of frames as Tiled asks for it, and what a client is told where frames cannot be read."""
 
 import builtins
+import math
+import operator
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +78,20 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
     def dtype(self) -> np.dtype[Any]:
         """Of the array that is served."""
         return self._dtype
+
+    @cached_property
+    def axes_of_frame(self) -> int:
+        """How many of the last axes lie within a frame, which is read as a whole.
+
+        Raises
+        ------
+        HTTPException
+            If the files cannot be read.
+        """
+        with answered():
+            frame = math.prod(self._open_frames().frame_shape)
+        sizes = accumulate(reversed(self._structure.shape), operator.mul)
+        return sum(1 for size in sizes if size <= frame)
 
     def read(self, slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
         """The array, or a part of it.

@@ -186,8 +186,9 @@ class CatalogServer:
         if database is None:
             version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
         lane = ArrayLane(app, KnownArrays(tree, version), self.api_key)
+        # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
-            lane, loop="asyncio", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
+            lane, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
         )
         return uvicorn.Server(config)
 
