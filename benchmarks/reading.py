@@ -6,19 +6,26 @@ however many they have; the names of a TIFF series are hard links to 100 files. 
 takes them; a TIFF series of more than 10,000 frames, whose list of files takes a stock server minutes to take, is
 registered at ours alone, as a series. Beside them, the same frames by `open_array`, and by h5py, with the file open,
 or tifffile; and for the whole array as many bytes by read(2). Packed TIFF files are compressed (zlib).
+
+"client alone" is the stock client with a server that answers at once with bytes it has ready: faster than that is no
+server. Memory is told of a server that is idle, and how much it grows over that.
 """
 
 import argparse
 import os
+import re
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -42,6 +49,8 @@ def serve(kind: str, directory: Path) -> None:
     import logging
 
     logging.disable(logging.INFO)
+    if kind == "ready":
+        answer_at_once()
     if kind == "ours":
         from bluesky_filestore import serve_catalog
 
@@ -49,8 +58,6 @@ def serve(kind: str, directory: Path) -> None:
             print(server.uri, flush=True)
             sys.stdin.read()
         return
-    import socket
-
     import uvicorn
     from tiled.catalog import from_uri as catalog_from_uri
     from tiled.config import Authentication
@@ -64,6 +71,44 @@ def serve(kind: str, directory: Path) -> None:
     bound.bind(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="critical")).run([bound])
+
+
+def answer_at_once() -> None:
+    """Answer whoever asks for a part of an array with as many bytes as are expected, all of them 0."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
+    ready = memoryview(bytes(2**27))
+
+    def answer(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while request := connection.recv(2**16):
+            sizes = re.search(r"expected_shape=([0-9,]+)", unquote(request.decode("latin-1")))
+            size = int(np.prod([int(size) for size in sizes[1].split(",")])) * 2
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {size}\r\n\r\n"
+            connection.sendall(head.encode())
+            connection.sendall(ready[:size])
+
+    while True:
+        threading.Thread(target=answer, args=[listening.accept()[0]], daemon=True).start()
+
+
+@contextmanager
+def ready_answers() -> Iterator[str]:
+    """The address of a process that answers at once."""
+    command = [sys.executable, __file__, "--serve", "ready", "."]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def asking(client: Any, path: str, address: str) -> Any:
+    """An array whose frames the client asks of another server."""
+    node = client[path]
+    link = node.item["links"]["full"]
+    node.item["links"]["full"] = address + link[link.index("/api/") :]
+    return node
 
 
 @contextmanager
@@ -151,7 +196,7 @@ def one_by_one(read: Callable[[int], Any], numbers: list[int], divisor: int) -> 
         began = time.perf_counter()
         values = np.asarray(read(number))
         times.append(time.perf_counter() - began)
-        assert values.reshape(SIZE, SIZE)[-1, -1] == number % divisor
+        assert not divisor or values.reshape(SIZE, SIZE)[-1, -1] == number % divisor
     return statistics.median(times[1:]) * 1000
 
 
@@ -182,13 +227,16 @@ def raw(paths: list[Path], size: int) -> np.ndarray:
     return values[:at]
 
 
-def measure(directory: Path, servers: dict[str, tuple[Any, int]], kind: str, frames: int, repeats: int) -> None:
+def measure(
+    directory: Path, servers: dict[str, tuple[Any, int]], ready: str, kind: str, frames: int, repeats: int
+) -> None:
     """Print the figures of one kind of files and one number of frames."""
     paths = write(directory, kind, frames)
     listed = kind == "hdf5" or frames <= MOST_LISTED
     nodes = {
         name: register(client, kind, paths, frames) for name, (client, _) in servers.items() if listed or name == "ours"
     }
+    nodes["client alone"] = asking(servers["ours"][0], f"{kind}{frames}/streams/primary/image", ready)
     straight = open_array(nodes["ours"])
     assert straight.source == "files"
     frame, whole = library(kind, paths)
@@ -210,7 +258,7 @@ def measure_frames(kind: str, frames: int, repeats: int, ways: dict[str, Callabl
         for name, read in ways.items():
             # A stock server takes seconds for each of the longest.
             some = numbers[:5] if name == "stock" and frames > MOST_LISTED else numbers
-            times[name].append(one_by_one(read, some, divisor))
+            times[name].append(one_by_one(read, some, 0 if name == "client alone" else divisor))
     medians = {name: statistics.median(each) for name, each in times.items()}
     for name, median in medians.items():
         told = compared(medians["library alone"] / median, medians.get("stock", 0) / median)
@@ -250,14 +298,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        with running("stock", directory) as stock, running("ours", directory) as ours:
+        with running("stock", directory) as stock, running("ours", directory) as ours, ready_answers() as ready:
             servers = {"stock": stock, "ours": ours}
             idle = {name: memory(pid, "VmRSS") for name, (_, pid) in servers.items()}
             for kind in options.kinds:
                 for frames in options.frames[:1] if kind == "packed" else options.frames:
-                    measure(directory, servers, kind, frames, options.repeats)
+                    measure(directory, servers, ready, kind, frames, options.repeats)
             for name, (_, pid) in servers.items():
-                print(f"memory of {name}: {idle[name]} MB idle, {memory(pid, 'VmHWM')} MB at the most")
+                most = memory(pid, "VmHWM")
+                print(f"memory of {name}: {idle[name]} MB idle, {most - idle[name]} MB more at the most: {most} MB")
 
 
 if __name__ == "__main__":
