@@ -31,6 +31,13 @@ axis_slices = st.builds(
 )
 
 
+def test_nothing_downwards():
+    """A slice that counts down from before the first takes nothing."""
+    source = Held(1, (4,))
+    index = (slice(-3, None, -1), slice(None))
+    assert array_of(source, (2, 2), index).shape == source.values.reshape(2, 2)[index].shape == (0, 2)
+
+
 @given(st.data())
 def test_like_numpy(data):
     """Any basic index into any shape of the frames gives what numpy gives."""

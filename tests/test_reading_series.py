@@ -1,6 +1,7 @@
 """Frames that are a file each: TIFF, NPY, JPEG and HDF5."""
 
 import os
+import zlib
 from pathlib import Path
 
 import h5py
@@ -36,8 +37,17 @@ PLAIN = {
     "in strips": (FRAME, {"rowsperstrip": 5}),
     "min is white": (FRAME, {"photometric": "miniswhite"}),
 }
-OTHER = {
+PACKED = {
     "packed": (FRAME, {"compression": "zlib"}),
+    "packed in strips": (FRAME, {"compression": "zlib", "rowsperstrip": 5}),
+    "packed big-endian colours": (
+        RNG.integers(0, 60000, (24, 40, 3), dtype="u2"),
+        {"compression": "zlib", "rowsperstrip": 7, "byteorder": ">", "photometric": "rgb"},
+    ),
+    "packed with the old number": (FRAME, {"compression": 32946}),
+}
+OTHER = {
+    "packed in tiles": (FRAME, {"compression": "zlib", "tile": (16, 16)}),
     "with predictor": (FRAME, {"compression": "zlib", "predictor": True}),
     "in tiles": (FRAME, {"tile": (16, 16)}),
     "BigTIFF": (FRAME, {"bigtiff": True}),
@@ -49,15 +59,17 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("name", [*PLAIN, *OTHER])
+@pytest.mark.parametrize("name", [*PLAIN, *PACKED, *OTHER])
 def test_tiff_as_tifffile_reads_it(tmp_path, name):
     """Whatever the layout, the pixels are those that tifffile reads; plain ones are read by their place."""
-    values, options = (PLAIN | OTHER)[name]
+    values, options = (PLAIN | PACKED | OTHER)[name]
     path = str(tmp_path / "a.tiff")
     tifffile.imwrite(path, values, **options)
     with ANYWHERE.opened(path) as descriptor:
         found = tiff.read_tiff(descriptor, path)
-        assert (tiff.plain_pixels(descriptor) is not None) == (name in PLAIN)
+        pixels = tiff.plain_pixels(descriptor)
+        assert (pixels is not None) == (name not in OTHER)
+        assert bool(pixels and pixels.strips) == (name in PACKED)
     expected = tifffile.imread(path)
     assert (found.dtype.newbyteorder("="), found.shape) == (expected.dtype, expected.shape)
     assert (found == expected).all()
@@ -71,6 +83,25 @@ def test_tiff_cut_short(tmp_path, cut):
     os.truncate(path, cut if cut > 0 else path.stat().st_size + cut)
     read = file_reader(TIFF_SERIES, "", hdf5=HDF5Files())
     with pytest.raises(UnreadableFileError, match=r"a.tiff"):
+        read(str(path), {}, None)
+
+
+def test_packed_otherwise_than_it_says(tmp_path):
+    """Strips that do not hold what they should are left to tifffile, and its answer, or error, is ours."""
+    path = tmp_path / "a.tiff"
+    tifffile.imwrite(path, FRAME, compression="zlib", rowsperstrip=24)
+    read = file_reader(TIFF_SERIES, "", hdf5=HDF5Files())
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[offset + 20 : offset + 40] = bytes(20)
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFileError, match=r"a.tiff cannot be read: its pixels cannot be unpacked"):
+        read(str(path), {}, None)
+    few = zlib.compress(FRAME[:3].tobytes())
+    data[offset : offset + len(few)] = few
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFileError, match=r"a.tiff cannot be read: .*corrupted strip"):
         read(str(path), {}, None)
 
 

@@ -151,15 +151,22 @@ def _split(shape: tuple[int, ...], source: ReadableFrames) -> _Split:
 
 
 def _flat(keys: Sequence[int | range], sizes: tuple[int, ...]) -> Frames:
-    if not keys:
-        return range(1)
-    if len(keys) == 1:
-        return range(keys[0], keys[0] + 1) if isinstance(keys[0], int) else keys[0]
-    numbers = np.zeros((1,), dtype=np.int64)
+    first, many = 0, []
     for axis, key in enumerate(keys):
         distance = math.prod(sizes[axis + 1 :])
-        along = np.asarray([key] if isinstance(key, int) else key, dtype=np.int64) * distance
-        numbers = (numbers[:, np.newaxis] + along).reshape(-1)
+        if isinstance(key, int) or len(key) == 1:
+            first += (key if isinstance(key, int) else key[0]) * distance
+        else:
+            many.append((key, distance))
+    if not many:
+        return range(first, first + 1)
+    if len(many) == 1:
+        # Mostly so; numbers one by one take longer than it takes to read a small frame.
+        ((key, distance),) = many
+        return range(first + key.start * distance, first + key.stop * distance, key.step * distance)
+    numbers = np.full((1,), first, dtype=np.int64)
+    for key, distance in many:
+        numbers = (numbers[:, np.newaxis] + np.asarray(key, dtype=np.int64) * distance).reshape(-1)
     return numbers.tolist()
 
 
@@ -177,6 +184,8 @@ def as_axis_key(key: int | range) -> AxisKey:
     """A number as it is, and a range as the slice that takes it."""
     if isinstance(key, int):
         return key
+    if not key:
+        return slice(0, 0)
     # A range that counts down to 0 stops at -1, which a slice takes for the last.
     return slice(key.start, key.stop if key.stop >= 0 else None, key.step)
 

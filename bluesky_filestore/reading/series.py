@@ -50,7 +50,7 @@ class FrameFiles:
 
     def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
         """Frames, one after the other along the first axis, or a part of each."""
-        shape = np.broadcast_to(np.zeros(()), self.frame_shape)[part].shape
+        shape = np.broadcast_to(np.zeros(()), self.frame_shape)[part].shape if part else self.frame_shape
         values = np.empty((len(frames), *shape), self.dtype)
         admitted: dict[str, str] = {}
 

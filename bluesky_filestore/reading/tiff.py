@@ -1,8 +1,9 @@
-"""One TIFF file a frame: read by the place of its pixels where they are plain, else by tifffile."""
+"""One TIFF file a frame: read by the place of its pixels where they are plain or zlib's, else by tifffile."""
 
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,12 +16,13 @@ __all__ = ["plain_pixels", "read_tiff"]
 
 # Names and numbers are those of the TIFF 6.0 specification.
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
-_STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _PLANAR, _SAMPLE_FORMAT = 273, 277, 279, 284, 339
-_TILE_WIDTH, _SUB_IFDS = 322, 330
+_STRIP_OFFSETS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _SAMPLE_FORMAT = 273, 277, 278, 279, 284, 339
+_PREDICTOR, _TILE_WIDTH, _SUB_IFDS = 317, 322, 330
 _RELEVANT = {
     *(_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES),
-    *(_PLANAR, _SAMPLE_FORMAT, _TILE_WIDTH, _SUB_IFDS),
+    *(_PLANAR, _SAMPLE_FORMAT, _STRIP_ROWS, _PREDICTOR, _TILE_WIDTH, _SUB_IFDS),
 }
+_UNPACKED, _ZLIB, _OLD_ZLIB = (1,), (8,), (32946,)
 _SHORT, _LONG = 3, 4
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BITS_OF_KIND = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
@@ -34,6 +36,18 @@ _OWN_SHAPE = re.compile(rb'\{"shape": \[([\d, ]+)\]\}')
 
 
 @dataclass(frozen=True, slots=True)
+class _Strip:
+    """Rows packed with zlib."""
+
+    offset: int
+    """Where they are, in bytes."""
+    size: int
+    """Of what is there."""
+    unpacked: int
+    """Of the rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Pixels:
     """Where the pixels of a plain file are."""
 
@@ -43,6 +57,22 @@ class _Pixels:
     """Rows, columns, and the samples of a pixel if there are several."""
     dtype: np.dtype[np.generic]
     """Of a sample, in the file's byte order."""
+    strips: tuple[_Strip, ...] = ()
+    """All of them where they are packed."""
+
+
+class _Beginning:
+    """A file whose first bytes are read at once: that is mostly all that is wanted before the pixels."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._bytes = os.pread(descriptor, 4096, 0)
+
+    def at(self, offset: int, size: int) -> bytes:
+        """The bytes from an offset on, fewer where the file ends."""
+        if offset + size <= len(self._bytes):
+            return self._bytes[offset : offset + size]
+        return os.pread(self._descriptor, size, offset)
 
 
 def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
@@ -69,8 +99,26 @@ def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = Non
         return _by_tifffile(descriptor, path)
     fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
     values = into if into is not None and fits else np.empty(pixels.shape, pixels.dtype)
-    read_at(descriptor, bytes_of(values), pixels.offset, path)
+    if not pixels.strips:
+        read_at(descriptor, bytes_of(values), pixels.offset, path)
+    elif not _unpack(descriptor, bytes_of(values), pixels.strips):
+        return _by_tifffile(descriptor, path)
     return values
+
+
+def _unpack(descriptor: int, into: memoryview, strips: Iterable[_Strip]) -> bool:
+    """Fill a buffer with what strips hold; False if one does not hold what it should."""
+    begin = 0
+    for strip in strips:
+        try:
+            rows = zlib.decompress(os.pread(descriptor, strip.size, strip.offset), bufsize=strip.unpacked)
+        except zlib.error:
+            return False
+        if len(rows) != strip.unpacked:
+            return False
+        into[begin : begin + len(rows)] = rows
+        begin += len(rows)
+    return True
 
 
 def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
@@ -83,24 +131,28 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:
             raise ValueError(f"it is no TIFF file that can be read ({error})") from error
+        except (zlib.error, RuntimeError) as error:
+            # RuntimeError is what the codecs of imagecodecs raise.
+            raise ValueError(f"its pixels cannot be unpacked ({error})") from error
     return values
 
 
 def plain_pixels(descriptor: int) -> _Pixels | None:
-    """Where the pixels are, if the file has one page of unpacked pixels one behind the other; else None."""
-    header = os.pread(descriptor, 8, 0)
+    """Where the pixels are, if the file has one page of them one behind the other, or packed with zlib; else None."""
+    beginning = _Beginning(descriptor)
+    header = beginning.at(0, 8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
     if order is None or len(header) < 8:
         return None
     (directory,) = struct.unpack(order + "I", header[4:])
     # Area detector's files have some 20 entries; with the first read of 1 kB the directory is nearly always whole.
-    block = os.pread(descriptor, 1024, directory)
+    block = beginning.at(directory, 1024)
     if len(block) < 2:
         return None
     (entries,) = struct.unpack_from(order + "H", block)
     size = 2 + 12 * entries + 4
     if len(block) < size:
-        block = os.pread(descriptor, size, directory)
+        block = beginning.at(directory, size)
         if len(block) < size:
             return None
     if any(block[size - 4 : size]):
@@ -112,31 +164,33 @@ def plain_pixels(descriptor: int) -> _Pixels | None:
         if tag in _RELEVANT or tag == _DESCRIPTION:
             tags[tag] = (kind, count, value)
     description = tags.pop(_DESCRIPTION, None)
-    values = _values(descriptor, tags, order)
+    values = _values(beginning, tags, order)
     pixels = None if values is None else _contiguous(values, order)
-    if pixels is None or description is None or _describes(descriptor, description, order, pixels.shape):
+    if pixels is None or description is None or _describes(beginning, description, order, pixels.shape):
         return pixels
     return None
 
 
-def _describes(descriptor: int, entry: tuple[int, int, bytes], order: str, shape: tuple[int, ...]) -> bool:
+def _describes(beginning: _Beginning, entry: tuple[int, int, bytes], order: str, shape: tuple[int, ...]) -> bool:
     """Whether a description leaves it at these pixels: of some formats tifffile takes several pages from it."""
     _, count, value = entry
-    text = value[:count] if count <= 4 else os.pread(descriptor, count, *struct.unpack(order + "I", value))
+    text = value[:count] if count <= 4 else beginning.at(struct.unpack(order + "I", value)[0], count)
     said = _OWN_SHAPE.fullmatch(text.strip(b"\0 "))
     if said is not None:
         return tuple(int(size) for size in said[1].split(b",")) == shape
     return not text.lstrip().startswith(_FORMATS)
 
 
-def _values(descriptor: int, tags: dict[int, tuple[int, int, bytes]], order: str) -> dict[int, tuple[int, ...]] | None:
+def _values(
+    beginning: _Beginning, tags: dict[int, tuple[int, int, bytes]], order: str
+) -> dict[int, tuple[int, ...]] | None:
     """The values of tags of whole numbers."""
     values = {}
     for tag, (kind, count, value) in tags.items():
         if kind not in (_SHORT, _LONG):
             return None
         size = (2 if kind == _SHORT else 4) * count
-        raw = value[:size] if size <= 4 else os.pread(descriptor, size, *struct.unpack(order + "I", value))
+        raw = value[:size] if size <= 4 else beginning.at(struct.unpack(order + "I", value)[0], size)
         if len(raw) < size:
             return None
         values[tag] = struct.unpack(f"{order}{count}{'H' if kind == _SHORT else 'I'}", raw)
@@ -147,10 +201,12 @@ def _contiguous(tags: dict[int, tuple[int, ...]], order: str) -> _Pixels | None:
     samples = tags.get(_SAMPLES, (1,))[0]
     kind = _KINDS.get(_only(tags.get(_SAMPLE_FORMAT, (1,))), "")
     bits = _only(tags.get(_BITS, (1,)))
+    packed = tags.get(_COMPRESSION, _UNPACKED) in (_ZLIB, _OLD_ZLIB)
     plain = (
         not tags.keys() & {_TILE_WIDTH, _SUB_IFDS}
         and {_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_BYTES} <= tags.keys()
-        and tags.get(_COMPRESSION, (1,)) == (1,)
+        and (packed or tags.get(_COMPRESSION, _UNPACKED) == _UNPACKED)
+        and (not packed or tags.get(_PREDICTOR, (1,)) == (1,))
         and tags.get(_FILL_ORDER, (1,)) == (1,)
         and tags.get(_PHOTOMETRIC, (1,)) != (_YCBCR,)
         and (samples == 1 or tags.get(_PLANAR, (1,)) == (1,))
@@ -159,15 +215,27 @@ def _contiguous(tags: dict[int, tuple[int, ...]], order: str) -> _Pixels | None:
     if not plain:
         return None
     shape = (tags[_LENGTH][0], tags[_WIDTH][0], *((samples,) if samples > 1 else ()))
+    dtype = np.dtype(f"{order}{kind}{bits // 8}")
     offsets, sizes = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
-    wanted = shape[0] * shape[1] * samples * bits // 8
-    if len(offsets) == 1:
-        # One strip is whole whatever its count of bytes says: some writers say 0.
-        return _Pixels(offsets[0], shape, np.dtype(f"{order}{kind}{bits // 8}"))
+    row = shape[1] * samples * dtype.itemsize
+    if packed:
+        strips = _strips(tags, shape[0], row)
+        return _Pixels(offsets[0], shape, dtype, strips) if strips else None
     joined = all(at + size == after for at, size, after in zip(offsets, sizes, offsets[1:], strict=False))
-    if not joined or sum(sizes) != wanted:
+    # One strip is whole whatever its count of bytes says: some writers say 0.
+    if len(offsets) > 1 and not (joined and sum(sizes) == shape[0] * row):
         return None
-    return _Pixels(offsets[0], shape, np.dtype(f"{order}{kind}{bits // 8}"))
+    return _Pixels(offsets[0], shape, dtype)
+
+
+def _strips(tags: dict[int, tuple[int, ...]], rows: int, row_bytes: int) -> tuple[_Strip, ...]:
+    """The strips of packed pixels; none if they do not make up all rows."""
+    each = min(tags.get(_STRIP_ROWS, (rows,))[0], rows)
+    offsets, sizes = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
+    if each < 1 or not len(offsets) == len(sizes) == -(-rows // each):
+        return ()
+    unpacked = [min(each, rows - first) * row_bytes for first in range(0, rows, each)]
+    return tuple(map(_Strip, offsets, sizes, unpacked))
 
 
 def _only(values: Iterable[int]) -> int:
