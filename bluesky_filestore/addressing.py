@@ -13,12 +13,16 @@ from typing import Any, TypeAlias
 
 from .errors import AddressError
 
-__all__ = ["FILE_SERIES", "HDF5_ROWS", "AxisIndex", "FileSeries", "HDF5Rows", "RowSpan", "parsed_slice"]
+__all__ = ["FILE_SERIES", "HANDLED", "HDF5_ROWS", "AxisIndex", "FileSeries", "HDF5Rows", "RowSpan", "parsed_slice"]
 
 HDF5_ROWS = "application/x-bluesky-filestore-hdf5"
 """Rows anywhere in a dataset of one or many HDF5 files; parameters: `HDF5Rows`."""
 FILE_SERIES = "application/x-bluesky-filestore-series"
 """Rows made of numbered one-frame files in one or many directories; parameters: `FileSeries`."""
+HANDLED = "application/x-bluesky-filestore-handled"
+"""Rows that are what a handler answers; parameters: ``spec``, ``resource_kwargs``, and ``datum_kwargs``, a list with a
+mapping for each event. The one asset is the file, or the directory, that the handler is made with.
+"""
 
 AxisIndex: TypeAlias = int | slice | EllipsisType
 """What one axis is indexed with."""

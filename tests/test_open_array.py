@@ -15,7 +15,7 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from bluesky_filestore import open_array
-from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows, RowSpan
+from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS, FileSeries, HDF5Rows, RowSpan
 from bluesky_filestore.errors import (
     CatalogError,
     DocumentError,
@@ -30,6 +30,16 @@ CHUNKS = {"chunks": [[12], [8], [6]]}
 SPANS = (RowSpan(0, 3, 2, 1), RowSpan(0, 6, 3, -3))
 ROWS = [3, 4, 6, 3, 0]
 SERIES = FileSeries(TIFF_SERIES, ("%02d.tiff",), 1, SPANS).to_parameters()
+HANDLED_FILE = {
+    "spec": "HDF5",
+    "resource_kwargs": {"dataset": "d", "frame_per_point": 2},
+    "datum_kwargs": [{"point_number": number} for number in range(6)],
+}
+HANDLED_SERIES = {
+    "spec": "AD_TIFF",
+    "resource_kwargs": {"template": "%s%s%02d.tiff", "filename": ""},
+    "datum_kwargs": [{"point_number": number} for number in ROWS],
+}
 REGISTERED = {
     "hdf5": (HDF5, ["all.h5"], FRAMES, {"dataset": "d"}, {}),
     "points of two": (HDF5, ["all.h5"], FRAMES.reshape(6, 2, 8, 6), {"dataset": "d", "slice": "0:12"}, {}),
@@ -37,6 +47,8 @@ REGISTERED = {
     "rows": (HDF5_ROWS, ["all.h5"], FRAMES[ROWS], HDF5Rows("d", 1, SPANS).to_parameters(), {}),
     "tiff": (TIFF_SERIES, [f"{n:02}.tiff" for n in range(12)], FRAMES[:, np.newaxis], {}, CHUNKS),
     "series": (FILE_SERIES, ["."], FRAMES[ROWS], SERIES, {}),
+    "handled": (HANDLED, ["all.h5"], FRAMES.reshape(6, 2, 8, 6), HANDLED_FILE, {}),
+    "handled series": (HANDLED, ["."], FRAMES[ROWS][:, np.newaxis], HANDLED_SERIES, {}),
 }
 numbers = itertools.count()
 
@@ -70,7 +82,7 @@ def register(catalog, directory):
             chunks=((shape[0] - 2, 2), *((size,) for size in shape[1:])),
             data_type=BuiltinDtype.from_numpy_dtype(np.dtype(dtype)),
         )
-        is_directory = mimetype == FILE_SERIES
+        is_directory = files == ["."]
         assets = [
             Asset(f"file://localhost{where or directory}/{file}", is_directory, "data_uris", number)
             for number, file in enumerate(files)
@@ -183,6 +195,14 @@ def test_through_the_catalog(register, directory):
     (directory / "all.h5").unlink()
     with pytest.raises(CatalogError, match=r"refused \(status 404\): file .*all.h5 is not there"):
         through[0]
+
+
+def test_handler_that_is_not_here(register, monkeypatch):
+    """What needs a handler that this process has not is left to the catalog, and that is said."""
+    monkeypatch.setitem(HANDLED_FILE, "spec", "NOBODYS")
+    array = open_array(register("handled"))
+    assert array.source == "catalog"
+    assert "NOBODYS" in array.reason
 
 
 def test_values_in_the_catalog(catalog):

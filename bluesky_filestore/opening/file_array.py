@@ -24,7 +24,7 @@ from bluesky_filestore.reading.rows import AxisKey
 from bluesky_filestore.root_map import RootMap
 
 from .from_documents import Documents, array_of_documents
-from .from_node import ArrayInCatalog, registered_of
+from .from_node import ArrayInCatalog, frames_of, registered_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -208,7 +208,7 @@ def open_array(
     shape, dtype, chunks = tuple(structure.shape), structure.data_type.to_numpy_dtype(), tuple(structure.chunks)
     name = "/".join(node.path_parts[-2:])
     try:
-        straight = ArrayInFiles(registered_of(node, mapped))
+        straight = ArrayInFiles(registered_of(node, mapped), frames_of)
         straight.check_reach()
     except _OUT_OF_REACH as error:
         return _told(ArrayInCatalog(node), shape, dtype, chunks, name, reason=str(error))

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.addressing import HANDLED
 from bluesky_filestore.errors import AddressError
-from bluesky_filestore.reading.registered import Registered
+from bluesky_filestore.handlers import handler_registry
+from bluesky_filestore.handlers.handled_frames import handled_frames
+from bluesky_filestore.reading import registered as reading
+from bluesky_filestore.reading.files import ANYWHERE
+from bluesky_filestore.reading.registered import OpenFrames, Registered
 from bluesky_filestore.reading.rows import ArrayIndex, as_axis_key, expanded_index
 from bluesky_filestore.root_map import RootMap
 from bluesky_filestore.writing.connecting import in_our_words
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
     from tiled.structures.data_source import Asset
 
-__all__ = ["ArrayInCatalog", "registered_of"]
+__all__ = ["ArrayInCatalog", "frames_of", "registered_of"]
 
 _HOST = re.compile(r"file:(?://(?:localhost)?(?=/))?(/.*)", re.DOTALL)
 _DRIVE = re.compile(r"/[A-Za-z]:(/|$)")
@@ -85,6 +90,20 @@ def registered_of(node: "ArrayClient", root_map: RootMap) -> Registered:
         tuple(structure.shape),
         structure.data_type.to_numpy_dtype(),
     )
+
+
+def frames_of(registered: Registered) -> OpenFrames:
+    """The frames of an array, by a handler where that is what the catalog says.
+
+    Raises
+    ------
+    AddressError
+        If nothing of ours reads the mimetype, nobody has the handler, or it is not said which frames are meant.
+    """
+    if registered.mimetype != HANDLED:
+        return reading.frames_of(registered)
+    frames = handled_frames(registered, handlers=handler_registry, roots=ANYWHERE)
+    return lambda: frames
 
 
 def _listed(assets: Sequence["Asset"]) -> Sequence["Asset"]:

@@ -1,6 +1,7 @@
 """An array read straight from its files, as a catalog or the documents of a run say where its frames are."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,9 +11,8 @@ from bluesky_filestore.specs import HDF5
 
 from .files import ANYWHERE, signature_of
 from .hdf5 import shared_files
-from .registered import Registered, checked_dtype, frames_of, joined_datasets
-from .rows import ArrayIndex, ReadableFrames, array_of
-from .series import FrameFiles
+from .registered import OpenFrames, Registered, checked_dtype, frames_of, joined_datasets
+from .rows import ArrayIndex, NamesItsFiles, ReadableFrames, array_of
 
 __all__ = ["ArrayInFiles"]
 
@@ -24,6 +24,8 @@ class ArrayInFiles:
     ----------
     registered : Registered
         The array.
+    find : callable
+        Tells of an array where its frames are; a function of a module, which other processes find.
 
     Raises
     ------
@@ -31,18 +33,19 @@ class ArrayInFiles:
         If it does not say which frames are meant, or nothing of ours reads its files.
     """
 
-    def __init__(self, registered: Registered) -> None:
+    def __init__(self, registered: Registered, find: Callable[[Registered], OpenFrames] = frames_of) -> None:
         self.registered = registered
-        self._open = frames_of(registered)
+        self._find = find
+        self._open = find(registered)
         self._frames: ReadableFrames | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.registered,)
+        return type(self), (self.registered, self._find)
 
     def check_reach(self) -> None:
         """Look whether the files of the first and of the last frame are there, and hold frames of the array's shape.
 
-        Only of HDF5 files something is read.
+        Only of HDF5 files, and by handlers, something is read.
 
         Raises
         ------
@@ -54,11 +57,8 @@ class ArrayInFiles:
         if 0 in self.registered.shape:
             return
         frames = self._opened()
-        if isinstance(frames, FrameFiles):
-            ends = [frames.path_of(frame) for frame in (0, frames.count - 1)]
-        else:
-            ends = [self.registered.paths[place] for place in (0, -1)]
-        for path in dict.fromkeys(ends):
+        paths = self.registered.paths
+        for path in dict.fromkeys(frames.end_paths() if isinstance(frames, NamesItsFiles) else [paths[0], paths[-1]]):
             signature_of(path)
 
     def read(self, index: ArrayIndex = ...) -> NDArray[Any]:

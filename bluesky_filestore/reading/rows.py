@@ -4,12 +4,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayIndex", "AxisKey", "Frames", "ReadableFrames", "array_of", "as_axis_key", "expanded_index", "runs_of"]
+__all__ = [
+    "ArrayIndex",
+    "AxisKey",
+    "Frames",
+    "NamesItsFiles",
+    "ReadableFrames",
+    "array_of",
+    "as_axis_key",
+    "expanded_index",
+    "runs_of",
+]
 
 AxisKey: TypeAlias = int | slice
 """What one axis is indexed with."""
@@ -42,6 +52,14 @@ class ReadableFrames(Protocol):
         UnreadableFileError
             If a frame cannot be read, naming file and frame.
         """
+
+
+@runtime_checkable
+class NamesItsFiles(Protocol):
+    """Frames that tell themselves which files they are in."""
+
+    def end_paths(self) -> Sequence[str]:
+        """The files of the first and of the last frame."""
 
 
 @dataclass(frozen=True, slots=True)

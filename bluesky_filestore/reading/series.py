@@ -48,6 +48,10 @@ class FrameFiles:
     read_file: ReadFile
     """Reads one."""
 
+    def end_paths(self) -> list[str]:
+        """The files of the first and of the last frame."""
+        return [self.path_of(frame) for frame in (0, self.count - 1)]
+
     def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
         """Frames, one after the other along the first axis, or a part of each."""
         shape = np.broadcast_to(np.zeros(()), self.frame_shape)[part].shape if part else self.frame_shape
