@@ -7,6 +7,7 @@ import threading
 import h5py
 import httpx
 import numpy as np
+import pyarrow
 import pytest
 from tiled.client import from_uri
 from tiled.structures.array import ArrayStructure, BuiltinDtype
@@ -162,3 +163,26 @@ def test_waiting_ends_with_the_server():
     catalog.close()
     waiting.join(timeout=10)
     assert not waiting.is_alive()
+
+
+def test_tables_are_read_while_they_grow(running):
+    """A table can be read while rows are appended to it, and appended to while it is read."""
+    stream = running.client.create_container("tables").create_container("growing")
+    table = stream.create_appendable_table(pyarrow.schema([("x", pyarrow.int64())]), key="internal")
+    statuses, grown = [], threading.Event()
+
+    def read():
+        with httpx.Client(headers={"Authorization": f"Apikey {running.api_key}"}, timeout=30) as client:
+            while not grown.is_set():
+                statuses.append(client.get(f"{running.uri}/api/v1/table/full/tables/growing/internal").status_code)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(30):
+        table.append_partition(0, pyarrow.table({"x": [number] * 10}))
+    grown.set()
+    for reader in readers:
+        reader.join()
+    assert set(statuses) == {200}
+    assert len(table.read()) == 300

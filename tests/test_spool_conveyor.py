@@ -77,6 +77,19 @@ def test_interrupted_anywhere(tmp_path, tiled, catalog, make, monkeypatch):
     assert list(documents(catalog.client[uid])) == docs
 
 
+def test_bulky_documents(tmp_path, tiled, catalog, make, monkeypatch):
+    """Of very large documents only some are taken at once."""
+    monkeypatch.setattr("bluesky_filestore.spool.conveyor._MOST_BYTES_AT_ONCE", 1000)
+    uid, docs = run_documents(40)
+    put(tmp_path, docs)
+    conveyor = make()
+    moves = 1
+    while conveyor.move()[1]:
+        moves += 1
+    assert moves > 3
+    assert list(documents(catalog.client[uid])) == docs
+
+
 def test_interleaved_and_two_writers(tmp_path, tiled, catalog, make):
     """Runs of several writers, and the same run from two of them, are delivered each once."""
     (first, docs), (second, others) = run_documents(4), run_documents(4)

@@ -50,8 +50,8 @@ def test_catalogs(ledger):
 
 def test_order(ledger):
     """Documents come in the order in which they were put in, some at a time."""
-    some = ledger.documents_after(0, 4)
-    rest = ledger.documents_after(some[-1].number, 100)
+    some = ledger.documents_after(0, 4, 10**6)
+    rest = ledger.documents_after(some[-1].number, 100, 10**6)
     names = [document.name for document in (*some, *rest)]
     assert names == ["start", "descriptor", *["event"] * 3, "stop"] * 2
     assert ledger.last_document() == rest[-1].number
@@ -130,7 +130,7 @@ def test_prune(ledger, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: now + 61.0)
     assert ledger.prune(60.0) == 1
     assert list(states(ledger)) == ["second"]
-    assert {document.run for document in ledger.documents_after(0, 100)} == {second}
+    assert {document.run for document in ledger.documents_after(0, 100, 10**6)} == {second}
 
 
 def test_clock_set_back(ledger, monkeypatch):
@@ -183,4 +183,4 @@ def test_damaged_while_open(tmp_path):
         ledger._connection.execute("PRAGMA cache_size = 0")
         garble(tmp_path, first=40)
         with pytest.raises(SpoolDamagedError, match=r"the spool database .* is damaged"):
-            ledger.documents_after(0, 100_000)
+            ledger.documents_after(0, 100_000, 10**9)

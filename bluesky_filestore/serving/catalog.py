@@ -1,8 +1,11 @@
 """Tiled's catalog with our adapters in it, for our own server and for others'."""
 
+import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.reading.files import Roots
@@ -44,11 +47,14 @@ def catalog(
         As ``tiled.catalog.from_uri`` makes it.
     """
     from tiled.catalog import from_uri
-    from tiled.storage import FileStorage, parse_storage
+    from tiled.storage import EmbeddedSQLStorage, FileStorage, parse_storage
 
     readable = list(readable_storage or [])
     stored = [parse_storage(item) for item in readable + _listed(writable_storage)]
     roots = Roots.of([storage.path for storage in stored if isinstance(storage, FileStorage)])
+    for storage in stored:
+        if isinstance(storage, EmbeddedSQLStorage) and storage.uri.startswith("sqlite:"):
+            _let_read_while_written(Path(urlsplit(storage.uri).path))
     return from_uri(
         uri,
         readable_storage=readable,
@@ -56,6 +62,16 @@ def catalog(
         adapters_by_mimetype={**adapters(roots), **(adapters_by_mimetype or {})},
         **options,
     )
+
+
+def _let_read_while_written(database: Path) -> None:
+    """Have SQLite keep a log for the database of the tables; the database remembers it.
+
+    Without, a table that is read while rows are appended to any other is "database is locked", a failure of the server.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 def shown_uri(uri: str) -> str:

@@ -24,6 +24,7 @@ __all__ = ["Conveyor"]
 _logger = logging.getLogger(__name__)
 
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
+_MOST_BYTES_AT_ONCE = 2**24
 _TRIES = 6
 _PATIENCE_SECONDS = 10.0
 _TRIES_AT_A_TABLE = 3
@@ -135,11 +136,10 @@ class Conveyor:
             self._begin()
         # What the catalog did not take the last time comes first.
         self._write()
-        fetched = self._fetch()
+        is_all = self._fetch()
         self._write()
         if self._close_unusable():
             self._write()
-        is_all = fetched < self._at_once
         # One request for many events costs little more than one for few.
         self._at_once = _FEWEST_AT_ONCE if is_all else _MOST_AT_ONCE
         return self._write_down(), not is_all
@@ -194,13 +194,15 @@ class Conveyor:
         self._cursor = min([self._since, *(entry.first - 1 for entry in waiting)])
         self._began = True
 
-    def _fetch(self) -> int:
-        """Hand on the documents that come next; how many they were."""
-        fetched = self._ledger.documents_after(self._cursor, self._at_once)
+    def _fetch(self) -> bool:
+        """Hand on the documents that come next; whether they were all."""
+        size = 0
+        fetched = self._ledger.documents_after(self._cursor, self._at_once, _MOST_BYTES_AT_ONCE)
         for document in fetched:
             self._hand_on(document)
             self._cursor = document.number
-        return len(fetched)
+            size += len(document.body)
+        return len(fetched) < self._at_once and size < _MOST_BYTES_AT_ONCE
 
     def _close_unusable(self) -> bool:
         """Close the runs whose stop document could not be used: there will be no other; whether there are any."""

@@ -72,12 +72,17 @@ class Ledger:
                 (error, time.time(), catalog, error),
             )
 
-    def documents_after(self, number: int, limit: int) -> list[Spooled]:
-        """The documents that follow a number, in their order."""
-        rows = self._rows(
-            "SELECT id, producer, run, name, body FROM documents WHERE id > ? ORDER BY id LIMIT ?", number, limit
-        )
-        return [Spooled(*row) for row in rows]
+    def documents_after(self, number: int, limit: int, size: int) -> list[Spooled]:
+        """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
+        statement = "SELECT id, producer, run, name, body FROM documents WHERE id > ? ORDER BY id LIMIT ?"
+        found = []
+        with in_our_words(self.directory), closing(self._connection.execute(statement, (number, limit))) as cursor:
+            for row in cursor:
+                found.append(Spooled(*row))
+                size -= len(found[-1].body)
+                if size <= 0:
+                    break
+        return found
 
     def last_document(self, run: int | None = None) -> int:
         """The number of the last document, of all or of a run; 0 if there is none."""

@@ -20,6 +20,7 @@ __all__ = ["Spooling"]
 _logger = logging.getLogger(__name__)
 
 _LAST_ROUND_SECONDS = 10.0
+_OF_NEW_NODES = ("start", "descriptor")
 # As long as another process may take for its next step, with a slow catalog.
 _PATIENCE_SECONDS = 30.0
 
@@ -80,6 +81,7 @@ class Spooling:
         self._wait_on_stop = wait_on_stop
         self._summary = RunSummary()
         self._closed = False
+        self._is_new = False
         self.uploaders = [
             Uploader(directory, catalog, interval=interval, settle=settle, validate=validate, keep=keep)
             for catalog in catalogs
@@ -109,10 +111,20 @@ class Spooling:
             If the disk does not take it. It is kept in memory then.
         """
         self.store.append(name, doc)
+        if name in _OF_NEW_NODES or self._is_new:
+            self._wake_for_new_nodes(name)
         if name == "start":
             self._summary.start(doc)
         elif name == "stop" and (summary := self._summary.stop(doc)):
             self._after_stop(str(doc.get("run_start", "")), summary)
+
+    def _wake_for_new_nodes(self, name: str) -> None:
+        """Have what is slow for a catalog, the making of a run and of its tables, done while documents come."""
+        is_event = name in ("event", "event_page")
+        if name == "start" or is_event:
+            for uploader in self.uploaders:
+                uploader.wake()
+        self._is_new = not is_event
 
     def flush(self, timeout: float) -> None:
         """Wait until everything that was received is in the catalogs.

@@ -193,6 +193,7 @@ class Uploader:
 
     def _round_and_pause(self) -> float:
         """Look through the spool once; how long to pause then."""
+        began = time.monotonic()
         try:
             self._round()
         except (CatalogUnreachableError, CatalogAccessError, CatalogFaultError) as error:
@@ -209,7 +210,9 @@ class Uploader:
             self._wait = _FIRST_WAIT
             self.trouble = ""
             self._told()
-            return min(self._interval, self._look) if self.unsettled_runs else self._interval
+            # A slow catalog gets more at once, hardly later, and has some peace between.
+            pause = max(self._interval / 2, self._interval - (time.monotonic() - began))
+            return min(pause, self._look) if self.unsettled_runs else pause
         self._told()
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
         return wait
@@ -221,12 +224,7 @@ class Uploader:
         if self.error is not None or conveyor.has_news:
             # Asking costs a moment where Tiled's client would try for most of a minute.
             self.catalog.check()
-        more = conveyor.has_news
-        while more and not self._closing:
-            with small_slices():
-                readable, more = conveyor.move()
-            self._back(ledger)
-            self._tell(readable, conveyor)
+        self._move(conveyor, ledger)
         now = time.monotonic()
         self.unsettled_runs = conveyor.unsettled_runs
         if self.unsettled_runs and now >= self._next_look:
@@ -237,6 +235,16 @@ class Uploader:
             conveyor.look_around()
             ledger.prune(self._keep)
             self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
+            # Of runs that were cut short the rest is written, too, before a writer that is closed may end.
+            self._move(conveyor, ledger)
+
+    def _move(self, conveyor: Conveyor, ledger: Ledger) -> None:
+        more = conveyor.has_news
+        while more and not self._closing:
+            with small_slices():
+                readable, more = conveyor.move()
+            self._back(ledger)
+            self._tell(readable, conveyor)
 
     def _take_up(self) -> tuple[Conveyor | None, Ledger]:
         """The conveyor, if it is ours to move."""

@@ -20,6 +20,7 @@ from .operations import (
     UpdateStream,
 )
 from .tiled_arrays import TiledArrays
+from .tiled_clients import PlainClients
 from .tiled_mimetypes import Mimetypes
 from .tiled_nodes import NodePath, Nodes, row_count
 from .tiled_tables import TiledTables
@@ -40,7 +41,10 @@ class TiledCatalog:
     """
 
     def __init__(self, client: "Container") -> None:
-        self._root = client.include_data_sources()
+        # Here, and not when the first event of a process waits to be written.
+        clients = PlainClients()
+        clients.load()
+        self._root = client.include_data_sources().new_variation(structure_clients=clients)
         self._mimetypes = Mimetypes(client)
         self._doubted: set[str] = set()
         self._held: dict[str, dict[NodePath, int]] = {}
@@ -159,27 +163,21 @@ class TiledCatalog:
         run = operation.run
         self._tables.verify(run)
         self._arrays.close(run)
-        if run in self._doubted and self._held.get(run) != {}:
+        if run in self._doubted:
             self._held[run] = {**self._held.get(run, {}), **self._tables.sent(run), **self._arrays.sent(run)}
-            self._verify(run)
         _replace_entries(self._nodes.get((run,)), operation.metadata)
         self._nodes.forget((run,))
         self._tables.forget(run)
         self._arrays.forget(run)
 
     def _check_run(self, run: str) -> None:
-        self._verify(run)
-        self._held.pop(run, None)
-        self._doubted.discard(run)
-
-    def _verify(self, run: str) -> None:
         self._nodes.forget((run,))
         for path, expected in self._held.get(run, {}).items():
             present = row_count(self._nodes.find(path))
             if present != expected:
-                # Who cannot make it anew is told once.
-                self._held[run] = {}
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
+        self._held.pop(run, None)
+        self._doubted.discard(run)
 
 
 def _replace_entries(node: Any, entries: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Nodes:
                 # What we made ourselves holds nothing but what we put into it, or tried to.
                 return None
             try:
-                self._known[path] = _plain(self.get(path[:-1])[path[-1]])
+                self._known[path] = self.get(path[:-1])[path[-1]]
             except KeyError:
                 return None
         return self._known[path]
@@ -78,7 +78,7 @@ class Nodes:
             node = parent[path[-1]]
         else:
             self._made.add(path)
-        self._known[path] = _plain(node)
+        self._known[path] = node
         return self._known[path]
 
     def made(self, path: NodePath) -> bool:
@@ -120,8 +120,3 @@ def _tags_given(parent: Any) -> list[str] | None:
     # A user's own tag, which the catalog gives where nobody said any, nobody else may give.
     tags = [tag for tag in parent.item["attributes"].get("access_tags") or () if not tag.startswith(_OWN_TAGS)]
     return tags or None
-
-
-def _plain(node: Any) -> Any:
-    # The special clients of runs and streams look through tables for their keys, which would cost a request each time.
-    return getattr(node, "base", node)

@@ -100,7 +100,10 @@ class TiledTables:
             self._taken_out.setdefault(path, _all_rows(node))
             self._nodes.remove(path)
             self._row_counts.pop(path, None)
-        return self._nodes.make(path, "table", data_sources=[_data_source(schema)], metadata=dict(operation.metadata))
+        node = self._nodes.make(path, "table", data_sources=[_data_source(schema)], metadata=dict(operation.metadata))
+        if self._nodes.made(path):
+            self._row_counts[path] = 0
+        return node
 
     def _is_there(self, path: NodePath, operation: AppendRows, rows: "pyarrow.Table") -> bool:
         """Whether the table has these rows, whatever the types of its columns became since.
