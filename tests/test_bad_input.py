@@ -161,6 +161,43 @@ def test_broken_references(written):
         assert rows(run) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["a/b", "", ".", "../x", "50%25", "line\n", "what?"])
+def test_stream_that_cannot_be_a_node(written, name):
+    """A stream whose name Tiled would take for something else is told; the others are readable, and nothing is lost."""
+    documents = Documents()
+    odd = {**documents.bundle.descriptor_doc, "uid": f"odd of {documents.uid}", "name": name}
+    event = {
+        **documents.all[documents.where("event")][1],
+        "uid": f"an event of {documents.uid}",
+        "descriptor": odd["uid"],
+    }
+    event |= {"data": {"x": 5.0, "image": "none"}}
+    pairs = [*documents.all[:-1], ("descriptor", odd), ("event", event), documents.all[-1]]
+    run, problems = written(documents, pairs)
+    assert list(run) == ["primary"]
+    assert rows(run) == [0, 1, 2]
+    assert f"{name!r} cannot be the name of a run, stream or key in Tiled" in problems
+    assert any("cannot be the name of" in words for words in run.metadata["notes"])
+
+
+def test_run_that_cannot_be_a_node(catalog, caplog):
+    """A run whose uid Tiled would take for a way through the catalog is parked, with the reason."""
+    documents = Documents()
+    uid = f"{documents.uid}/.."
+    pairs = [
+        (
+            name,
+            {**doc, **({"uid": uid} if name == "start" else {}), **({"run_start": uid} if "run_start" in doc else {})},
+        )
+        for name, doc in documents.all
+    ]
+    with caplog.at_level(logging.CRITICAL), CatalogWriter(catalog.client, settle=0.0) as writer:
+        for name, doc in pairs:
+            writer(name, doc)
+    assert "cannot be the name of a run" in writer.status().catalogs[0].parked[uid]
+    assert documents.uid not in catalog.client
+
+
 def test_unknown_spec(written):
     """A spec that nobody knows refuses its key, naming it and the known ones."""
     run, _ = written(Documents(spec="ODD"))

@@ -1,5 +1,6 @@
 """Nodes of a Tiled catalog by path, each asked for once."""
 
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
@@ -14,6 +15,8 @@ __all__ = ["NodePath", "Nodes", "row_count"]
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
+# What does not come back as it was through Tiled's client, which puts it into a URL as it is.
+_NO_NAME = re.compile(r"\.{0,2}|.*([/?#\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}).*", re.DOTALL)
 _OWN_TAGS = ("user:", "service:")
 
 
@@ -33,9 +36,16 @@ class Nodes:
         self._tried: set[NodePath] = set()
 
     def find(self, path: NodePath) -> Any:
-        """The node, or None if there is none."""
+        """The node, or None if there is none.
+
+        Raises
+        ------
+        CatalogError
+            If a node cannot have such a name: another one would be found, or a name be made up.
+        """
         if not path:
             return self._root
+        _check_name(path[-1])
         if path not in self._known:
             if path[:-1] in self._made and path not in self._tried:
                 # What we made ourselves holds nothing but what we put into it, or tried to.
@@ -62,10 +72,11 @@ class Nodes:
     def make(self, path: NodePath, family: str, **attributes: Any) -> Any:
         """Make a node, or take the one that is there: it was made by an earlier try of the same operation.
 
-        Who may see a run may see what is in it.
+        Who may see a run may see what is in it. Raises as `find` does.
         """
         from tiled.client.utils import ClientError
 
+        _check_name(path[-1])
         parent = self.get(path[:-1])
         if len(path) > 1:
             attributes["access_tags"] = _tags_given(parent)
@@ -113,6 +124,14 @@ def row_count(node: Any) -> int:
     if node is None:
         return 0
     return len(node.read([node.columns[0]])) if hasattr(node, "columns") else int(node.shape[0])
+
+
+def _check_name(name: str) -> None:
+    if _NO_NAME.fullmatch(name):
+        raise CatalogError(
+            f"{name!r} cannot be the name of a run, stream or key in Tiled, where it is part of an address; expected "
+            f"one without / ? # %20 and control characters, and not '', '.' or '..'."
+        )
 
 
 def _tags_given(parent: Any) -> list[str] | None:
