@@ -334,7 +334,9 @@ def test_park_and_resume(spool, catalog, uri, key):
     assert f"parked {kept}: not for all" in shown.stdout
     assert kept not in catalog.client
     assert other in catalog.client
-    assert "not for all" in invoke("status", spool).stdout
+    status = invoke("status", spool).stdout
+    assert "not for all" in status
+    assert f"try one again: bluesky-filestore resume '{spool}' --run {kept[:8]};" in status
     with pytest.raises(SpoolError, match=rf"run {other} is delivered already; there is nothing to park"):
         invoke("park", other, "--spool", spool)
     shown = invoke("resume", spool, "--run", kept[:13])
@@ -407,6 +409,8 @@ def test_forget(spool):
     assert f"Run {uid}, 6 documents in {spool}" in shown.stdout
     assert f"waiting: {NOBODY}" in shown.stdout
     assert "lost for good. Forget it?" in shown.stdout
+    with pytest.raises(RunNotFoundError, match="no run begins with ''"):
+        invoke("forget", "", "--spool", spool, "--yes")
     assert states(spool, NOBODY) == {uid: "waiting"}
     assert "is forgotten" in invoke("forget", uid, "--spool", spool, "--yes").stdout
     assert states(spool, NOBODY) == {}

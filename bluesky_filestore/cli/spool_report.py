@@ -93,18 +93,18 @@ def _catalog_rows(spool: SpoolStatus, status: CatalogStatus, silent: Mapping[str
         yield "delivery", f"by process {status.uploader}"
     elif left and status.catalog:
         yield "delivery", f"[yellow]nobody delivers:[/] bluesky-filestore resume {place}"
-    yield from _parked_rows(status)
+    yield from _parked_rows(status, place)
 
 
-def _parked_rows(status: CatalogStatus) -> Iterator[tuple[str, str]]:
+def _parked_rows(status: CatalogStatus, place: str) -> Iterator[tuple[str, str]]:
     for uid, reason in list(status.parked.items())[:_MOST_PARKED]:
         yield "parked", f"[bold]{escape(uid[:_LENGTH])}[/] {escape(reason)}"
     more = status.runs.get("parked", 0) - _MOST_PARKED
     if more > 0:
         yield "", f"and {more:,} more"
     if status.parked:
-        uid = next(iter(status.parked))[:_LENGTH]
-        yield "", f"try one again: bluesky-filestore resume --run {escape(uid)}; or export, or forget it"
+        uid = escape(shlex.quote(next(iter(status.parked))[:_LENGTH]))
+        yield "", f"try one again: bluesky-filestore resume {place} --run {uid}; or export, or forget it"
 
 
 def duration(seconds: float) -> str:

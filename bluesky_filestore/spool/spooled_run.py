@@ -105,7 +105,7 @@ class SpooledRun:
 
 
 def find_run(directories: Iterable[Path], uid: str) -> list[SpooledRun]:
-    """A run by the beginning of its uid: once for each spool that has it.
+    """A run by the beginning of its uid (of more than nothing): once for each spool that has it.
 
     Raises
     ------
@@ -113,7 +113,8 @@ def find_run(directories: Iterable[Path], uid: str) -> list[SpooledRun]:
         If no spool has such a run, or if several runs begin so.
     """
     searched = list(directories)
-    found = [run for directory in searched for run in _runs(directory, uid)]
+    # Nothing, as of a variable that is not set, is how every uid begins: it does not mean the only run that there is.
+    found = [run for directory in searched for run in _runs(directory, uid) if uid or not run.uid]
     uids = sorted({run.uid for run in found})
     if len(uids) > 1 and uid not in uids:
         more = f" and {len(uids) - _MOST_NAMED} more" if len(uids) > _MOST_NAMED else ""
