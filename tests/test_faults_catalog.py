@@ -11,7 +11,7 @@ from itertools import chain, count
 import httpx
 import pytest
 from acquiring import acquirer
-from proxy import Proxy
+from proxy import Proxy, no_fault
 from serving import API_KEY, KillableServer
 from small_runs import SmallRun
 from spooled import put
@@ -174,6 +174,19 @@ def test_some_requests_fail(fault, chance, proxy, catalog, data_directory, tmp_p
     assert proxy.befell[fault]
     for run in runs:
         run.compare(catalog.client)
+
+
+def test_away_when_the_writer_is_made(proxy, catalog, data_directory, tmp_path):
+    """A client whose catalog went away meanwhile makes a writer at once, which delivers when it is back."""
+    run = new_run(data_directory)
+    with client_of(proxy.uri, catalog.api_key) as client:
+        proxy.fault = lambda _: "cut"
+        with CatalogWriter(client, spool=tmp_path / "spool", interval=0.01, wait_on_stop=0.0) as writer:
+            assert proxy.befell["cut"] <= 2, "it was to ask at the most once, and without patience"
+            feed(writer, run)
+            proxy.fault = no_fault
+            flush(writer)
+    run.compare(catalog.client)
 
 
 @pytest.mark.parametrize("refusal", [503, "drop answer"])

@@ -44,7 +44,8 @@ class TiledCatalog:
         # Here, and not when the first event of a process waits to be written.
         clients = PlainClients()
         clients.load()
-        self._root = client.include_data_sources().new_variation(structure_clients=clients)
+        # Not include_data_sources(), which asks the catalog: it may be away.
+        self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
         self._mimetypes = Mimetypes(client)
         self._doubted: set[str] = set()
         self._held: dict[str, dict[NodePath, int]] = {}
