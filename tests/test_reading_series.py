@@ -183,6 +183,22 @@ def test_links_that_lead_out(tmp_path):
         out.read([0])
 
 
+@pytest.mark.parametrize("name", ["file", "link", "away/file", "nothing", "link to nothing", "pipe", "file (deleted)"])
+def test_real_path(tmp_path, name):
+    """A path is admitted as it is without links, whatever is there, and nothing is opened for that."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "away").symlink_to("real")
+    for file in ("file", "file (deleted)", "real/file"):
+        (tmp_path / file).touch()
+    (tmp_path / "link").symlink_to("real/file")
+    (tmp_path / "link to nothing").symlink_to("real/nothing")
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / name
+    assert Roots.of([tmp_path]).admit(str(path)) == str(path.resolve())
+    with pytest.raises(ForbiddenFileError, match=r"is outside the directories that may be read"):
+        Roots.of([tmp_path / "elsewhere"]).admit(str(path))
+
+
 def test_what_is_no_file(tmp_path):
     """A pipe or a directory in the place of a file neither hangs nor is read."""
     frames = series(tmp_path, NPY_SERIES)
