@@ -10,7 +10,7 @@ import pytest
 from proxy import Proxy
 from small_runs import SmallRun
 from spooled import states
-from test_faults_catalog import fault_of_the_first, wait_for
+from test_faults_catalog import fault_of_the_first, flush, wait_for
 from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter
@@ -46,7 +46,7 @@ def late(catalog, monkeypatch):
 @contextmanager
 def closing_client(uri, api_key):
     """A client that does not wait long for an answer."""
-    client = from_uri(uri, api_key=api_key, timeout=httpx.Timeout(0.5))
+    client = from_uri(uri, api_key=api_key, timeout=httpx.Timeout(2.0))
     yield client
     client.context.close()
 
@@ -57,7 +57,7 @@ def write_with_one_held(writer, run, proxy, condition):
     for name, doc in run.documents[:half]:
         writer(name, doc)
     if condition is not is_append:
-        writer.flush()
+        flush(writer)
     proxy.fault = fault_of_the_first(condition, "hold")
     for name, doc in run.documents[half:most]:
         writer(name, doc)
