@@ -268,7 +268,7 @@ def main() -> int:
                 for kind in ("hdf5", "tiff"):
                     if asked.only in (None, kind):
                         print(
-                            f"{kind_of_server} server, {kind}, medians of {asked.repeats}, first document to last read"
+                            f"{kind_of_server} server, {kind}, medians of {asked.repeats}"
                         )
                         compare(client, Path(scratch), kind, asked)
                 if asked.only in (None, "memory") and kind_of_server == (asked.server or "stock"):
