@@ -111,4 +111,4 @@ def test_files_are_missing(catalog, caplog, tmp_path):
         feed(writer, docs)
     ((level, words),) = said(caplog)
     assert level == "INFO"
-    assert "It is looked at again: files are missing or still being written" in words
+    assert "It is looked at again: files of it are still being written, or missing." in words

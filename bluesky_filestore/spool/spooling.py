@@ -222,9 +222,9 @@ class Spooling:
             if left > 0 and uploader.wait_until_readable(uid, left):
                 self._say_readable(uploader, uid, summary)
             elif self._wait_on_stop > 0:
-                why = uploader.error or uploader.trouble or f"It took longer than {self._wait_on_stop:g} s."
+                why = uploader.error or uploader.trouble or f"it took longer than {self._wait_on_stop:g} s."
                 _logger.warning(
-                    "%s; not in %s yet, it waits in %s and will be delivered. %s",
+                    "%s; not in %s yet, it waits in %s and will be delivered: %s",
                     summary,
                     uploader.catalog.uri,
                     self.directory,
@@ -238,10 +238,9 @@ class Spooling:
         if lost:
             _logger.warning("%s; parked, not all of it is in %s: %s", summary, uploader.catalog.uri, lost)
         elif uid in uploader.unsettled_runs:
-            words = (
-                "%s; in %s. It is looked at again: files are missing or still being written, or the catalog did not "
-                "answer to everything."
-            )
-            _logger.info(words, summary, uploader.catalog.uri)
+            why = "the catalog did not answer to everything"
+            if not uploader.catalog.in_doubt(uid):
+                why = "files of it are still being written, or missing"
+            _logger.info("%s; in %s. It is looked at again: %s.", summary, uploader.catalog.uri, why)
         else:
             _logger.info("%s; in %s.", summary, uploader.catalog.uri)
