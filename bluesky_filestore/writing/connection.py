@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.errors import CatalogError, CatalogUnreachableError
 
+from .connecting import PROBE_TIMEOUT
 from .operations import Operation
 from .tiled import TiledCatalog
 
@@ -51,11 +52,20 @@ class Connection:
         CatalogError
             If there is none now, in the words of who makes the client.
         """
-        with self._lock:
+        if self._catalog is not None:
+            return self._catalog
+        # Tiled's client tries for most of a minute to reach a server that goes away while it is made.
+        if not self._lock.acquire(timeout=PROBE_TIMEOUT):
+            raise CatalogUnreachableError(
+                f"the catalog at {self.uri} has not answered for {PROBE_TIMEOUT:g} s; try again later."
+            )
+        try:
             if self._catalog is None:
                 self._client = self._make_client()
                 self._catalog = TiledCatalog(self._client)
             return self._catalog
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close the client that was made, if one was."""
