@@ -80,6 +80,13 @@ def test_delivers(tmp_path, tiled, catalog, uploader_for):
     assert list(documents(catalog.client[second])) == others
 
 
+def test_the_catalog_is_known_from_the_beginning(tmp_path, tiled, monkeypatch):
+    """Whoever looks at a spool knows where its documents are to go, though its writer was killed at once."""
+    monkeypatch.setattr(Uploader, "_run", lambda _: None)
+    with closing(Uploader(tmp_path, tiled)), closing(Ledger(tmp_path)) as ledger:
+        assert [uri for uri, _ in ledger.catalogs().values()] == [tiled.uri]
+
+
 def test_one_of_several_delivers(tmp_path, tiled, uploader_for):
     """Of two one delivers, and the other notices what that does; it takes over when that ends."""
     (first, docs), (second, others) = run_documents(3), run_documents(3)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from math import inf
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from bluesky_filestore.errors import (
     CatalogFaultError,
     CatalogUnreachableError,
     SpoolDamagedError,
+    SpoolError,
 )
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
@@ -97,6 +98,10 @@ class Uploader:
         open_or_make(directory).close()
         with closing(Ledger(directory)) as ledger:
             self._since = ledger.last_document()
+            # Before the first document: whoever resumes should we be killed has to know where they are to go. If the
+            # disk is full it is said with the first round.
+            with suppress(SpoolError):
+                ledger.catalog(catalog.uri)
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
         self._thread.start()
 
