@@ -1,7 +1,7 @@
 """What tests share: one simulated IOC and one catalog a session, on loopback."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,24 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container
             if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(directory):
                 logger.removeHandler(handler)
                 handler.close()
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Callable[[str], None]]":
+    """Makes a Tiled profile by the name of "ours" for an address, and no others."""
+    from tiled.profiles import load_profiles
+
+    directory = tmp_path / "profiles"
+    directory.mkdir()
+    # Tiled looks for places when it is imported, and reads what is there once.
+    monkeypatch.setattr("tiled.profiles.paths", [directory])
+
+    def make(uri: str) -> None:
+        (directory / "ours.yml").write_text(f"ours:\n  uri: {uri}\n")
+        load_profiles.cache_clear()
+
+    yield make
+    load_profiles.cache_clear()
 
 
 @pytest.fixture

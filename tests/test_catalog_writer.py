@@ -9,29 +9,12 @@ import event_model
 import h5py
 import numpy as np
 import pytest
-from tiled.profiles import load_profiles
 
 from bluesky_filestore import CatalogWriter, serve_catalog
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, OptionError
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
-
-
-@pytest.fixture
-def profile(tmp_path, monkeypatch):
-    """Makes a Tiled profile by the name of "ours" for an address."""
-    directory = tmp_path / "profiles"
-    directory.mkdir()
-    monkeypatch.setattr("tiled.profiles.paths", [directory])
-
-    def make(uri):
-        (directory / "ours.yml").write_text(f"ours:\n  uri: {uri}\n")
-        # Tiled reads them once.
-        load_profiles.cache_clear()
-
-    yield make
-    load_profiles.cache_clear()
 
 
 @pytest.fixture

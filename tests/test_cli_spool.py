@@ -259,7 +259,7 @@ def test_resume_with_a_wrong_key(spool, uri):
     assert "does not take this API key" in shown.stdout
 
 
-def test_resume_to_another_catalog(spool, catalog, uri, tmp_path, monkeypatch):
+def test_resume_to_another_catalog(spool, catalog, uri, profile):
     """An address that the spool does not know gets all runs; a profile names it as well."""
     uid, docs = run_documents(3)
     put(spool, docs, catalogs=[NOBODY])
@@ -268,8 +268,7 @@ def test_resume_to_another_catalog(spool, catalog, uri, tmp_path, monkeypatch):
     assert list(documents(catalog.client[uid])) == docs
     assert states(spool, NOBODY) == {uid: "waiting"}
 
-    (tmp_path / "profiles.yml").write_text(f"ours:\n  uri: {catalog.uri}\n")
-    monkeypatch.setenv("TILED_PROFILES", str(tmp_path))
+    profile(catalog.uri)
     second, docs = run_documents(3)
     put(spool, docs)
     shown = invoke("resume", spool, "--profile", "ours", "--api-key", catalog.api_key)
