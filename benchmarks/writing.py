@@ -267,9 +267,7 @@ def main() -> int:
             with server(scratch, kind_of_server) as client:
                 for kind in ("hdf5", "tiff"):
                     if asked.only in (None, kind):
-                        print(
-                            f"{kind_of_server} server, {kind}, medians of {asked.repeats}"
-                        )
+                        print(f"{kind_of_server} server, {kind}, medians of {asked.repeats}")
                         compare(client, Path(scratch), kind, asked)
                 if asked.only in (None, "memory") and kind_of_server == (asked.server or "stock"):
                     memory(client, Path(scratch, str(asked.events)), asked.datums)
