@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from bluesky_filestore import CatalogWriter
+from bluesky_filestore import CatalogWriter, documents
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "dtype_numpy": "<u2", "external": "FILESTORE:"}
@@ -100,6 +100,24 @@ def test_broken_schema_that_cannot_be_understood(written, missing):
     assert missing in problems
     assert any(missing in note for note in run.metadata["notes"])
     assert rows(run) == [0, 2]
+
+
+def test_key_that_was_not_described(written):
+    """A value whose key is not in the descriptor has no column, which is told, and comes back with its event."""
+    given = Documents()
+    at = given.where("event", 1)
+    event = given.all[at][1]
+    event = {**event, "data": {**event["data"], "more": 5}, "timestamps": {**event["timestamps"], "more": 2.0}}
+    given.all[at] = ("event", event)
+    run, _ = written(given)
+    assert (
+        "Keys ['more'] of events of stream 'primary' are not in its descriptor; they have no columns."
+        in (run.metadata["notes"])
+    )
+    back = [doc for name, doc in documents(run) if name == "event"]
+    assert back[1]["data"] == event["data"]
+    assert back[1]["timestamps"] == event["timestamps"]
+    assert "more" not in back[2]["data"]
 
 
 def test_schemas_switched_off(written):

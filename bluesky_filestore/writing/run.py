@@ -184,7 +184,9 @@ class Run:
             filled = _renamed(filled, stream.renamed) if filled else filled
         unknown = data.keys() - stream.data_keys.keys()
         if unknown:
-            self.note(f"Keys {sorted(unknown)} of events of stream '{name}' are not in its descriptor; left out.")
+            self.note(
+                f"Keys {sorted(unknown)} of events of stream '{name}' are not in its descriptor; they have no columns."
+            )
         datum_ids = {key: data[key] for key in stream.external if _is_datum_id(data.get(key), key, filled)}
         as_usual = filled == {key: False for key in stream.external if key in data}
         if datum_ids:
