@@ -156,7 +156,9 @@ def _chosen(external: Sequence[_Name], wanted: _Wanted) -> _Name:
         name for name in external if all(asked in (None, part) for asked, part in zip(wanted, name, strict=True))
     ]
     if not fitting:
-        asked = f" of stream {wanted[0]!r} and data key {wanted[1]!r}" if any(wanted) else ""
+        pairs = zip(("stream", "data key"), wanted, strict=True)
+        said = [f"{what} {name!r}" for what, name in pairs if name is not None]
+        asked = f" of {' and '.join(said)}" if said else ""
         known = ", ".join("/".join(name) for name in external) or "none"
         raise DocumentError(f"the run has no frames{asked} in files; arrays with their frames in files: {known}.")
     return next((name for name in fitting if name[0] == "primary"), fitting[0])

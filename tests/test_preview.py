@@ -114,6 +114,8 @@ def test_which_array(written):
         assert preview(source, stream="dark").array.name.startswith("dark/a_image")
         with pytest.raises(DocumentError, match=r"no frames of stream 'dark' and data key 'b_image' in files"):
             preview(source, stream="dark", data_key="b_image")
+        with pytest.raises(DocumentError, match=r"no frames of data key 'c_image' in files"):
+            preview(source, data_key="c_image")
 
 
 def colour_run(directory, frames, shape):
@@ -186,6 +188,8 @@ class TestCommand:
         assert shown.returncode == 1
         assert "no run in" in shown.stderr
         assert "Traceback" not in shown.stderr
+        nothing = command("preview", "", *self.options(catalog), "--output", tmp_path / "a.png")
+        assert "no run in" in nothing.stderr
         wrong = command("preview", "nobodys", *self.options(catalog), "--root-map", "/data")
         assert "does not say what is where" in wrong.stderr
 

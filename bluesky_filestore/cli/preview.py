@@ -70,7 +70,8 @@ def _find(client: "Container", uid: str) -> "tuple[str, Container]":
     from bluesky_filestore.writing.connecting import in_our_words
 
     with in_our_words(str(client.uri)):
-        if uid in client:
+        # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.
+        if uid and "/" not in uid and uid in client:
             return uid, client[uid]
         pattern = uid.replace("%", "").replace("_", "")
         found = list(client.search(Like("start.uid", f"{pattern}%")).keys()[:2]) if pattern else []
