@@ -15,6 +15,7 @@ from spooled import run_documents, states
 from bluesky_filestore import CatalogWriter, documents, serve_catalog
 from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.spool import Ledger, Store, spooling
+from bluesky_filestore.spool.conveyor import Conveyor
 from bluesky_filestore.spool.database import connect
 
 PUT = """
@@ -199,6 +200,25 @@ def test_closed_is_said(tmp_path, catalog, caplog):
     writer.close()
     feed(writer, docs)
     assert caplog.text.count("is closed; make a new one. The document is lost.") == 1
+
+
+def test_open_run_whose_documents_are_on_their_way(tmp_path, catalog, monkeypatch):
+    """A run that is open when its writer is closed ends there, though the last documents are still to be delivered."""
+    uid, docs = run_documents(3)
+    move, passed = Conveyor.move, []
+
+    def late_move(conveyor):
+        if writer._spooling._closed and not passed:
+            passed.append(conveyor)
+            return [], False
+        return move(conveyor)
+
+    monkeypatch.setattr(Conveyor, "move", late_move)
+    with CatalogWriter(catalog.client, spool=tmp_path, interval=60.0) as writer:
+        feed(writer, docs[:-1])
+    assert passed
+    assert states(tmp_path, writer.status().catalog) == {uid: "delivered"}
+    assert "cut short" in catalog.client[uid].metadata["notes"][0]
 
 
 def test_stopped_uploader_elsewhere(tmp_path, catalog, monkeypatch):

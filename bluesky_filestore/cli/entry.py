@@ -60,6 +60,15 @@ def main() -> None:
     finally:
         # Threads of ophyd that the exit cuts off while they connect would log tracebacks under our sentence.
         logging.disable(logging.CRITICAL)
+        _stop_ophyd()
+
+
+def _stop_ophyd() -> None:
+    """Have ophyd's threads end before Python does: one that reads while devices are cleared away crashes it."""
+    if "ophyd" in sys.modules:
+        dispatcher = sys.modules["ophyd"].get_cl().get_dispatcher()
+        if dispatcher is not None and dispatcher.is_alive():
+            dispatcher.stop()
 
 
 def _sentence(error: Exception) -> str:

@@ -177,10 +177,12 @@ class Spooling:
         self._closed = True
         try:
             self.store.close()
+            self.flush(0.0)
             if self.store.open_runs:
+                # Not before all of their documents are there: who looks sooner leaves such a run for later.
                 for uploader in self.uploaders:
                     uploader.look_around()
-            self.flush(0.0)
+                self.flush(0.0)
         finally:
             for uploader in self.uploaders:
                 uploader.close(_LAST_ROUND_SECONDS)
