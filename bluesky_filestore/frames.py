@@ -7,11 +7,12 @@ i * m to (i + 1) * m. Rows are kept as spans of constant distance, so that a mil
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .paths import FlavouredPath
+from .stream_rows import Rows, RowsByRange, Span, StreamRange, append_rows
 
 __all__ = ["Assets", "FrameMap", "Rows", "Source", "Span", "StreamRange"]
 
@@ -45,65 +46,6 @@ class Source:
     """The uid of the Resource, where this is but a part of what that has; empty if it is all of it."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """What else the documents hand to a reader, e.g. ``swmr`` or ``slice``."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRange:
-    """What one StreamDatum says."""
-
-    source: str
-    """The uid of the source."""
-    start: int
-    """The first index."""
-    seq_num: int
-    """The sequence number of the event that the first index belongs to."""
-    count: int
-    """How many consecutive indices belong to as many consecutive sequence numbers."""
-
-    def continues(self, other: "StreamRange") -> bool:
-        """Whether both are one range that was documented in two pieces."""
-        return (
-            self.source == other.source
-            and self.start == other.start + other.count
-            and self.seq_num == other.seq_num + other.count
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Consecutive rows whose indices lie at a constant distance in one source."""
-
-    source: str
-    """The uid of the source."""
-    start: int
-    """The index of the first row."""
-    count: int
-    """How many rows."""
-    step: int = 1
-    """The distance from row to row; may be zero or negative."""
-
-    @property
-    def stop(self) -> int:
-        """The index that the next row would have."""
-        return self.start + self.count * self.step
-
-    def indices(self) -> Iterator[int]:
-        """The index of each row."""
-        return (self.start + row * self.step for row in range(self.count))
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What is known of the rows of one array."""
-
-    spans: tuple[Span, ...]
-    """The rows from the first on, without a gap."""
-    count: int
-    """How many rows the spans cover."""
-    expected: int
-    """How many rows the event table has (or, without events, how many were documented)."""
-    problem: str = ""
-    """Why the rows end before the table does, if they do."""
 
 
 _Place: TypeAlias = tuple[str, int, int, Mapping[str, Any] | None]
@@ -177,7 +119,18 @@ class FrameMap:
         self._assets = assets
         self._seq_nums: dict[str, array[int]] = {}
         self._by_datum: dict[tuple[str, str], _RowsByDatum] = {}
-        self._by_range: dict[tuple[str, str], _RowsByRange] = {}
+        self._by_range: dict[tuple[str, str], RowsByRange] = {}
+        self._is_over = False
+
+    def end(self) -> None:
+        """Know that no document of the run is to come any more: events get the ranges that came after them."""
+        self._is_over = True
+
+    def untaken(self, stream: str, key: str) -> list[StreamRange]:
+        """What StreamDatums said of an array, and no event of its stream took; nothing for a stream without events."""
+        seq_nums = self._seq_nums.get(stream)
+        by_range = self._by_range.get((stream, key))
+        return [] if seq_nums is None or by_range is None else by_range.untaken(seq_nums)
 
     def add_event(self, stream: str, seq_num: int, datum_ids: Mapping[str, Any]) -> None:
         """Append a row to a stream, with the datum of each of its external keys that has one."""
@@ -188,7 +141,8 @@ class FrameMap:
 
     def add_range(self, stream: str, key: str, documented: StreamRange) -> None:
         """Append what a StreamDatum says of an array."""
-        self._by_range.setdefault((stream, key), _RowsByRange()).add(documented)
+        seq_nums = self._seq_nums.get(stream, ())
+        self._by_range.setdefault((stream, key), RowsByRange()).add(documented, seq_nums)
 
     def row_count(self, stream: str) -> int:
         """How many events the stream has."""
@@ -203,7 +157,7 @@ class FrameMap:
         seq_nums = self._seq_nums.get(stream)
         if (stream, key) in self._by_datum:
             return self._by_datum[stream, key].known(self.row_count(stream), self._assets)
-        return self._by_range[stream, key].known(seq_nums)
+        return self._by_range[stream, key].known(seq_nums, final=self._is_over)
 
 
 class _RowsByDatum:
@@ -236,7 +190,7 @@ class _RowsByDatum:
                 return assets.unusable[source]
             if source not in assets.sources:
                 return f"resource {source!r} of datum {datum_id!r} was never announced"
-            _append(self.spans, source, start, 1)
+            append_rows(self.spans, source, start, 1)
             self.count += 1
             self.waiting.popleft()
         return ""
@@ -246,83 +200,3 @@ class _RowsByDatum:
         if not problem and self.count < expected:
             problem = f"event {self.count} of the stream has no datum for it"
         return Rows(tuple(self.spans), self.count, expected, problem)
-
-
-class _RowsByRange:
-    """Rows of an array whose frames are documented by StreamDatums."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.count = 0
-        self.waiting: deque[StreamRange] = deque()
-
-    def add(self, documented: StreamRange) -> None:
-        if self.waiting and documented.continues(self.waiting[-1]):
-            last = self.waiting.pop()
-            documented = replace(last, count=last.count + documented.count)
-        self.waiting.append(documented)
-
-    def known(self, seq_nums: Sequence[int] | None) -> Rows:
-        if seq_nums is None:
-            # A fly scan without events: the documents' own order is that of the rows.
-            return self._without_events()
-        while self.count < len(seq_nums) and self._take(seq_nums):
-            pass
-        problem = ""
-        if self.count < len(seq_nums):
-            problem = f"no stream_datum covers event {self.count} (seq_num {seq_nums[self.count]})"
-        return Rows(tuple(self.spans), self.count, len(seq_nums), problem)
-
-    def _without_events(self) -> Rows:
-        spans: list[Span] = []
-        expected_seq_num, problem, count = None, "", 0
-        for documented in self.waiting:
-            if expected_seq_num is not None and documented.seq_num != expected_seq_num:
-                problem = f"after seq_num {expected_seq_num - 1} comes {documented.seq_num}"
-                break
-            _append(spans, documented.source, documented.start, documented.count)
-            count += documented.count
-            expected_seq_num = documented.seq_num + documented.count
-        return Rows(tuple(spans), count, sum(documented.count for documented in self.waiting), problem)
-
-    def _take(self, seq_nums: Sequence[int]) -> bool:
-        wanted = seq_nums[self.count]
-        covering = (
-            position
-            for position, documented in enumerate(self.waiting)
-            if 0 <= wanted - documented.seq_num < documented.count
-        )
-        position = next(covering, None)
-        if position is None:
-            return False
-        documented = self.waiting[position]
-        skipped, length = wanted - documented.seq_num, 1
-        while (
-            skipped + length < documented.count
-            and self.count + length < len(seq_nums)
-            and seq_nums[self.count + length] == wanted + length
-        ):
-            length += 1
-        _append(self.spans, documented.source, documented.start + skipped, length)
-        self.count += length
-        self._keep_rest(position, documented, skipped, length)
-        return True
-
-    def _keep_rest(self, position: int, documented: StreamRange, skipped: int, length: int) -> None:
-        del self.waiting[position]
-        after = skipped + length
-        for first, count in ((after, documented.count - after), (0, skipped)):
-            if count > 0:
-                start, seq_num = documented.start + first, documented.seq_num + first
-                self.waiting.insert(position, StreamRange(documented.source, start, seq_num, count))
-
-
-def _append(spans: list[Span], source: str, start: int, count: int) -> None:
-    """Append rows to spans, lengthening the last one where they lie at its distance."""
-    if spans and spans[-1].source == source:
-        last = spans[-1]
-        step = start - last.start if last.count == 1 else last.step
-        if start == last.start + last.count * step and (count == 1 or step == 1):
-            spans[-1] = Span(source, last.start, last.count + count, step)
-            return
-    spans.append(Span(source, start, count))

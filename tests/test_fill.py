@@ -501,6 +501,8 @@ def test_single_event_after_a_rewind(tmp_path):
     write_hdf5(tmp_path / "a.h5", np.arange(72.0).reshape(3, *SHAPE))
     documents = list(stream_documents(tmp_path, [(0, 1, 2), (2, 2, 1)], 3))
     documents[-1][1]["seq_num"] = 2
+    # Told of between the two events, as the RunEngine does.
+    documents.insert(-1, documents.pop(4))
     events = [doc for name, doc in documents if name == "event"]
     assert [fill_event(event, documents)["data"]["image"][0, 0, 0] for event in events] == [0, 24, 48]
 

@@ -152,10 +152,82 @@ def test_ranges_ahead_of_the_events_wait():
     assert (rows.spans, rows.count, rows.problem) == ((Span("a", 0, 2),), 2, "")
 
 
-def test_rewound_ranges():
-    """A sequence number that comes twice gets the frame of its own time each time."""
-    rows = ranges_for([(0, 1, 1), (1, 2, 1), (2, 2, 1), (3, 3, 1)], [1, 2, 2, 3])
-    assert listed(rows) == [("a", 0), ("a", 1), ("a", 2), ("a", 3)]
+def told(*story, ask=lambda: False):
+    """The rows after stream_datums and events in this order, asked for in between whenever `ask` says so."""
+    frames, seen = FrameMap(Assets()), []
+    frames.add_range("primary", "image", StreamRange("a", 0, 0, 0))
+    for number, one in enumerate(story):
+        if isinstance(one, tuple):
+            frames.add_range("primary", "image", StreamRange("a", *one))
+        else:
+            frames.add_event("primary", one, {})
+        if any(isinstance(before, int) for before in story[: number + 1]) and ask():
+            seen.append((number, listed(frames.rows("primary", "image"))))
+    frames.end()
+    rows = frames.rows("primary", "image")
+    for number, before in seen:
+        assert listed(rows)[: len(before)] == before, f"rows changed that were given out after document {number}"
+    return rows, frames.untaken("primary", "image")
+
+
+A, B = (1, 2, 1), (2, 2, 1)
+"""The frames of two triggers for the second point."""
+
+
+@pytest.mark.parametrize(
+    ("story", "indices", "untaken", "problem"),
+    [
+        # As bluesky tells it: the plan is rewound after the event, or between the trigger and its event.
+        (((0, 1, 1), 1, A, 2, B, 2, (3, 3, 1), 3), [0, 1, 2, 3], [], ""),
+        (((0, 1, 1), 1, A, B, 2, (3, 3, 1), 3), [0, 2, 3], [A], ""),
+        (((0, 1, 1), 1, A, B, (3, 2, 1), 2), [0, 3], [A, B], ""),
+        (((0, 1, 1), 1, A, 2, B, (3, 2, 1), 2), [0, 1, 3], [B], ""),
+        # Told of ahead, for many events; rewound, and told of again.
+        (((0, 1, 10), 1, 2, 3, (10, 2, 10), 2, 3, 4, 5), [0, 1, 2, 10, 11, 12, 13], None, ""),
+        (((0, 1, 4), (4, 3, 4), 1, 2, 3, 4, 5), [0, 1, 4, 5, 6], [(2, 3, 2), (7, 6, 1)], ""),
+        (((0, 1, 3), (3, 1, 1), 1, 2, 3), [3, 1, 2], [(0, 1, 1)], ""),
+        # Read again without a trigger: whose frame that is, nobody says.
+        (((0, 1, 1), 1, A, 2, 2, (3, 3, 1), 3), [0, 1], None, "no stream_datum covers event 2 (seq_num 2)"),
+        (((0, 1, 1), 1, A, B, 2, 2), [0, 2], [A], "no stream_datum covers event 2 (seq_num 2)"),
+        # Late: after their events.
+        ((1, 2, 3, (0, 1, 3)), [0, 1, 2], [], ""),
+        ((1, 2, 2, 3, (0, 1, 1), A, B, (3, 3, 1)), [0, 1, 2, 3], [], ""),
+        ((1, (0, 1, 1), A, 2, 3, (3, 3, 1)), [0, 1, 3], [], ""),
+        (((0, 1, 1), 1, A, 2, 2, B), [0, 1, 2], [], ""),
+        # Late, and rewound: both events may have lost their frame.
+        (((0, 1, 1), 1, 2, A, 2, B), [0], [B], "two events have seq_num 2"),
+        (((0, 1, 1), 1, 2, 3, 4, A, 2, (3, 3, 2)), [0], None, "two events have seq_num 2"),
+    ],
+)
+@pytest.mark.parametrize("asked", [False, True])
+def test_ranges_belong_to_the_events_that_follow_them(story, indices, untaken, problem, asked):
+    """An event gets the latest range before it; asking in between changes nothing."""
+    rows, left = told(*story, ask=lambda: asked)
+    assert [index for _, index in listed(rows)] == indices
+    assert rows.problem.startswith(problem)
+    assert bool(problem) == bool(rows.problem)
+    if untaken is not None:
+        numbers = {(one.start + place, one.seq_num + place) for one in left for place in range(one.count)}
+        assert numbers == {(start + place, seq + place) for start, seq, count in untaken for place in range(count)}
+
+
+@given(st.lists(st.one_of(st.integers(1, 6), st.tuples(st.integers(1, 6), st.integers(1, 4))), max_size=25), st.data())
+def test_when_rows_are_asked_for_does_not_matter(story, data):
+    """Of any order of events and ranges, the same rows come out, and are the latest range before each event."""
+    story = [one if isinstance(one, int) else (100 * place, *one) for place, one in enumerate(story)]
+    rows, _ = told(*story)
+    assert told(*story, ask=lambda: data.draw(st.booleans()))[0] == rows
+    events = [place for place, one in enumerate(story) if isinstance(one, int)]
+    taken = set()
+    for place, (_, index) in zip(events, listed(rows), strict=False):
+        ranges = [one for one in story[:place] if isinstance(one, tuple) and 0 <= story[place] - one[1] < one[2]]
+        latest = ranges[-1][0] + story[place] - ranges[-1][1] if ranges else None
+        assert index not in taken
+        if latest is not None and latest not in taken:
+            assert index == latest
+        else:
+            assert index // 100 > place, "neither the latest range before it nor one that came later"
+        taken.add(index)
 
 
 def test_hole_in_the_ranges():
@@ -167,9 +239,7 @@ def test_hole_in_the_ranges():
 
 def test_frames_that_no_event_speaks_of_are_left_out():
     """The frames of a trigger whose event was never saved belong to no row."""
-    rows = ranges_for([(0, 1, 1), (1, 2, 1), (2, 2, 1)], [1, 2])
-    assert listed(rows)[0] == ("a", 0)
-    assert rows.count == 2
+    assert listed(ranges_for([(0, 1, 1), (1, 2, 1), (2, 2, 1)], [1, 2])) == [("a", 0), ("a", 2)]
 
 
 def test_fly_scan_without_events():

@@ -79,7 +79,14 @@ class Announced:
                     self._stream_resources[one["uid"]] = one
                 case "stream_datum":
                     self._receive_stream_datum(one)
+                case "stop":
+                    self._frame_map(one["run_start"]).end()
         return []
+
+    def end(self) -> None:
+        """Know that no more documents come, whichever runs were stopped."""
+        for frame_map in self._maps.values():
+            frame_map.end()
 
     def forget_run(self, run: str) -> None:
         """Forget a run that is over, and what was announced long ago."""

@@ -77,7 +77,10 @@ def fill(
                 _check_nothing_waits(announced, waiting, doc["run_start"])
                 if not waiting:
                     announced.forget_run(doc["run_start"])
+        announced.end()
         _check_nothing_waits(announced, waiting)
+        while waiting:
+            yield _filled(*waiting.popleft(), announced, opened)
 
 
 def fill_event(
@@ -117,6 +120,7 @@ def fill_event(
             asked = other if other.doc["uid"] == event["uid"] else asked
     if asked is None:
         (asked,) = announced.receive("event", event)
+    announced.end()
     _check_nothing_waits(announced, [("event", event, [asked])])
     with closing(_opened(handlers, root_map, lazy, patience)) as opened:
         return _filled_event(replace(asked, doc=event), announced, opened)

@@ -6,7 +6,7 @@ from typing import Any
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.chunks import chunks_for_reading
-from bluesky_filestore.frames import Assets, FrameMap
+from bluesky_filestore.frames import Assets, FrameMap, Span
 
 from .operations import DropArray, Operation, PlaceArray
 from .placement import Inspector, Placement, Reads, Refusal
@@ -24,8 +24,8 @@ _MOST_LISTED = 1000
 class _Placed:
     """What was last registered of an array."""
 
-    known: tuple[int, int]
-    """How many rows were known and expected then."""
+    known: tuple[tuple[Span, ...], int]
+    """Which rows were known and how many were expected then."""
     placement: Placement | None
     """What was registered; None if it was refused."""
     settled: bool
@@ -83,6 +83,8 @@ class ExternalArrays:
             If nobody can say what the server reads; nothing has been taken then.
         """
         self.ask()
+        if final:
+            self.frames.end()
         return [operation for array in self.frames.arrays() for operation in self._take(array, final=final)]
 
     def ask(self) -> None:
@@ -99,14 +101,31 @@ class ExternalArrays:
             By stream, a container of the keys whose values came with the events.
         """
         said: Said = {}
-        for (stream, key), reason in self._refused.items():
-            said.setdefault("refused", {}).setdefault(stream, {})[key] = reason
+        # In the order of the descriptors: when an array was refused depends on when it was looked at.
+        for stream, key in dict.fromkeys([*self._data_keys, *self._refused]):
+            reason = self._refused.get((stream, key))
+            if reason is not None:
+                said.setdefault("refused", {}).setdefault(stream, {})[key] = reason
         for stream, key in self._data_keys:
             if (stream, key) in self._refused or key in events_hold[stream]:
                 continue
             for kind, words in self._words_of((stream, key)).items():
                 said.setdefault(kind, {}).setdefault(stream, {})[key] = words
         return said
+
+    def untaken(self) -> list[str]:
+        """Which documented frames no event took, a sentence a source: those of triggers that were given up."""
+        sentences = []
+        for stream, key in self._data_keys:
+            counts: dict[str, list[int]] = {}
+            for left in self.frames.untaken(stream, key):
+                counts.setdefault(left.source, []).extend((left.start, left.start + left.count - 1, left.count))
+            for source, numbers in counts.items():
+                sentences.append(
+                    f"Documented for '{key}' and taken by no event of stream '{stream}': {sum(numbers[2::3])} indices "
+                    f"of stream_resource '{source}', from {min(numbers[::3])} to {max(numbers[1::3])}."
+                )
+        return sentences
 
     def _words_of(self, array: tuple[str, str]) -> dict[str, Any]:
         placed = self._placed.get(array)
@@ -128,7 +147,7 @@ class ExternalArrays:
     def _take(self, array: tuple[str, str], *, final: bool) -> list[Operation]:
         before = self._placed.get(array)
         rows = self.frames.rows(*array)
-        known = (rows.count, rows.expected)
+        known = (rows.spans, rows.expected)
         if before is not None and before.known == known and (before.settled or not final):
             return []
         registered = before.placement if before is not None else None

@@ -45,6 +45,10 @@ class _Stream:
     """The uids of its descriptors, and which of them each is."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     """What later descriptors of the stream said of its configuration."""
+    highest: int = 0
+    """The highest sequence number so far."""
+    retaken: int = 0
+    """How many events had a sequence number that had come before."""
 
 
 class Run:
@@ -196,6 +200,8 @@ class Run:
         self._arrays.frames.add_event(name, seq_num, datum_ids)
         number, before = self._journal.add_event(datum_ids)
         record = EventRecord(number, uid, which, before, datum_ids, filled=AS_USUAL if as_usual else filled)
+        stream.retaken += seq_num <= stream.highest
+        stream.highest = max(stream.highest, seq_num)
         stream.table.add(GatheredEvent(seq_num, when, data, timestamps, record))
 
     def _stream_datum(self, doc: Mapping[str, Any]) -> None:
@@ -225,9 +231,16 @@ class Run:
 
     def _end(self) -> list[Operation]:
         operations = self.take(final=True)
-        for stream in self._streams.values():
+        for name, stream in self._streams.items():
             for sentence in stream.table.notes:
                 self.note(sentence)
+            if stream.retaken:
+                self.note(
+                    f"{stream.retaken} points of stream '{name}' were taken again, after the plan went back to a "
+                    f"checkpoint; each time is a row, and rows of one point have the same seq_num."
+                )
+        for sentence in self._arrays.untaken():
+            self.note(sentence)
         rest = self._journal.rest()
         if rest:
             self._said["before_stop"] = exact_json(rest)
