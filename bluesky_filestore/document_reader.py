@@ -1,13 +1,12 @@
 """The documents of a run, had back from the catalog as they went in."""
 
 import heapq
-import json
 from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from .errors import DocumentError
-from .event_record import AS_USUAL, RECORD_COLUMN, EventRecord, decode_record, descriptors_of
+from .event_record import AS_USUAL, RECORD_COLUMN, EventRecord, decode_record, descriptors_of, from_exact_json
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -41,17 +40,17 @@ def documents(node: "Container") -> Iterator[tuple[str, dict[str, Any]]]:
     run = getattr(node, "base", node)
     metadata = node.metadata
     told = metadata.get("documents", {})
-    start = dict(metadata["start"]) | json.loads(told.get("start", "{}"))
+    start = dict(metadata["start"]) | from_exact_json(told.get("start", "{}"))
     yield "start", start
     streams = {name: _Stream(start["uid"], name, run[name].base) for name in run}
     for _, record, stream, event in heapq.merge(*(stream.events() for stream in streams.values()), key=itemgetter(0)):
         yield from _with_descriptors(record.before, streams)
         yield "event", stream.event(record, event)
-    yield from _with_descriptors(json.loads(told.get("before_stop", "[]")), streams)
+    yield from _with_descriptors(from_exact_json(told.get("before_stop", "[]")), streams)
     for stream in streams.values():
         yield from (("descriptor", doc) for doc in stream.not_told())
     if "stop" in metadata:
-        yield "stop", dict(metadata["stop"]) | json.loads(told.get("stop", "{}"))
+        yield "stop", dict(metadata["stop"]) | from_exact_json(told.get("stop", "{}"))
 
 
 def _with_descriptors(pairs: Any, streams: "Mapping[str, _Stream]") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -180,7 +179,7 @@ def _types(table: Any) -> dict[str, Any]:
 def _from_text(text: str) -> Any:
     """A value that was written as JSON, or that a database has turned into text when its column became text."""
     try:
-        return json.loads(text)
+        return from_exact_json(text)
     except ValueError:
         return _NOT_FINITE.get(text.lower(), text)
 

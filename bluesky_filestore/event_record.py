@@ -5,8 +5,9 @@ what no other column says: its uid, its descriptor, values that columns do not h
 that came before it. With it a run's documents can be had back as they went in.
 """
 
+import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ import numpy as np
 
 __all__ = [
     "AS_USUAL",
+    "DEEPEST",
     "RECORD_COLUMN",
     "EventRecord",
     "NamedDocument",
@@ -22,9 +24,16 @@ __all__ = [
     "differences",
     "encode_record",
     "exact_json",
+    "from_exact_json",
+    "shallow",
 ]
 
 RECORD_COLUMN = "ts__event"
+
+DEEPEST = 150
+"""How deeply values may be nested: Python goes some hundred deep, with those who call, and JSON's readers less."""
+
+_TOO_DEEP = "<nested too deeply>"
 
 AS_USUAL = "as usual"
 """What is said of ``filled`` where it is False for each external key of the event, and nothing else."""
@@ -77,12 +86,12 @@ def encode_record(record: EventRecord) -> str:
     more = {name: getattr(record, name) for name in _OPTIONAL if getattr(record, name)}
     if record.filled != AS_USUAL:
         more["filled"] = record.filled
-    return exact_json([*first, more] if more else first)
+    return exact_json([*first, more]) if more else json.dumps(first)
 
 
 def decode_record(text: str) -> EventRecord:
     """The record of a text that `encode_record` made."""
-    number, uid, descriptor, *more = json.loads(text)
+    number, uid, descriptor, *more = from_exact_json(text)
     entries = dict(more[0]) if more else {}
     if "before" in entries:
         entries["before"] = tuple((name, doc) for name, doc in entries["before"])
@@ -90,14 +99,50 @@ def decode_record(text: str) -> EventRecord:
 
 
 def exact_json(value: Any) -> str:
-    """JSON that also has what Python's has: integers of any size, ``NaN`` and ``Infinity``. Arrays become lists.
+    """JSON that also has what Python's has: integers of any size, ``NaN`` and ``Infinity``.
+
+    Arrays become lists, with None where they are masked. Bytes, dates, complex numbers and mappings with keys that are
+    no text are objects with one entry, from which `from_exact_json` makes them again; what else there may be is text.
 
     Examples
     --------
     >>> exact_json({"a": float("nan"), "b": (2**70,)})
     '{"a": NaN, "b": [1180591620717411303424]}'
+    >>> exact_json({1: b"a"})
+    '{"!mapping": [[1, {"!bytes": "61"}]]}'
     """
-    return json.dumps(value, default=_as_json)
+    try:
+        text = json.dumps(value, default=_as_json)
+        # A key that is a number would come back as a text, and an object of this form as something else.
+        has_texts_only = _has_text_keys_only(value)
+    except (TypeError, ValueError, RecursionError):
+        has_texts_only = False
+    if has_texts_only:
+        return text
+    try:
+        return json.dumps(_with_any_keys(value), default=_as_json)
+    except RecursionError:
+        return json.dumps(_with_any_keys(shallow(value)), default=_as_json)
+
+
+def from_exact_json(text: str) -> Any:
+    """The value of a text that `exact_json` made.
+
+    Examples
+    --------
+    >>> from_exact_json('{"!mapping": [[1, {"!bytes": "61"}]]}')
+    {1: b'a'}
+    """
+    return json.loads(text, object_hook=_from_object)
+
+
+def shallow(value: Any, depth: int = DEEPEST) -> Any:
+    """The value, with a text in the place of what is nested in it more deeply than that."""
+    if isinstance(value, Mapping):
+        return {key: shallow(entry, depth - 1) for key, entry in value.items()} if depth else _TOO_DEEP
+    if isinstance(value, list | tuple):
+        return [shallow(entry, depth - 1) for entry in value] if depth else _TOO_DEEP
+    return value
 
 
 def differences(doc: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,11 +169,60 @@ def _differ(value: Any, other: Any) -> bool:
     return exact_json(value) != exact_json(other)
 
 
-def _as_json(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+def _has_text_keys_only(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return {str(key): entry for key, entry in value.items()}
+        has_texts = all(isinstance(key, str) and key not in _FROM_OBJECTS for key in value)
+        return has_texts and all(map(_has_text_keys_only, value.values()))
+    return all(map(_has_text_keys_only, value)) if isinstance(value, list | tuple) else True
+
+
+def _with_any_keys(value: Any) -> Any:
+    """The value in the types of JSON, where mappings may have any keys."""
+    if isinstance(value, Mapping):
+        pairs = [(key, _with_any_keys(entry)) for key, entry in value.items()]
+        if all(isinstance(key, str) and key not in _FROM_OBJECTS for key, _ in pairs):
+            return dict(pairs)
+        return {"!mapping": [[_with_any_keys(key), entry] for key, entry in pairs]}
+    if isinstance(value, list | tuple):
+        return [_with_any_keys(entry) for entry in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    as_json = _as_json(value)
+    return _with_any_keys(as_json) if isinstance(as_json, list) else as_json
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON has no type for, in types that it has."""
+    if isinstance(value, np.ndarray | np.generic):
+        item = value.tolist()
+        return str(item) if isinstance(item, np.generic) else item
+    if isinstance(value, Mapping):
+        return _with_any_keys(value)
     if isinstance(value, set | frozenset):
         return list(value)
+    for name, (kind, to_json, _) in _OBJECTS.items():
+        if isinstance(value, kind):
+            return {name: to_json(value)}
     return str(value)
+
+
+def _from_object(entries: dict[str, Any]) -> Any:
+    if len(entries) == 1:
+        ((name, value),) = entries.items()
+        if name in _FROM_OBJECTS:
+            return _FROM_OBJECTS[name](value)
+    return entries
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+
+
+_OBJECTS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "!bytes": (bytes, bytes.hex, bytes.fromhex),
+    "!time": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    "!date": (datetime.date, datetime.date.isoformat, datetime.date.fromisoformat),
+    "!complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
+}
+_FROM_OBJECTS: dict[str, Callable[[Any], Any]] = {name: make for name, (_, _, make) in _OBJECTS.items()}
+_FROM_OBJECTS["!mapping"] = lambda pairs: {_hashable(key): entry for key, entry in pairs}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from bluesky_filestore.spool.encoding import decode, encode
+from bluesky_filestore.spool.encoding import decode, encode, read
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -90,3 +91,99 @@ def test_foreign_extension():
 
     value = msgpack.ExtType(77, b"x")
     assert decode(encode({"value": value})) == {"value": value}
+
+
+class Textless:
+    """Something that cannot be looked at."""
+
+    def __str__(self):
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+def nested(depth):
+    """A list in a list in a list."""
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def in_itself():
+    """A list that holds itself."""
+    value = [1]
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "note"),
+    [
+        (np.complex64(1 + 2j), "(1+2j)", "type complex64"),
+        (np.longdouble(1.5), 1.5, ""),
+        (np.longdouble("0.1"), 0.1, "type longdouble is kept as 0.1"),
+        (np.clongdouble(1j), "1j", "type clongdouble"),
+        (np.ma.masked, None, "type MaskedConstant is kept as None"),
+        (np.array([("a", 1)], dtype="U1,i4")[0], "('a', 1)", "type void"),
+        (np.array(["2024-05-06T07:08:09.123456789"], "M8[ns]"), ["2024-05-06T07:08:09.123456789"], "type ndarray"),
+        (np.array([1, 2], "m8[s]"), None, "type ndarray"),
+        (Textless(), "<Textless that has no text: RuntimeError>", "type Textless"),
+        ([1, Textless(), 3], [1, "<Textless that has no text: RuntimeError>", 3], "type Textless"),
+        pytest.param(10**6000, 10**6000, "", id="huge"),
+        pytest.param(-(10**6000), -(10**6000), "", id="huge, negative"),
+        (nested(3000), None, "type list"),
+        (in_itself(), None, "type list"),
+        (np.array([Textless(), 2], dtype=object), ["<Textless that has no text: RuntimeError>", 2], "type Textless"),
+    ],
+)
+def test_what_cannot_be_kept_is_told(value, expected, note):
+    """Nothing fails; what becomes another value says so, and the rest of the document is what it was."""
+    doc, notes = read(encode({"before": 1, "value": value, "after": {"x": 2}}))
+    assert (doc["before"], doc["after"]) == (1, {"x": 2})
+    assert expected is None or doc["value"] == expected
+    assert bool(notes) == bool(note)
+    assert all(note in one for one in notes)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i4", "?", "c8", "U2"])
+def test_masked_arrays(dtype):
+    """Masked elements stay masked: their places hold no values."""
+    array = np.ma.masked_array(np.arange(4).astype(dtype), [0, 1, 0, 1])
+    back = decode(encode({"value": array}))["value"]
+    assert back.mask.tolist() == [False, True, False, True]
+    assert back.compressed().tolist() == array.compressed().tolist()
+    assert back.dtype == array.dtype
+
+
+NUMPY = st.one_of(
+    hnp.arrays(dtype=hnp.scalar_dtypes(), shape=hnp.array_shapes(min_dims=0, min_side=0)),
+    hnp.arrays(dtype=hnp.array_dtypes(), shape=2),
+    st.sampled_from([np.longdouble, np.complex64, np.float16, np.uint64]).map(lambda kind: kind(1)),
+    st.just(np.ma.masked),
+)
+KEYS = st.text() | st.integers() | st.none() | st.tuples(st.integers(), st.text()) | st.dates() | st.binary()
+ANYTHING = st.recursive(
+    PLAIN
+    | NUMPY
+    | st.decimals()
+    | st.datetimes()
+    | st.timedeltas()
+    | st.uuids()
+    | st.complex_numbers()
+    | st.builds(Textless)
+    | st.builds(object)
+    | st.fractions(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3) | st.tuples(inner, inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), ANYTHING, max_size=4))
+def test_anything_can_be_encoded(doc):
+    """Whatever is in a document, it can be put in and had out, and what was plain in it is what it was."""
+    back, _ = read(encode(doc))
+    assert back.keys() == doc.keys()
+    for name, value in doc.items():
+        if isinstance(value, str | bytes | bool | int | None):
+            assert back[name] == value

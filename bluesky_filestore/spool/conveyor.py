@@ -230,11 +230,13 @@ class Conveyor:
 
     def _receive(self, delivery: Delivery, document: Spooled, uid: str) -> None:
         try:
-            doc = document.doc()
+            doc, changes = document.read()
         except Exception as error:  # noqa: BLE001 - whatever it is
             # What cannot be read today can never be, and must not stand in the way of what follows.
             self._problems.add(uid, f"{document.name} document cannot be read out of the spool: {error!r}")
         else:
+            for change in changes:
+                self._problems.add(uid, f"{document.name} document: {change}.", lost=False)
             delivery.receive(document.name, doc)
 
     def _run_of(self, document: Spooled) -> _OnItsWay | None:

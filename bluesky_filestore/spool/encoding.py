@@ -1,25 +1,29 @@
 """Documents as bytes and back, without loss of what matters: msgpack with a few types of our own.
 
-Whatever a document holds can be encoded, so that nothing has to be turned away while an experiment runs.
+Whatever a document holds is encoded, so that nothing has to be turned away while an experiment runs. A value of a type
+that we cannot keep becomes the nearest that we can, mostly its text, and the bytes say so: `read` tells of it.
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "read"]
 
-_BIG_INTEGER, _ARRAY, _TIME, _DATE = 1, 2, 3, 4
+_BIG_INTEGER, _ARRAY, _TIME, _DATE, _CHANGED, _MASKED = 1, 2, 3, 4, 5, 6
+_DEEPEST = 200
+_MOST_SHOWN = 80
+_UNITS_OF_PYTHON = ("D", "h", "m", "s", "ms", "us")
 
 
 def encode(doc: Mapping[str, Any]) -> bytes:
-    """A document as bytes.
+    """A document as bytes; it never fails.
 
-    Numbers of numpy become Python's, tuples become lists; arrays, bytes, dates, NaN and integers of any size stay what
-    they are. What is of no such type is kept as its text.
+    Numbers of numpy become Python's, tuples become lists; arrays, masked ones too, bytes, dates, NaN and integers of
+    any size stay what they are. What is of no such type is kept as its text, or as the number next to it, with a note.
 
     Examples
     --------
@@ -27,27 +31,49 @@ def encode(doc: Mapping[str, Any]) -> bytes:
     {'image': array([[1, 0],
            [0, 1]], dtype=uint8), 'count': 1180591620717411303424}
     """
-    packed: bytes = _packed(doc)
+    try:
+        packed: bytes = _packed(doc)
+    except Exception:  # noqa: BLE001 - whatever an object of somebody's raises when it is looked at
+        # It is nested too deeply, or in itself, or one of its values cannot even be looked at.
+        packed = _packed(_looked_at(doc, _DEEPEST))
     return packed
 
 
 def decode(body: bytes) -> dict[str, Any]:
     """A document from its bytes."""
+    return read(body)[0]
+
+
+def read(body: bytes) -> tuple[dict[str, Any], list[str]]:
+    """A document from its bytes, and what became of the values that could not be kept as they were.
+
+    Examples
+    --------
+    >>> read(encode({"value": np.complex64(2j)}))
+    ({'value': '2j'}, ["a value of type complex64 is kept as '2j'"])
+    """
+    changes: list[str] = []
+
+    def from_extension(code: int, data: bytes) -> Any:
+        return _from_extension(code, data, changes)
+
     try:
-        doc: dict[str, Any] = _unpacked(body)
+        doc: dict[str, Any] = _unpacked(body, from_extension)
     except TypeError:
         # A tuple was a key somewhere, and is a list now. To look at each key takes its time, and this is rare.
-        doc = _unpacked(body, object_pairs_hook=lambda pairs: {_key(key): value for key, value in pairs})
-    return doc
+        changes.clear()
+        doc = _unpacked(body, from_extension, lambda pairs: {_key(key): value for key, value in pairs})
+    return doc, changes
 
 
-def _unpacked(body: bytes, **options: Any) -> Any:
-    return msgpack.unpackb(
-        body, ext_hook=_from_extension, strict_map_key=False, unicode_errors="surrogatepass", **options
-    )
+def _unpacked(body: bytes, ext_hook: Callable[[int, bytes], Any], object_pairs_hook: Any = None) -> Any:
+    options = {"strict_map_key": False, "unicode_errors": "surrogatepass"}
+    return msgpack.unpackb(body, ext_hook=ext_hook, object_pairs_hook=object_pairs_hook, **options)
 
 
 def _key(key: Any) -> Any:
+    if isinstance(key, np.ndarray):
+        return _key(key.tolist())
     return tuple(map(_key, key)) if isinstance(key, list) else key
 
 
@@ -56,14 +82,13 @@ def _packed(value: Any) -> Any:
 
 
 def _known_type(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item() if not isinstance(value, np.void | np.datetime64 | np.timedelta64) else str(value)
+    """What is packed for a value that msgpack does not know: once, so it must be of a type that it does know."""
     if isinstance(value, np.ndarray):
-        if value.dtype.hasobject or value.dtype.kind in "VmM":
-            return value.tolist()
-        return msgpack.ExtType(_ARRAY, _packed([value.dtype.str, value.shape, value.tobytes()]))
+        return _array(value)
+    if isinstance(value, np.generic):
+        return _scalar(value)
     if isinstance(value, int):
-        return msgpack.ExtType(_BIG_INTEGER, str(value).encode())
+        return msgpack.ExtType(_BIG_INTEGER, hex(value).encode())
     if isinstance(value, datetime.datetime):
         return msgpack.ExtType(_TIME, value.isoformat().encode())
     if isinstance(value, datetime.date):
@@ -72,19 +97,100 @@ def _known_type(value: Any) -> Any:
         return dict(value)
     if isinstance(value, set | frozenset):
         return list(value)
-    return str(value)
+    return _changed(value, _text(value))
 
 
-def _from_extension(code: int, data: bytes) -> Any:
+def _scalar(value: "np.generic[Any]") -> Any:
+    if isinstance(value, np.void | np.datetime64 | np.timedelta64):
+        return _changed(value, str(value))
+    item = value.item()
+    if isinstance(item, bool | int | float | str | bytes) and not isinstance(item, np.generic):
+        return item
+    if isinstance(value, np.floating):
+        # More digits than Python has: a number that is rounded is of more use than a text.
+        return float(value) if float(value) == value else _changed(value, float(value))
+    return _changed(value, str(value))
+
+
+def _array(value: "np.ndarray[Any, Any]") -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        if value is np.ma.masked:
+            return _changed(value, None)
+        parts = [np.asarray(value.filled()), np.ma.getmaskarray(value)]
+        return msgpack.ExtType(_MASKED, _packed(parts)) if parts[0].dtype.kind in "biufcUS" else _list(value)
+    if value.dtype.kind in "fc" and value.dtype.itemsize > (8 if value.dtype.kind == "f" else 16):
+        narrow = value.astype("f8" if value.dtype.kind == "f" else "c16")
+        is_exact = bool(np.array_equal(narrow.astype(value.dtype), value, equal_nan=True))
+        return _array(narrow) if is_exact else _changed(value, narrow)
+    if value.dtype.hasobject or value.dtype.kind in "VmM":
+        return _list(value)
+    return msgpack.ExtType(_ARRAY, _packed([value.dtype.str, value.shape, value.tobytes()]))
+
+
+def _list(value: "np.ndarray[Any, Any]") -> Any:
+    """An array of what has no bytes of its own, as a list."""
+    if value.dtype.hasobject:
+        return value.tolist()
+    if value.dtype.kind == "M" and np.datetime_data(value.dtype)[0] in _UNITS_OF_PYTHON:
+        return (
+            value.astype(object).tolist() if np.isfinite(value).all() else _changed(value, value.astype(str).tolist())
+        )
+    return _changed(value, value.astype(str).tolist() if value.dtype.kind in "mM" else value.tolist())
+
+
+def _changed(value: Any, replacement: Any) -> Any:
+    return msgpack.ExtType(_CHANGED, _packed([type(value).__name__, replacement]))
+
+
+def _text(value: Any) -> str:
+    try:
+        return str.__str__(str(value))
+    except Exception as error:  # noqa: BLE001 - it is somebody else's
+        return f"<{type(value).__name__} that has no text: {type(error).__name__}>"
+
+
+def _looked_at(value: Any, depth: int) -> Any:
+    """The same value in types that can surely be packed, each piece by itself."""
+    try:
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            value = value.tolist()
+        if isinstance(value, Mapping | list | tuple | set | frozenset) and not depth:
+            return _changed(value, _text(value))
+        if isinstance(value, Mapping):
+            return {_looked_at_key(key): _looked_at(entry, depth - 1) for key, entry in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_looked_at(entry, depth - 1) for entry in value]
+        return msgpack.unpackb(_packed(value), strict_map_key=False, unicode_errors="surrogatepass")
+    except Exception:  # noqa: BLE001 - whatever it is, it must not cost the rest of the document
+        return _changed(value, _text(value))
+
+
+def _looked_at_key(key: Any) -> Any:
+    if isinstance(key, str | bytes | bool | int | float | None):
+        return key
+    return _text(key)
+
+
+def _from_extension(code: int, data: bytes, changes: list[str]) -> Any:
+    def from_extension(inner: int, of_inner: bytes) -> Any:
+        return _from_extension(inner, of_inner, changes)
+
     match code:
         case 1:
-            return int(data)
+            return int(data, 0)
         case 2:
             dtype, shape, values = msgpack.unpackb(data)
             # A copy: what is read from bytes cannot be written to, and whoever gets it may want to.
-            return np.frombuffer(values, dtype).reshape(shape).copy()
+            return np.frombuffer(values, dtype).reshape(shape).copy() if values else np.empty(shape, dtype)
         case 3:
             return datetime.datetime.fromisoformat(data.decode())
         case 4:
             return datetime.date.fromisoformat(data.decode())
+        case 5:
+            kind, replacement = _unpacked(data, from_extension)
+            changes.append(f"a value of type {kind} is kept as {repr(replacement)[:_MOST_SHOWN]}")
+            return replacement
+        case 6:
+            values, mask = _unpacked(data, from_extension)
+            return np.ma.masked_array(values, mask)
     return msgpack.ExtType(code, data)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from .encoding import decode
+from .encoding import decode, read
 
 __all__ = ["ENDED", "READABLE", "STATES", "DeliveryState", "Entry", "Spooled"]
 
@@ -39,6 +39,10 @@ class Spooled:
     def doc(self) -> dict[str, Any]:
         """The document."""
         return decode(self.body)
+
+    def read(self) -> tuple[dict[str, Any], list[str]]:
+        """The document, and what became of values in it that could not be kept as they were."""
+        return read(self.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.chunks import chunks_for_reading
 from bluesky_filestore.frames import Assets, FrameMap, Span
 
-from .operations import DropArray, Operation, PlaceArray
+from .operations import DropArray, Operation, PlaceArray, own_dims
 from .placement import Inspector, Placement, Reads, Refusal
 from .placing import place
 
@@ -177,7 +177,7 @@ class ExternalArrays:
         dims = ("time", *named) if named and len(named) == len(shape) - 1 else None
         if placed.missing:
             # xarray would not join an axis "time" of another length than the table's.
-            dims = (f"{array[1]}_event", *(f"{array[1]}_dim{axis}" for axis in range(1, len(shape))))
+            dims = own_dims(array[1], len(shape))
         return PlaceArray(
             self._run,
             *array,

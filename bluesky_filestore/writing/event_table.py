@@ -8,9 +8,9 @@ import numpy as np
 from bluesky_filestore.event_record import RECORD_COLUMN, encode_record
 
 from .array_type import ArrayType
-from .columns import Column, exact_array, is_column_name
+from .columns import Column, exact_array, is_column_name, is_masked
 from .gathering import GatheredEvent, completed
-from .operations import AppendArray, AppendRows, Operation
+from .operations import AppendArray, AppendRows, EndArray, Operation
 
 __all__ = ["EventTable"]
 
@@ -38,6 +38,7 @@ class EventTable:
         self._columns: dict[str, Column] = {}
         self._arrays: dict[str, ArrayType] = {}
         self._continued: dict[str, str] = {}
+        self._masked: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         """Whether values of the key came with the events."""
@@ -50,6 +51,15 @@ class EventTable:
         """Gather one event."""
         self._events.append(event)
 
+    def all_notes(self) -> list[str]:
+        """What a reader of the stream has to know of its columns and arrays."""
+        of_columns = [
+            f"The column '{name}' in stream '{self._stream}' {column.note}. documents() has the values as they came."
+            for name, column in self._columns.items()
+            if column.note and name in self._data_keys
+        ]
+        return [*self.notes, *of_columns]
+
     def take(self) -> list[Operation]:
         """What has to be written for the events gathered since the last time."""
         if not self._events:
@@ -61,7 +71,7 @@ class EventTable:
         values = {name: column.fit(self._values(name, events)) for name, column in self._columns.items()}
         arrays = [self._array_rows(key, first_row, events, values) for key in list(self._arrays)]
         values[RECORD_COLUMN] = self._records(events)
-        return [*self._tables(first_row, values), *(operation for operation in arrays if operation is not None)]
+        return [*self._tables(first_row, values), *arrays]
 
     def _records(self, events: Sequence[GatheredEvent]) -> list[str]:
         moved = self._continued
@@ -134,13 +144,17 @@ class EventTable:
 
     def _array_rows(
         self, key: str, first_row: int, events: Sequence[GatheredEvent], values: dict[str, list[Any]]
-    ) -> AppendArray | None:
+    ) -> AppendArray | EndArray:
         """The next rows of an array; where they are of another shape or type, a column goes on in its place."""
-        array = exact_array([event.data.get(key) for event in events])
+        values_here = [event.data.get(key) for event in events]
+        array = exact_array(values_here)
         joined = None if array is None else self._arrays[key].joined(ArrayType.of(array))
         if array is not None and joined is not None:
             self._arrays[key] = joined
             wide = array.astype(joined.dtype, copy=False)
+            if key not in self._masked and any(map(is_masked, values_here)):
+                self._masked.add(key)
+                self.notes.append(f"Masked elements of the array '{key}' in stream '{self._stream}' are NaN.")
             return AppendArray(self._run, self._stream, key, first_row, wide, self._data_keys[key])
         del self._arrays[key]
         name = self._begin_column(key, key if is_column_name(key) else f"array_{first_row}", "array")
@@ -149,7 +163,7 @@ class EventTable:
             f"The array '{key}' in stream '{self._stream}' ends before event {first_row}, where its shape or type "
             f"changes; from there on it is JSON text in the column '{name}'."
         )
-        return None
+        return EndArray(self._run, self._stream, key)
 
     def _begin_column(self, key: str, name: str, declared: str) -> str:
         """Begin a column for a key that cannot have one of its own name."""

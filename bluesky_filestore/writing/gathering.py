@@ -1,5 +1,6 @@
 """One event on its way into a table, and what the table's columns will not say of it."""
 
+import datetime
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from bluesky_filestore.event_record import EventRecord
 
-from .columns import storable
+from .columns import is_masked, storable
 
 __all__ = ["GatheredEvent", "completed"]
 
@@ -78,4 +79,6 @@ def _is_kept(value: Any) -> bool:
     """Whether a value goes through a table unchanged: one with empty cells holds integers as floats."""
     if isinstance(value, str):
         return storable(value) == value
+    if isinstance(value, bytes | complex | datetime.date) or is_masked(value):
+        return False
     return not isinstance(value, int | np.integer) or int(value) in _EXACT_IN_FLOAT

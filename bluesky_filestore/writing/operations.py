@@ -21,9 +21,11 @@ __all__ = [
     "CreateRun",
     "CreateStream",
     "DropArray",
+    "EndArray",
     "Operation",
     "PlaceArray",
     "UpdateStream",
+    "own_dims",
 ]
 
 ColumnType: TypeAlias = Literal["bool", "int64", "float64", "string"]
@@ -106,6 +108,18 @@ class AppendArray:
 
 
 @dataclass(frozen=True, slots=True)
+class EndArray:
+    """An array whose values came in the events has fewer rows than the table, and an axis of its own for them."""
+
+    run: str
+    """The run's uid."""
+    stream: str
+    """The stream's name."""
+    data_key: str
+    """The array's name."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceArray:
     """An array whose frames are in files is registered with this shape and these files."""
 
@@ -139,6 +153,11 @@ class PlaceArray:
     """For the array's metadata when it is made."""
 
 
+def own_dims(data_key: str, ndim: int) -> tuple[str, ...]:
+    """The names of the axes of an array that has fewer rows than its stream's table, and cannot have its "time"."""
+    return (f"{data_key}_event", *(f"{data_key}_dim{axis}" for axis in range(1, ndim)))
+
+
 @dataclass(frozen=True, slots=True)
 class DropArray:
     """The array is not registered (any more)."""
@@ -170,7 +189,16 @@ class CheckRun:
 
 
 Operation: TypeAlias = (
-    CreateRun | CreateStream | UpdateStream | AppendRows | AppendArray | PlaceArray | DropArray | CloseRun | CheckRun
+    CreateRun
+    | CreateStream
+    | UpdateStream
+    | AppendRows
+    | AppendArray
+    | EndArray
+    | PlaceArray
+    | DropArray
+    | CloseRun
+    | CheckRun
 )
 
 

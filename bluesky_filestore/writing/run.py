@@ -4,7 +4,7 @@ What had to be said of the run beside its documents stands in its metadata: ``no
 with ``refused``, ``missing``, ``unverified`` and ``differences``, each by stream and data key.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from .placement import Inspector, Reads, reads_nothing_of_ours
 
 __all__ = ["Run", "announce"]
 
+_MOST_LISTED, _MOST_SHOWN = 10, 60
 _NOT_IN_STREAM_METADATA = ("name", "object_keys", "run_start")
 
 
@@ -77,7 +78,7 @@ class Run:
         self._stream_of: dict[str, str] = {}
         self._notes: list[str] = []
         self._stop_doc: Any = None
-        created = _create_run(start)
+        created = _create_run(start, self._stored)
         self._said: dict[str, str] = _told("start", start, created.metadata["start"])
         if self._said:
             created = replace(created, metadata={**created.metadata, "documents": dict(self._said)})
@@ -97,6 +98,18 @@ class Run:
         """Put a sentence into the run's metadata, once."""
         if sentence not in self._notes:
             self._notes.append(sentence)
+
+    def _stored(self, what: str, value: Any) -> Any:
+        """The value as metadata hold it, with a note of what cannot be there as it was."""
+        changed: dict[str, str] = {}
+        stored = plain(value, changed)
+        if changed:
+            shown = ", ".join(f"{path} ({text[:_MOST_SHOWN]})" for path, text in list(changed.items())[:_MOST_LISTED])
+            self.note(
+                f"Of {what}, {len(changed)} values are null or text here, since JSON has nothing for them: {shown}. "
+                f"documents() has them as they came."
+            )
+        return stored
 
     def receive(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document: a descriptor, an event, a stream_datum or the stop.
@@ -164,7 +177,9 @@ class Run:
             self.note(f"Data key '{old}' of stream '{name}' is called '{new}' here.")
         external = frozenset(key for key, entry in data_keys.items() if "external" in entry)
         metadata = {key: value for key, value in doc.items() if key not in _NOT_IN_STREAM_METADATA}
-        stored: Mapping[str, Any] = plain({**metadata, "data_keys": data_keys})
+        stored: Mapping[str, Any] = self._stored(
+            f"the descriptor of stream '{name}'", {**metadata, "data_keys": data_keys}
+        )
         table = EventTable(self.uid, name, data_keys)
         self._streams[name] = _Stream(data_keys, renamed, table, external, stored)
         for key in external:
@@ -174,7 +189,8 @@ class Run:
 
     def _later_descriptor(self, name: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
         stream = self._streams[name]
-        update = plain({key: doc[key] for key in ("uid", "time", "configuration") if key in doc})
+        later = {key: doc[key] for key in ("uid", "time", "configuration") if key in doc}
+        update = self._stored(f"a later descriptor of stream '{name}'", later)
         stream.updates.append(update)
         self._pending.append(UpdateStream(self.uid, name, {"_config_updates": list(stream.updates)}))
         return {**stream.metadata, "_config_updates": [update]}
@@ -225,14 +241,14 @@ class Run:
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
         operations = self._end()
-        self._stop_doc = plain(doc)
+        self._stop_doc = self._stored("the stop", doc)
         self._said |= _told("stop", doc, self._stop_doc)
         self._pending = [*operations, self._close()]
 
     def _end(self) -> list[Operation]:
         operations = self.take(final=True)
         for name, stream in self._streams.items():
-            for sentence in stream.table.notes:
+            for sentence in stream.table.all_notes():
                 self.note(sentence)
             if stream.retaken:
                 self.note(
@@ -322,9 +338,11 @@ def _sentence(words: Any) -> str:
     return "; ".join(words) if isinstance(words, list) else str(words)
 
 
-def _create_run(start: Mapping[str, Any]) -> CreateRun:
+def _create_run(start: Mapping[str, Any], stored: Callable[[str, Any], Any]) -> CreateRun:
     # The two entries that bluesky-tiled-plugins takes for instructions, not for metadata.
     metadata = {key: value for key, value in start.items() if key not in ("tiled_access_tags", "tiled_specs")}
     specs = [spec if isinstance(spec, Mapping) else {"name": spec} for spec in start.get("tiled_specs") or ()]
     tags = start.get("tiled_access_tags")
-    return CreateRun(start["uid"], {"start": plain(metadata)}, tuple(specs), None if tags is None else tuple(tags))
+    return CreateRun(
+        start["uid"], {"start": stored("the start", metadata)}, tuple(specs), None if tags is None else tuple(tags)
+    )

@@ -15,6 +15,7 @@ from .operations import (
     CreateRun,
     CreateStream,
     DropArray,
+    EndArray,
     Operation,
     PlaceArray,
     UpdateStream,
@@ -100,6 +101,8 @@ class TiledCatalog:
                     self._tables.append(operation)
                 case AppendArray():
                     self._arrays.append(operation)
+                case EndArray():
+                    self._arrays.end(operation)
                 case PlaceArray():
                     self._arrays.place(operation)
                 case DropArray():

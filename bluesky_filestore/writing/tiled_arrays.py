@@ -8,7 +8,7 @@ from bluesky_filestore.addressing import FILE_SERIES
 from bluesky_filestore.errors import RowsDifferError
 from bluesky_filestore.paths import semantics_of, to_uri
 
-from .operations import AppendArray, PlaceArray
+from .operations import AppendArray, EndArray, PlaceArray, own_dims
 from .tiled_nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
@@ -69,6 +69,13 @@ class TiledArrays:
             node.patch(operation.values, offset=offset, extend=True)
         self._taken_out.pop(path, None)
         self._rows[path] = operation.first_row + len(operation.values)
+
+    def end(self, operation: EndArray) -> None:
+        """Give the array's rows an axis of their own; xarray, and so the client, would not read its stream else."""
+        node = self._nodes.find(_path(operation))
+        if node is not None:
+            structure = replace(node.structure(), dims=own_dims(operation.data_key, node.ndim))
+            _put(node, replace(node.data_sources()[0], structure=structure))
 
     def place(self, operation: PlaceArray) -> None:
         """Register the array with the files before and those of the operation.
@@ -168,7 +175,7 @@ def _gap(path: NodePath, present: int, first_row: int) -> RowsDifferError:
     return RowsDifferError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.", path[0])
 
 
-def _path(operation: AppendArray | PlaceArray) -> NodePath:
+def _path(operation: AppendArray | EndArray | PlaceArray) -> NodePath:
     return (operation.run, operation.stream, operation.data_key)
 
 
