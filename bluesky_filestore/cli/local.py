@@ -35,6 +35,9 @@ def sim(
     directory: Annotated[Path, typer.Argument(help="The data directory, made if it is not there.")] = Path("data"),
     prefix: Annotated[str, typer.Option(help="What the names of all records begin with.")] = "13SIM1:",
     port: Port = 0,
+    disk_space: Annotated[
+        int | None, typer.Option(help="Bytes that may be written; then the disk is full.", min=0)
+    ] = None,
 ) -> None:
     """Run the simulated areaDetector IOC in the foreground, on loopback, until Ctrl-C."""
     from bluesky_filestore.sim import client_environment, run_ioc
@@ -49,7 +52,7 @@ def sim(
         console.print(f"    export {settings}", highlight=False, soft_wrap=True)
 
     with contextlib.suppress(KeyboardInterrupt):
-        run_ioc(where, prefix=prefix, port=port or None, on_ready=ready)
+        run_ioc(where, prefix=prefix, port=port or None, disk_space=disk_space, on_ready=ready)
 
 
 def serve(

@@ -13,6 +13,7 @@ def main() -> None:
     parser.add_argument("--prefix", default=DEFAULT_PREFIX)
     parser.add_argument("--port", type=int)
     parser.add_argument("--plugin-delay", type=float, default=0.0)
+    parser.add_argument("--disk-space", type=int)
     options = parser.parse_args()
 
     def say_ready(port: int) -> None:
@@ -24,6 +25,7 @@ def main() -> None:
         options.prefix,
         options.port,
         plugin_delay=options.plugin_delay,
+        disk_space=options.disk_space,
         on_ready=say_ready,
         stop_at_end_of=sys.stdin.buffer,
     )

@@ -41,6 +41,9 @@ class FilePlugin(Plugin):
     holds_many = True
     """Whether one file can hold many frames."""
 
+    codecs: frozenset[str] = frozenset()
+    """The codecs whose frames it can write; of others it keeps silent."""
+
     def __init__(self, records: Records, prefix: str, wiring: Wiring) -> None:
         super().__init__(records, prefix, wiring)
         self._file: OpenFile | None = None
@@ -75,7 +78,7 @@ class FilePlugin(Plugin):
         p.set("FullFileName", "")
         lazy = bool(p.integer("LazyOpen"))
         mode = p.integer("FileWriteMode")
-        if mode == _SINGLE or (self.last is None and not lazy):
+        if mode == _SINGLE or (self.last is None and not lazy) or not self._may_capture():
             p.set("Capture", 0)
             return
         if mode == _STREAM:
@@ -90,6 +93,10 @@ class FilePlugin(Plugin):
         if mode == _STREAM:
             p.set("WriteFile", 1)
 
+    def _may_capture(self) -> bool:
+        """Whether the plugin's settings let it capture; shows the reason if not."""
+        return True
+
     def _end_capture(self) -> None:
         """Close what is open, write what Capture mode has gathered, and show that capturing is over."""
         p = self.parameters
@@ -98,8 +105,8 @@ class FilePlugin(Plugin):
         if mode == _CAPTURE and p.integer("AutoSave") and self._captured:
             self._write_captured()
         if mode == _STREAM:
-            self._close()
-            self._show_ok()
+            if self._close():
+                self._show_ok()
             p.set("WriteFile", 0)
             if p.integer("LazyOpen"):
                 p.set("WriteMessage", "Lazy Open...")
@@ -118,6 +125,8 @@ class FilePlugin(Plugin):
         """Save the frame, if and how the plugin's mode says so."""
         p = self.parameters
         mode = p.integer("FileWriteMode")
+        if frame.codec and frame.codec not in self.codecs:
+            return
         if mode == _SINGLE:
             if not p.integer("AutoSave"):
                 return
@@ -206,10 +215,16 @@ class FilePlugin(Plugin):
         self._show_ok()
         return True
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _close(self) -> bool:
+        """Close the file, if one is open; False, with the reason in ``WriteMessage``, if that fails."""
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            self._show_error(f"Error closing file {self.parameters.text('FullFileName')}, status=3 ({error})")
+            return False
+        return True
 
     def _show_ok(self) -> None:
         self.parameters.set("WriteStatus", 0)

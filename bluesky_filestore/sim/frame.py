@@ -43,6 +43,9 @@ class Frame:
     color_mode: int = 0
     """Index into `COLOR_MODES`."""
 
+    codec: str = ""
+    """How it is compressed, in areaDetector's words; the array here is never compressed."""
+
     @property
     def data_type(self) -> int:
         """Index into `DATA_TYPES`."""
@@ -82,4 +85,4 @@ class Frame:
 
     def with_array(self, array: NDArray[Any]) -> "Frame":
         """The same frame after a plugin has worked on it."""
-        return Frame(np.ascontiguousarray(array), self.number, self.time, self.color_mode)
+        return Frame(np.ascontiguousarray(array), self.number, self.time, self.color_mode, self.codec)

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO, ClassVar, Self
+from typing import IO, TYPE_CHECKING, BinaryIO, ClassVar, Self
 
 from bluesky_filestore.errors import IOCUnreachableError
+
+if TYPE_CHECKING:
+    from .simulator import Simulator
 
 __all__ = ["DEFAULT_PREFIX", "SimulatedIOC", "client_environment", "free_port", "run_ioc"]
 
@@ -80,13 +83,12 @@ def free_port() -> int:
 
 
 async def _run(
-    prefix: str, port: int, plugin_delay: float, on_ready: Callable[[int], None], stop: asyncio.Event
+    simulator: "Simulator", prefix: str, port: int, on_ready: Callable[[int], None], stop: asyncio.Event
 ) -> None:
     """Serve until `stop` is set."""
     from .server import serve
-    from .simulator import Simulator
 
-    async with Simulator(plugin_delay=plugin_delay) as simulator:
+    async with simulator:
         ready = asyncio.Event()
         server = asyncio.create_task(serve(simulator, prefix, port, _repeater_port(port), ready))
         waiting = [asyncio.create_task(ready.wait()), server]
@@ -107,6 +109,7 @@ def run_ioc(
     port: int | None = None,
     *,
     plugin_delay: float = 0.0,
+    disk_space: int | None = None,
     on_ready: Callable[[int], None] = lambda port: None,
     stop_at_end_of: BinaryIO | None = None,
 ) -> None:
@@ -123,6 +126,8 @@ def run_ioc(
         Where clients search for it on loopback; by default a free one.
     plugin_delay : float
         Seconds that each frame spends in a plugin on top of the work: a slow disk.
+    disk_space : int, optional
+        Bytes that the file plugins may write altogether; then the disk is full, until files are removed.
     on_ready : callable
         Called with the port as soon as clients can connect.
     stop_at_end_of : binary file, optional
@@ -145,12 +150,15 @@ def run_ioc(
     os.chdir(directory)
 
     async def main() -> None:
+        from .simulator import Simulator
+
         stop = asyncio.Event()
         if stop_at_end_of is not None:
             loop = asyncio.get_running_loop()
             arguments = (stop_at_end_of, lambda: loop.call_soon_threadsafe(stop.set))
             threading.Thread(target=_call_at_end, args=arguments, daemon=True).start()
-        await _run(prefix, chosen, plugin_delay, on_ready, stop)
+        simulator = Simulator(plugin_delay=plugin_delay, disk_space=disk_space)
+        await _run(simulator, prefix, chosen, on_ready, stop)
 
     asyncio.run(main())
 
@@ -184,6 +192,9 @@ class SimulatedIOC:
         Where clients search for it; by default the port this process used before, or a free one.
     plugin_delay : float
         Seconds that each frame spends in a plugin on top of the work: a slow disk.
+    disk_space : int, optional
+        Bytes that the file plugins may write altogether; then the disk is full, until files are removed. What a
+        plugin makes of that, and what it does not say, is what real ones do.
     timeout : float
         Seconds to wait for the IOC to come up.
 
@@ -212,6 +223,7 @@ class SimulatedIOC:
         port: int | None = None,
         *,
         plugin_delay: float = 0.0,
+        disk_space: int | None = None,
         timeout: float = 30.0,
     ) -> None:
         self.prefix = prefix
@@ -219,7 +231,9 @@ class SimulatedIOC:
         self.directory = Path() if directory is None else Path(directory).resolve()
         self._is_temporary = directory is None
         self._cleanup = ExitStack()
-        self._plugin_delay = plugin_delay
+        self._options = ["--plugin-delay", str(plugin_delay)]
+        if disk_space is not None:
+            self._options += ["--disk-space", str(disk_space)]
         self._timeout = timeout
         self._child: subprocess.Popen[bytes] | None = None
         self._saved: dict[str, str | None] = {}
@@ -236,21 +250,41 @@ class SimulatedIOC:
         if self._is_temporary:
             temporary = tempfile.TemporaryDirectory(prefix="simulated-ioc-")
             self.directory = Path(self._cleanup.enter_context(temporary)).resolve()
+        try:
+            self.reboot()
+        except IOCUnreachableError:
+            self._cleanup.close()
+            raise
+        if self._process_port is None:
+            type(self)._process_port = self.port
+        self._set_environment(client_environment(self.port))
+        return self
+
+    def kill(self) -> None:
+        """Let the IOC die at once, as in a power cut: puts are never completed, files stay as they are."""
+        if self._child is not None:
+            self._child.kill()
+        self._stop()
+
+    def reboot(self) -> None:
+        """Start the IOC, after ending it if it runs; all records are as after boot then.
+
+        Raises
+        ------
+        IOCUnreachableError
+            If it does not come up; the error carries what the child wrote.
+        """
+        self._stop()
         with tempfile.TemporaryFile() as errors:
             self._child = self._start(errors)
             if not self._wait_until_ready(self._child):
                 self._stop()
-                self._cleanup.close()
                 errors.seek(0)
                 written = errors.read().decode(errors="replace").strip() or "nothing"
                 raise IOCUnreachableError(
                     f"the simulated IOC was not ready on {_LOOPBACK}:{self.port} within {self._timeout} s;"
                     f" it wrote:\n{written}"
                 )
-        if self._process_port is None:
-            type(self)._process_port = self.port
-        self._set_environment(client_environment(self.port))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -272,7 +306,7 @@ class SimulatedIOC:
     def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
         options = ["--directory", str(self.directory), "--prefix", self.prefix, "--port", str(self.port)]
         child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-            [sys.executable, "-m", __package__, *options, "--plugin-delay", str(self._plugin_delay)],
+            [sys.executable, "-m", __package__, *options, *self._options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,12 +1,14 @@
 """What every plugin does: take frames from a port it names, one at a time, in its own task or the camera's."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from .disk import Disk
 from .frame import Frame
 from .port import Port
 from .records import Records
@@ -30,6 +32,9 @@ class Wiring:
     delay: float = 0.0
     """Seconds that each frame takes on top of the work itself: a slow disk."""
 
+    disk: Disk = field(default_factory=Disk)
+    """Where file plugins write."""
+
 
 class Plugin(Port):
     """A plugin that looks at frames: sizes, type and counter, as NDPluginDriver keeps them.
@@ -52,6 +57,7 @@ class Plugin(Port):
         self._wiring = wiring
         self._queue: deque[Frame] = deque()
         self._arrived = asyncio.Event()
+        self._taken = -float("inf")
         self.last: Frame | None = None
         """The latest frame seen; None for a plugin that has not been primed."""
 
@@ -61,8 +67,15 @@ class Plugin(Port):
         return bool(p.integer("EnableCallbacks")) and p.text("NDArrayPort") == port_name
 
     async def receive(self, frame: Frame) -> None:
-        """Take a frame: work on it at once if callbacks block, else queue it for the plugin's own task."""
+        """Take a frame: work on it at once if callbacks block, else queue it for the plugin's own task.
+
+        One that comes sooner than ``MinCallbackTime`` after the one before is passed over, and counted nowhere.
+        """
         p = self.parameters
+        now = time.monotonic()
+        if now - self._taken < p.number("MinCallbackTime"):
+            return
+        self._taken = now
         if p.integer("BlockingCallbacks"):
             await self._process(frame)
             await asyncio.sleep(self._wiring.delay)
@@ -108,6 +121,8 @@ class Plugin(Port):
         p.set("NDimensions", len(sizes))
         p.set("DataType", frame.data_type)
         p.set("ColorMode", frame.color_mode)
+        p.set("Codec", frame.codec)
+        p.set("CompressedSize", frame.array.nbytes)
         p.set("UniqueId", frame.number)
         p.set("TimeStamp", frame.epics_time)
         p.set("EpicsTSSec", frame.epics_seconds)

@@ -25,6 +25,8 @@ class Port:
         self.parameters = Parameters(records, prefix)
         self.writers: dict[str, Callable[[], None]] = {}
         """What to do, besides storing the value, when a client puts a parameter."""
+        self.refusals: dict[str, Callable[[Value], bool]] = {}
+        """Parameters of which the driver does not take every value: whether it refuses this one."""
 
     @property
     def port_name(self) -> str:
@@ -35,9 +37,13 @@ class Port:
         """A client puts `value` to the setpoint `name` (without prefix).
 
         Everything the driver changes is shown first, then the setpoint itself, then what the driver made
-        of it: a ``Capture`` that fails goes to 1 and back to 0 in the eyes of a client.
+        of it: a ``Capture`` that fails goes to 1 and back to 0 in the eyes of a client. Of a value that
+        the driver refuses the setpoint alone shows something; such a put is complete as any other.
         """
         setpoint = self.prefix + name
+        if name in self.refusals and self.refusals[name](value):
+            self.records.post(setpoint, value)
+            return
         self.parameters.set(name, value)
         if name in self.writers:
             self.writers[name]()

@@ -100,9 +100,38 @@ def _parse(name: str, entry: Mapping[str, Any]) -> Record:
 
 
 def load_records() -> dict[str, Record]:
-    """All records of the real IOC, by name without prefix."""
+    """All records of the real IOC, and those of a codec plugin, by name without prefix."""
     entries = json.loads(files(__package__).joinpath("records.json").read_text(encoding="utf-8"))
-    return {name: _parse(name, entry) for name, entry in entries.items()}
+    return {name: _parse(name, entry) for name, entry in (entries | _codec_entries(entries)).items()}
+
+
+def _codec_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The records of a codec plugin, ``Codec1:``, which the recorded IOC did not have.
+
+    What all plugins have is taken from the colour converter; the rest is written down after ADCore's database.
+    """
+    made = {
+        "Codec1:" + name.removeprefix("CC1:"): entry
+        for name, entry in entries.items()
+        if name.startswith("CC1:") and not name.startswith(("CC1:ColorModeOut", "CC1:FalseColor"))
+    }
+    for name, value in (("PluginType_RBV", "NDPluginCodec"), ("PortName_RBV", "CODEC1")):
+        made[f"Codec1:{name}"] = {**made[f"Codec1:{name}"], "value": value}
+    made["Codec1:CodecStatus"] = {"type": "enum", "enum": ["Success", "Warning", "Error"], "value": 0}
+    made["Codec1:CompFactor_RBV"] = {"type": "double", "value": 1.0}
+    made["Codec1:CodecError"] = {"type": "char", "count": 256, "value": ""}
+    settings: dict[str, dict[str, Any]] = {
+        "Mode": {"type": "enum", "enum": ["Compress", "Decompress"], "value": 0},
+        "Compressor": {"type": "enum", "enum": ["None", "JPEG", "Blosc", "LZ4", "BSLZ4"], "value": 0},
+        "JPEGQuality": {"type": "long", "value": 85},
+        "BloscCompressor": entries["HDF1:BloscCompressor"],
+        "BloscCLevel": {"type": "long", "value": 5},
+        "BloscShuffle": {"type": "enum", "enum": ["None", "Bit", "Byte"], "value": 1},
+        "BloscNumThreads": {"type": "long", "value": 1},
+    }
+    for name, entry in settings.items():
+        made[f"Codec1:{name}"] = made[f"Codec1:{name}_RBV"] = entry
+    return made
 
 
 class Records:

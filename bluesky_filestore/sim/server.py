@@ -120,7 +120,8 @@ class _Puts:
     """Handles the puts of all clients.
 
     A put with put-callback to a busy record is complete when the record is 0 again. While one is under
-    way, the next one to the same record waits for it; a put without callback does not. A client that
+    way, the next one to the same record waits for it; a put without callback does not, and ``Acquire=1``
+    while the camera acquires has no effect and is complete with what was running. A client that
     disconnects takes its unfinished puts along.
     """
 
@@ -138,9 +139,12 @@ class _Puts:
         task = asyncio.current_task()
         circuit.unfinished_puts.add(task)
         try:
-            async with self._locks.setdefault(name, asyncio.Lock()):
-                self._simulator.put(name, plain)
+            if self._simulator.joins_running(name, plain):
                 await self._simulator.until_done(name)
+            else:
+                async with self._locks.setdefault(name, asyncio.Lock()):
+                    self._simulator.put(name, plain)
+                    await self._simulator.until_done(name)
             await circuit.drain_updates()
         finally:
             circuit.unfinished_puts.discard(task)

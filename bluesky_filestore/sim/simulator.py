@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .camera import Camera
+from .codec import CodecPlugin
+from .disk import Disk
 from .file_formats import Hdf5Plugin, JpegPlugin, TiffPlugin
 from .frame import Frame
 from .plugin import ImagePlugin, Plugin, Wiring
@@ -13,18 +15,21 @@ from .port import Port
 from .process import ProcessPlugin
 from .records import Records, Value, load_records
 from .roi import RoiPlugin
+from .transform import TransformPlugin
 
 __all__ = ["Simulator"]
 
 _CAMERA = "cam1:"
 
 _PLUGINS: dict[str, type[Plugin]] = {
+    "Codec1:": CodecPlugin,
     "HDF1:": Hdf5Plugin,
     "JPEG1:": JpegPlugin,
     "Proc1:": ProcessPlugin,
     "Proc1:TIFF:": TiffPlugin,
     "ROI1:": RoiPlugin,
     "TIFF1:": TiffPlugin,
+    "Trans1:": TransformPlugin,
     "image1:": ImagePlugin,
 }
 """The plugins that do their work. Any other port of the record list sees frames and does nothing with them."""
@@ -42,6 +47,8 @@ class Simulator:
     ----------
     plugin_delay : float
         Seconds that every frame spends in a plugin on top of the work itself: a slow disk.
+    disk_space : int, optional
+        Bytes that the file plugins may write altogether, after which the disk is full.
 
     Examples
     --------
@@ -55,11 +62,11 @@ class Simulator:
     1
     """
 
-    def __init__(self, *, plugin_delay: float = 0.0) -> None:
+    def __init__(self, *, plugin_delay: float = 0.0, disk_space: int | None = None) -> None:
         specs = load_records()
         self.records = Records(specs)
         self.camera = Camera(self.records, _CAMERA, self._emit)
-        wiring = Wiring(self._emit, self.camera.count_queued, plugin_delay)
+        wiring = Wiring(self._emit, self.camera.count_queued, plugin_delay, Disk(disk_space))
         prefixes = sorted({name.rpartition(":")[0] + ":" for name in specs} - {_CAMERA})
         self.plugins = [
             _PLUGINS.get(prefix, Plugin)(self.records, prefix, wiring)
@@ -115,6 +122,10 @@ class Simulator:
             self.records.post(name, coerced)
         else:
             port.write(base, coerced)
+
+    def joins_running(self, name: str, value: Value) -> bool:
+        """Whether a put does nothing but wait for what is running: ``Acquire=1`` while the camera acquires."""
+        return name == f"{_CAMERA}Acquire" and bool(value) and self.is_busy(name)
 
     def is_busy(self, name: str) -> bool:
         """Whether a put with put-callback to this record is still under way."""

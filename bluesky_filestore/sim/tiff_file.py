@@ -1,10 +1,12 @@
 """TIFF files as NDFileTIFF writes them: one uncompressed page, with the frame's data in private tags."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
+from .disk import Disk
 from .frame import COLOR_MODES, Frame
 
 __all__ = ["TiffFile"]
@@ -20,10 +22,13 @@ class TiffFile:
     ----------
     path : Path
         The file; an existing one is overwritten.
+    disk : Disk, optional
+        Where it lies.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self._path = path
+        self._disk = disk or Disk()
 
     def write(self, frame: Frame) -> None:
         """Write the file.
@@ -31,13 +36,14 @@ class TiffFile:
         Raises
         ------
         OSError
-            If it can't be made.
+            If it can't be made, or there is no room for all of it: a cut-off file is left then.
         """
         mode = COLOR_MODES[frame.color_mode]
         # TIFF has no lines of alternating colours: the colours of an RGB2 frame are put plane after plane.
         array = np.moveaxis(frame.array, 1, 0) if mode == "RGB2" else frame.array
+        content = BytesIO()
         tifffile.imwrite(
-            self._path,
+            content,
             array,
             photometric="minisblack" if mode == "Mono" else "rgb",
             planarconfig={"RGB1": "contig", "RGB2": "separate", "RGB3": "separate"}.get(mode),
@@ -51,6 +57,7 @@ class TiffFile:
                 (_FIRST_ATTRIBUTE, "s", 0, f"ColorMode:{frame.color_mode}", True),
             ],
         )
+        self._disk.write(self._path, content.getvalue())
 
     def close(self) -> None:
         """Nothing is left to do: the file is finished once it is written."""
