@@ -255,8 +255,9 @@ class CatalogWriter:
     def close(self) -> None:
         """Wait until everything that was received is in the catalog, and end; raises as `flush` does.
 
-        It does not wait for a catalog that is away: what is in the spool is delivered by the next writer, or by
-        ``bluesky-filestore resume``. A client that was given stays open, one that the writer made is closed. In a
+        Files that are missing or still being written, as a detector is unstaged after its run, are waited for two
+        seconds. It does not wait for a catalog that is away: what is in the spool is delivered by the next writer, or
+        by ``bluesky-filestore resume``. A client that was given stays open, one that the writer made is closed. In a
         process that was forked it does nothing.
         """
         if self._spooling is not None and not self._spooling.store.is_ours:

@@ -3,6 +3,7 @@
 import logging
 import re
 import socket
+import threading
 import time
 
 import event_model
@@ -251,6 +252,24 @@ def test_file_is_closed_after_the_run(catalog, writer, data_directory):
     assert array.dtype == np.dtype("<f4")
     np.testing.assert_array_equal(array.ravel(), np.arange(3 * 24))
     assert set(catalog.client[uid].metadata["filestore"]) == {"differences"}
+
+
+@pytest.mark.parametrize("spool", [None, "spool"])
+def test_file_is_closed_after_the_writer(catalog, data_directory, tmp_path, spool):
+    """A file that is still held when the writer is closed, and let go a moment later, is settled by the time it is."""
+    uid, documents = image_documents(data_directory, f"held {spool}.h5")
+    writer = CatalogWriter(catalog.client, spool=None if spool is None else tmp_path / spool)
+    with h5py.File(data_directory / f"held {spool}.h5", "w") as file:
+        file["/entry/data/data"] = np.arange(3 * 24, dtype="<f4").reshape(3, 4, 6)
+        file.flush()
+        feed(writer, documents)
+        closing = threading.Thread(target=writer.close)
+        closing.start()
+        time.sleep(0.5)
+    closing.join(20)
+    assert writer.status().unsettled_runs == ()
+    assert catalog.client[uid]["primary"]["image"].read().dtype == np.dtype("<f4")
+    assert "refused" not in catalog.client[uid].metadata["filestore"]
 
 
 def test_file_that_comes_late(catalog, data_directory):

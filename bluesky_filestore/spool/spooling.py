@@ -20,6 +20,8 @@ __all__ = ["Spooling"]
 _logger = logging.getLogger(__name__)
 
 _LAST_ROUND_SECONDS = 10.0
+# A detector is unstaged, and its file closed, a moment after its run's last document.
+_SETTLE_AT_CLOSE = 2.0
 _OF_NEW_NODES = ("start", "descriptor")
 # As long as another process may take for its next step, with a slow catalog.
 _PATIENCE_SECONDS = 30.0
@@ -162,8 +164,8 @@ class Spooling:
     def close(self) -> None:
         """Wait until everything that was received is in the catalogs, unless one is away, and end.
 
-        What is not there then waits in the spool; runs that are open are taken to be cut short. A second call does
-        nothing.
+        Files that are still being written, or missing, are waited for two seconds. What is not there
+        then waits in the spool; runs that are open are taken to be cut short. A second call does nothing.
 
         Raises
         ------
@@ -177,12 +179,12 @@ class Spooling:
         self._closed = True
         try:
             self.store.close()
-            self.flush(0.0)
+            self.flush(_SETTLE_AT_CLOSE)
             if self.store.open_runs:
                 # Not before all of their documents are there: who looks sooner leaves such a run for later.
                 for uploader in self.uploaders:
                     uploader.look_around()
-                self.flush(0.0)
+                self.flush(_SETTLE_AT_CLOSE)
         finally:
             for uploader in self.uploaders:
                 uploader.close(_LAST_ROUND_SECONDS)
@@ -197,7 +199,10 @@ class Spooling:
         def is_done() -> bool:
             uploader.wake()
             waiting, holder = self._waiting(uploader)
-            settled = not uploader.unsettled_runs or time.monotonic() >= deadline
+            unsettled = (
+                uid for uid in uploader.unsettled_runs if not self._closed or not uploader.catalog.in_doubt(uid)
+            )
+            settled = time.monotonic() >= deadline or not any(unsettled)
             return (settled and waiting == 0) or (not uploader.delivers and patience.ends(waiting, holder))
 
         done = uploader.wait_for(is_done, after=rounds)

@@ -22,6 +22,7 @@ __all__ = ["DirectWriting"]
 _logger = logging.getLogger(__name__)
 # A file may be closed, or its last frame written, only after the run's last document: a detector is unstaged later.
 _FIRST_LOOK, _SLOWEST_LOOK = 0.05, 5.0
+_SETTLE_AT_CLOSE = 2.0
 
 
 class DirectWriting:
@@ -108,7 +109,7 @@ class DirectWriting:
             time.sleep(_FIRST_LOOK)
 
     def close(self) -> None:
-        """Write everything that was received, close the runs that are open, and look no longer for files.
+        """Write everything that was received, close the runs that are open, and look two seconds longer for files.
 
         Raises
         ------
@@ -123,7 +124,7 @@ class DirectWriting:
         with self._lock:
             for uid in self.open_runs:
                 self._delivery.cut_short(uid, CUT_SHORT)
-        self.flush(0.0)
+        self.flush(_SETTLE_AT_CLOSE)
 
     @property
     def _due(self) -> bool:
