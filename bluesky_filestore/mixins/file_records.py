@@ -8,7 +8,7 @@ from bluesky_filestore.paths import PathSemantics, pure_path, with_trailing_sepa
 
 from .waiting import PathSetting, TimedSetting, optional, poll_until, pv_name, says
 
-__all__ = ["check_opened_file", "file_name", "put_name", "put_path"]
+__all__ = ["check_opened_file", "file_name", "fill_template", "put_name", "put_path"]
 
 _CONVERSION = re.compile(r"%(?!%)[-+ #0-9.]*[a-zA-Z]")
 _LONGEST_NEWS = 2.0
@@ -24,14 +24,19 @@ def file_name(plugin: Any, directory: str, name: str, number: int) -> str:
         If the template can't be filled in with a directory, a name and a number.
     """
     template = plugin.file_template.get()
-    values = (directory, name, number)[: len(_CONVERSION.findall(template))]
+    values = (directory, name, number)
     try:
-        return str(template % values)
+        return fill_template(template, values)
     except (TypeError, ValueError) as error:
         raise TemplateError(
             f"{pv_name(plugin.file_template)} is {template!r}, which can't be filled in with {values}; expected one "
             f"such as '%s%s_%6.6d.h5'."
         ) from error
+
+
+def fill_template(template: str, values: tuple[Any, ...]) -> str:
+    """What C's printf makes of a template: it takes as many values as there are places."""
+    return str(template % values[: len(_CONVERSION.findall(template))])
 
 
 def put_path(plugin: Any, path: str, flavour: PathSemantics, timeout: float) -> None:

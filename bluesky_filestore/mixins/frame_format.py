@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["FrameFormat", "after_roi", "binned_size", "from_sizes", "of_camera", "with_data_type"]
+__all__ = ["FrameFormat", "after_roi", "binned_size", "from_sizes", "of_camera", "turned", "with_data_type"]
 
 _AXES = {"RGB1": (1, 0), "RGB2": (2, 0), "RGB3": (2, 1)}
 """Where x and y are in a colour frame's shape; the third axis is the colour."""
@@ -66,6 +66,20 @@ def of_camera(size: tuple[int, int], binning: tuple[int, int], dtype: str, color
 def with_data_type(frames: FrameFormat, data_type: str) -> FrameFormat:
     """The format after a plugin whose ``DataTypeOut`` is this; ``Automatic`` leaves the type as it is."""
     return frames if data_type.lower() in ("automatic", "") else replace(frames, dtype=data_type.lower())
+
+
+def turned(frames: FrameFormat) -> FrameFormat:
+    """The format after a quarter turn.
+
+    Examples
+    --------
+    >>> print(turned(FrameFormat((480, 640, 3), "uint8", "RGB1")))
+    640 x 480 x 3 uint8 RGB1
+    """
+    x, y = _AXES.get(frames.color_mode, (1, 0))
+    shape = list(frames.shape)
+    shape[x], shape[y] = shape[y], shape[x]
+    return replace(frames, shape=tuple(shape))
 
 
 def after_roi(frames: FrameFormat, axis_name: str, *, start: int, size: int, binning: int) -> FrameFormat:

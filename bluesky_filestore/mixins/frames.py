@@ -112,6 +112,7 @@ class FileStoreWithFrames(FileStoreBase):
         for key in self._predicted_keys():
             self._streams.add(key, index - self._flight_told)
         self._frame_count.documented += index - self._flight_told
+        self._frame_count.counted = self._frame_count.documented
         self._flight_told = index
 
     def describe_flight(self) -> dict[str, dict[str, Any]]:
@@ -177,13 +178,32 @@ class FileStoreWithFrames(FileStoreBase):
         """
         if self._frame_count is not None and self._confirm_frames == "point":
             self._frame_count.confirm(self.stage_timeout)
+            self._look_at_files(self._frame_count)
         return super().read()
 
-    def _count_at_unstage(self) -> Exception | None:
+    def _count_at_unstage(self) -> list[Exception]:
+        """With ``confirm_frames="unstage"`` what is wrong with the frames, before the plugin ends its capture."""
         if self._frame_count is None or self._confirm_frames != "unstage":
-            return None
+            return []
         try:
             self._frame_count.confirm(self.stage_timeout)
-        except RuntimeError as error:
-            return error
-        return None
+            self._look_at_files(self._frame_count)
+        except (RuntimeError, TimeoutError) as error:
+            return [error]
+        return []
+
+    def _look_into_file(self) -> list[Exception]:
+        """What is wrong with the frames in the one file, after the plugin has closed it."""
+        if self._frame_count is None or self._confirm_frames == "never":
+            return []
+        try:
+            self._look_into(self._frame_count)
+        except (RuntimeError, TimeoutError) as error:
+            return [error]
+        return []
+
+    def _look_at_files(self, count: FrameCount) -> None:
+        """Look at each file of its own that has been documented; for subclasses that write such."""
+
+    def _look_into(self, count: FrameCount) -> None:
+        """Look into the file that holds all frames; for subclasses that write one."""

@@ -1,11 +1,16 @@
 """File stores of the HDF5 plugin: one file for all frames, or one for each."""
 
+from pathlib import Path
 from typing import Any
 
+from .frames_written import FrameCount
 from .plugin import FileStorePluginBase
 from .series import FileStoreSeries
 
 __all__ = ["FileStoreHDF5", "FileStoreHDF5Single"]
+
+_DEFAULT_LAYOUT = ("AD_HDF5", "AD_HDF5_SWMR", "AD_HDF5_TS", "AD_HDF5_SWMR_TS")
+"""The specs whose readers look where the default layout puts the frames; who has his own knows his file."""
 
 
 class FileStoreHDF5(FileStorePluginBase):
@@ -34,6 +39,10 @@ class FileStoreHDF5(FileStorePluginBase):
             self._generate_resource({"frame_per_point": self.get_frames_per_point()})
         return staged
 
+    def _look_into(self, count: FrameCount) -> None:
+        if self._fn is not None and self.filestore_spec in _DEFAULT_LAYOUT:
+            count.check_stream_file(Path(self._fn))
+
 
 class FileStoreHDF5Single(FileStoreSeries):
     """Each frame goes into an HDF5 file of its own (``FileWriteMode`` Single).
@@ -42,4 +51,5 @@ class FileStoreHDF5Single(FileStoreSeries):
     """
 
     filestore_spec = "AD_HDF5_SINGLE"
+    _is_hdf5 = True
     _template = "%s%s_%6.6d.h5"

@@ -14,8 +14,9 @@ from .frames import FileStoreWithFrames
 from .frames_written import FrameCount
 from .path_providers import PathInfo
 from .priming import UnprimedFilePluginError, check_prime, prime, why_unprimed
+from .putting_back import PutBackReport, devices_below, raise_together
 from .staging import Undo, guard_stage
-from .waiting import CaptureSetting, PathSetting, TimedSetting, optional
+from .waiting import CaptureSetting, PathSetting, TimedSetting, optional, wait_until_connected
 
 __all__ = ["FileStorePluginBase"]
 
@@ -46,6 +47,10 @@ class FileStorePluginBase(FileStoreWithFrames):
     """
 
     _staging_undo: Undo | None = None
+    _not_put_back: list[Exception] = []
+    """What the last unstage could not put back."""
+    _errors_at_unstage: list[Exception] | None = None
+    """Where a detector that is being unstaged gathers its plugins' errors, so that none keeps the others staged."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -102,6 +107,8 @@ class FileStorePluginBase(FileStoreWithFrames):
         """Whatever must be right before the first `stage` method of this object runs."""
         self._frame_count = None
         self._streams = None
+        signals = (optional(self, name) for name in ("file_path", "file_name", "file_number", "capture"))
+        wait_until_connected(self, [signal for signal in signals if signal is not None], self.stage_timeout)
         self._will_write = self._is_enabled_at_stage(self)
         self._writers = self._enabled_writers()
         if not self._will_write:
@@ -214,19 +221,30 @@ class FileStorePluginBase(FileStoreWithFrames):
         return capturing and (lazy is None or lazy.get() in _OFF)
 
     def unstage(self) -> list[object]:
-        """Put everything back, which ends the capture.
+        """Put everything back that can be, which ends the capture; what can't be is named in the log.
 
         Raises
         ------
+        StageError
+            If the capture does not end although the IOC answers; after everything else has been put back.
         MissingFramesError, ExtraFramesError
-            With ``confirm_frames="unstage"``, after everything has been put back.
+            If documented frames are not in the files, unless ``confirm_frames="never"``; likewise.
         """
-        error = self._count_at_unstage()
+        errors = self._count_at_unstage()
         for setting in self._original_vals:
             if isinstance(setting, CaptureSetting):
                 setting.timeout = _FLUSH * self.stage_timeout
+        report = PutBackReport(self.stage_timeout)
+        for device in devices_below(self):
+            report.attach(device)
         unstaged = super().unstage()
+        report.log(self.name)
+        self._not_put_back = report.problems
+        errors += report.captures
+        errors += self._look_into_file() if not errors else []
         self._frame_count = None
-        if error is not None:
-            raise error
+        if self._errors_at_unstage is None:
+            raise_together(errors)
+        else:
+            self._errors_at_unstage += errors
         return unstaged

@@ -131,6 +131,7 @@ def _restore(plugin: Any) -> list[Exception]:
     if plugin._staged is not Staged.no or plugin._original_vals:
         try:
             plugin.unstage()
+            problems += plugin._not_put_back
         except Exception as error:  # noqa: BLE001 - the first error is the one to report
             problems.append(error)
             problems += _put_back_the_rest(plugin)

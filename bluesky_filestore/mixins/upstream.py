@@ -1,8 +1,12 @@
 """What a file plugin has seen, and what the ports before it will send, read from the records."""
 
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .frame_format import FrameFormat, after_roi, from_sizes, of_camera, with_data_type
+from ophyd.areadetector.plugins import PluginBase
+
+from .frame_format import FrameFormat, after_roi, from_sizes, of_camera, turned, with_data_type
 from .waiting import optional
 
 __all__ = ["expected_format", "frame_token", "pipeline", "seen_format"]
@@ -86,10 +90,37 @@ def expected_format(plugin: Any) -> tuple[FrameFormat | None, tuple[Any, ...]]:
     if not devices:
         return None, ()
     frames = _camera_format(devices[0])
-    known = (frames, *(device.name for device in devices))
+    known: list[Any] = [frames, *(device.name for device in devices)]
     for device in devices[1:]:
         frames = _after(device, frames) if frames is not None else None
-    return frames, known
+        # Where it can't be computed what a plugin makes of a frame, it may change with each of its settings.
+        known.append(_own_settings(device) if frames is None else frames)
+    return frames, tuple(known)
+
+
+def _own_settings(device: Any) -> tuple[tuple[str, str], ...]:
+    """The settings that a plugin has beyond those that all plugins have, as they were put."""
+    if _text(optional(device, "plugin_type")).startswith("NDPluginTransform") and optional(device, "type_") is None:
+        # The class lacks the one setting that matters: nothing that was known before counts.
+        return (("type_", str(time.monotonic_ns())),)
+    common = {name for kind in type(device).__mro__ if issubclass(kind, PluginBase) for name in _of_base(kind)}
+    names = [name for name in device.component_names if name not in common]
+    return tuple((name, str(signal.get_setpoint())) for name, signal in _settable(device, names))
+
+
+def _of_base(kind: type[Any]) -> tuple[str, ...]:
+    """The components of a class, if it is one that all plugins build on."""
+    return tuple(kind.component_names) if kind.__name__.startswith("PluginBase") else ()
+
+
+def _settable(device: Any, names: Iterable[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The signals with these names that can be set, those of groups included."""
+    for name in names:
+        child = optional(device, name)
+        if hasattr(child, "component_names"):
+            yield from _settable(child, child.component_names, f"{prefix}{name}.")
+        elif child is not None and hasattr(child, "get_setpoint"):
+            yield f"{prefix}{name}", child
 
 
 def _camera_format(camera: Any) -> FrameFormat | None:
@@ -106,9 +137,18 @@ def _after(device: Any, frames: FrameFormat) -> FrameFormat | None:
         return frames
     if kind.startswith("NDPluginProcess"):
         return with_data_type(frames, _text(optional(device, "data_type_out"), "Automatic"))
+    if kind.startswith("NDPluginTransform"):
+        return _after_transform(device, frames)
     if kind.startswith("NDPluginROI"):
         return _after_roi(device, frames)
     return None
+
+
+def _after_transform(device: Any, frames: FrameFormat) -> FrameFormat | None:
+    kind = optional(device, "type_")
+    if kind is None:
+        return None
+    return turned(frames) if any(turn in _text(kind) for turn in ("90", "270")) else frames
 
 
 def _after_roi(roi: Any, frames: FrameFormat) -> FrameFormat | None:

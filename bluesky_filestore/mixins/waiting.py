@@ -1,15 +1,26 @@
 """Waiting for records, always with an end, and with an error that says what was waited for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ophyd.signal import Signal
 
-from bluesky_filestore.errors import StageError, StageTimeoutError
+from bluesky_filestore.errors import IOCUnreachableError, StageError, StageTimeoutError
 
-__all__ = ["CaptureSetting", "PathSetting", "TimedSetting", "optional", "poll_until", "pv_name", "says"]
+__all__ = [
+    "CaptureSetting",
+    "PathSetting",
+    "TimedSetting",
+    "Wait",
+    "is_connected",
+    "optional",
+    "poll_until",
+    "pv_name",
+    "says",
+    "wait_until_connected",
+]
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
@@ -21,6 +32,11 @@ _REJECTED_AFTER = 1.0
 def pv_name(signal: Any) -> str:
     """The PV behind a signal, or the signal's own name if there is none."""
     return str(getattr(signal, "pvname", None) or getattr(signal, "name", signal))
+
+
+def is_connected(signal: Any) -> bool:
+    """Whether a signal's records are there; a soft signal's always are."""
+    return bool(getattr(signal, "connected", True))
 
 
 def optional(device: Any, name: str) -> Any:
@@ -62,8 +78,25 @@ def poll_until(condition: Callable[[], bool], timeout: float) -> bool:
     return True
 
 
+def wait_until_connected(device: Any, signals: Iterable[Any], timeout: float) -> None:
+    """Wait until the records are there that the device can't do without; an IOC may just have been rebooted.
+
+    Raises
+    ------
+    IOCUnreachableError
+        If they do not come.
+    """
+    needed = list(signals)
+    if not poll_until(lambda: all(map(is_connected, needed)), timeout):
+        missing = ", ".join(pv_name(signal) for signal in needed if not is_connected(signal))
+        raise IOCUnreachableError(
+            f"{device.name} can't be staged: its IOC does not serve {missing or 'its records'} after {timeout} s; "
+            f"expected that it does, as it did before. Look whether the IOC runs."
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class _Wait:
+class Wait:
     """What `set` returns: only `wait`, which is all that ophyd's staging uses."""
 
     wait: Callable[[], None]
@@ -98,6 +131,11 @@ class TimedSetting:
         return hash(self._signal)
 
     @property
+    def signal(self) -> Any:
+        """What is set."""
+        return self._signal
+
+    @property
     def name(self) -> str:
         """The signal's name."""
         return str(self._signal.name)
@@ -107,12 +145,12 @@ class TimedSetting:
         self._before = self._signal.get()
         return self._before
 
-    def set(self, value: Any) -> _Wait:
+    def set(self, value: Any) -> Wait:
         """Put the value; wait for it with the result's `wait`."""
         # A set() that ophyd itself does not end would go on in its thread and block the next one.
         options = {"timeout": self.timeout} if isinstance(self._signal, Signal) else {}
         status = self._signal.set(value, **options)
-        return _Wait(lambda: self._wait(status, value))
+        return Wait(lambda: self._wait(status, value))
 
     def _wait(self, status: Any, value: Any) -> None:
         try:
@@ -139,10 +177,10 @@ def _without_separators(path: str) -> str:
 class PathSetting(TimedSetting):
     """``FilePath``, which reads back with a separator at its end, and may be empty, which ophyd's own set can't put."""
 
-    def set(self, value: Any) -> _Wait:
+    def set(self, value: Any) -> Wait:
         """Put the value; the result's `wait` ends when it reads back."""
         self._signal.put(value)
-        return _Wait(lambda: self._read_back(value))
+        return Wait(lambda: self._read_back(value))
 
     def _read_back(self, value: str) -> None:
         wanted = _without_separators(value)
@@ -157,11 +195,11 @@ class PathSetting(TimedSetting):
 class CaptureSetting(TimedSetting):
     """``Capture``: put without waiting for completion, which may never come, and watched until it is as wanted."""
 
-    def set(self, value: Any) -> _Wait:
+    def set(self, value: Any) -> Wait:
         """Put the value; the result's `wait` looks at ``Capture_RBV``, ``WriteStatus`` and the record itself."""
         status = self._write_error()
         self._signal.put(value)
-        return _Wait(lambda: self._watch(value, status))
+        return Wait(lambda: self._watch(value, status))
 
     def _watch(self, value: Any, status_before: tuple[Any, Any]) -> None:
         began = time.monotonic()
@@ -188,10 +226,14 @@ class CaptureSetting(TimedSetting):
         return self._signal.get_setpoint() if hasattr(self._signal, "get_setpoint") else None
 
     def _refused(self, reason: str, kind: type[StageError] = StageError, value: Any = 1) -> StageError:
+        # It builds on this module.
+        from .causes import likely_causes
+
         off = value in _NOT_CAPTURING
         text = (
             f"{pv_name(self._signal)} is {self._signal.get()!r} after {value!r} was put to it: {reason}."
-            f"{says(self._plugin)} Expected the plugin to {'stop capturing' if off else 'capture'}; look at its "
+            f"{says(self._plugin)}{'' if off else likely_causes(self._plugin)}"
+            f" Expected the plugin to {'stop capturing' if off else 'capture'}; look at its "
             f"directory, and whether it has seen a frame of the camera's present size (prime='auto' takes one)."
         )
         if not off:

@@ -193,8 +193,7 @@ class SimulatedIOC:
     plugin_delay : float
         Seconds that each frame spends in a plugin on top of the work: a slow disk.
     disk_space : int, optional
-        Bytes that the file plugins may write altogether; then the disk is full, until files are removed. What a
-        plugin makes of that, and what it does not say, is what real ones do.
+        Bytes that the file plugins may write altogether; then the disk is full, until files are removed.
     timeout : float
         Seconds to wait for the IOC to come up.
 
@@ -250,11 +249,10 @@ class SimulatedIOC:
         if self._is_temporary:
             temporary = tempfile.TemporaryDirectory(prefix="simulated-ioc-")
             self.directory = Path(self._cleanup.enter_context(temporary)).resolve()
-        try:
+        with ExitStack() as at_failure:
+            at_failure.callback(self._cleanup.close)
             self.reboot()
-        except IOCUnreachableError:
-            self._cleanup.close()
-            raise
+            at_failure.pop_all()
         if self._process_port is None:
             type(self)._process_port = self.port
         self._set_environment(client_environment(self.port))
