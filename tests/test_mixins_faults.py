@@ -311,6 +311,21 @@ def test_trigger_while_acquiring(small):
     assert numbers == list(range(numbers[0], numbers[0] + 6))
 
 
+def test_unstaged_while_a_trigger_waits(small):
+    """A trigger that waits for a running acquisition begins nothing once the detector is unstaged."""
+    detector = small(hdf5=OurHDF5)
+    detector.cam.stage_sigs.update(num_images=5)
+    with staged(detector):
+        detector.trigger()
+        time.sleep(0.15)
+        second = detector.trigger()
+    taken = detector.cam.array_counter.get()
+    time.sleep(0.5)
+    assert detector.cam.array_counter.get() == taken
+    assert detector.cam.acquire.get() == 0
+    assert not second.done
+
+
 def test_pause_in_an_exposure(small):
     """After a pause in an exposure and a resume each row has the frames of its own acquisition."""
     detector = small(hdf5=OurHDF5)
@@ -431,6 +446,27 @@ def test_nothing_moves(small):
     assert detector.cam.acquire.get() == 0
     detector.cam.stage_sigs.update(acquire_time=0.1, acquire_period=0.1)
     take(detector)
+
+
+def death_with_frames(ioc):
+    """An IOC that dies when a point has been taken; what unstage says of the file that it left open."""
+    detector = make(ioc, hdf5=OurHDF5)
+    set_size(detector, 48, 32)
+    detector.stage()
+    point(detector)
+    ioc.kill()
+    time.sleep(0.5)
+    said = outcome(detector.unstage, 30)
+    again = outcome(detector.unstage, 30)
+    return said, again, detector._staged.value
+
+
+def test_ioc_dies_with_frames_in_an_open_file(tmp_path):
+    """Frames that were counted and are not in the file are an error, once."""
+    said, again, state = in_fresh_ioc(death_with_frames, tmp_path)
+    assert said.startswith("MissingFramesError")
+    assert "Its IOC does not answer any more" in said
+    assert (again, state) == ("done", "no")
 
 
 def death_in_a_plan(ioc):

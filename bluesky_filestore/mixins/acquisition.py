@@ -56,6 +56,15 @@ class AcquisitionWatch:
         self._ended = threading.Event()
         status.add_callback(lambda *args, **kwargs: self._ended.set())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it watches no more."""
+        return self._ended.is_set()
+
+    def cancel(self) -> None:
+        """Watch no more, and begin nothing; the status stays as it is: whoever gave up does not wait for it."""
+        self._ended.set()
+
     def start(self, begin: Callable[[], None] | None = None, is_free: Callable[[], bool] = lambda: True) -> None:
         """Watch from now on.
 
@@ -72,7 +81,7 @@ class AcquisitionWatch:
 
     def _run(self, begin: Callable[[], None] | None, is_free: Callable[[], bool]) -> None:
         try:
-            if begin is not None and self._watch(is_free, _SOON):
+            if begin is not None and self._watch(is_free, _SOON) and not self.is_over:
                 begin()
             self._watch(lambda: False, _PAUSE)
         except Exception as error:  # noqa: BLE001 - the plan that waits for the status is told
@@ -98,7 +107,7 @@ class AcquisitionWatch:
         names = ("array_counter", "num_images_counter", "detector_state")
         try:
             return tuple(signal.get() for name in names if (signal := self._of_camera(name)) is not None)
-        except TimeoutError:
+        except Exception:  # noqa: BLE001 - a get that a disconnection breaks off raises what the client library likes
             return None
 
     def _of_camera(self, name: str) -> Any:
@@ -113,7 +122,7 @@ class AcquisitionWatch:
         try:
             times = [signal.get() for name in _TIMES if (signal := self._of_camera(name)) is not None]
             acquire = self._signal.get()
-        except TimeoutError:
+        except Exception:  # noqa: BLE001 - as above
             return lost_connection(self._detector, self._signal)
         if quiet < self._timeout + max(times, default=0.0):
             return None

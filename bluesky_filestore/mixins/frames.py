@@ -188,7 +188,7 @@ class FileStoreWithFrames(FileStoreBase):
         try:
             self._frame_count.confirm(self.stage_timeout)
             self._look_at_files(self._frame_count)
-        except (RuntimeError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - it is raised when everything has been put back
             return [error]
         return []
 
@@ -198,7 +198,7 @@ class FileStoreWithFrames(FileStoreBase):
             return []
         try:
             self._look_into(self._frame_count)
-        except (RuntimeError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - it is raised when everything has been put back
             return [error]
         return []
 

@@ -45,6 +45,7 @@ class SingleTrigger(stock.SingleTrigger):
         self.trigger_timeout = trigger_timeout
         self._acquire_seen: Any = 0
         self._waiting_status: Any = None
+        self._watches: list[AcquisitionWatch] = []
 
     def stage(self) -> Any:
         """Stage, once the IOC is there.
@@ -71,6 +72,10 @@ class SingleTrigger(stock.SingleTrigger):
         StageError, MissingFramesError, ExtraFramesError
             What a file plugin's `unstage` raises, after all devices have been unstaged.
         """
+        # A trigger that waits for its turn must not start the camera when that is stopped below.
+        for watch in self._watches:
+            watch.cancel()
+        self._watches.clear()
         report = PutBackReport(_SETTING_TIMEOUT)
         errors: list[Exception] = []
         devices = list(devices_below(self))
@@ -110,6 +115,7 @@ class SingleTrigger(stock.SingleTrigger):
         is_free = self._is_free()
         status = self._status_type(self)
         watch = AcquisitionWatch(self, self._acquisition_signal, status, self.trigger_timeout)
+        self._watches = [*(other for other in self._watches if not other.is_over), watch]
         if is_free:
             self._status = status
         else:

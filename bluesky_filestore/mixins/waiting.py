@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ophyd.signal import Signal
+from ophyd.signal import EpicsSignalBase, Signal
 
 from bluesky_filestore.errors import IOCUnreachableError, StageError, StageTimeoutError
 
@@ -44,6 +44,7 @@ def optional(device: Any, name: str) -> Any:
 
     What the IOC did not serve once is not asked for again: each such question lasts as long as a connection may take.
     """
+    root = device
     missing: set[str] = device.__dict__.setdefault("_components_not_served", set())
     if name in missing:
         return None
@@ -53,7 +54,9 @@ def optional(device: Any, name: str) -> Any:
     except AttributeError:
         return None
     except TimeoutError:
-        missing.add(name)
+        # An IOC that is gone serves nothing, and will again what it did.
+        if any(is_connected(signal) for signal in root._signals.values() if isinstance(signal, EpicsSignalBase)):
+            missing.add(name)
         return None
     return device
 

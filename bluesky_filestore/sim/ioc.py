@@ -30,7 +30,6 @@ _MAX_ARRAY_BYTES = 20_000_000
 """Room for the 12 MB of ``image1:ArrayData``."""
 
 _LAST_PORT = 65535
-
 _log = logging.getLogger(__name__)
 
 
@@ -195,7 +194,7 @@ class SimulatedIOC:
     disk_space : int, optional
         Bytes that the file plugins may write altogether; then the disk is full, until files are removed.
     timeout : float
-        Seconds to wait for the IOC to come up.
+        Seconds for the IOC to come up.
 
     Attributes
     ----------
