@@ -94,10 +94,11 @@ def _record(plugin: Any, name: str, suffix: str) -> tuple[str, Any]:
         return pv_name(signal), signal.get()
     if not isinstance(getattr(plugin, "file_path", None), EpicsSignalBase):
         return suffix, None
-    asked = EpicsSignalRO(f"{plugin.prefix}{suffix}", name=f"{plugin.name}_{name}", string=True)
+    # Kept: destroying a signal whose metadata are still on their way crashes the client library.
+    asked = plugin.__dict__.setdefault("_records_asked_for", {})
+    if suffix not in asked:
+        asked[suffix] = EpicsSignalRO(f"{plugin.prefix}{suffix}", name=f"{plugin.name}_{name}", string=True)
     try:
-        return pv_name(asked), asked.get(connection_timeout=_LONGEST_SEARCH)
+        return pv_name(asked[suffix]), asked[suffix].get(connection_timeout=_LONGEST_SEARCH)
     except TimeoutError:
         return suffix, None
-    finally:
-        asked.destroy()
