@@ -191,6 +191,9 @@ def test_hdf5_single(small):
 def test_disabled_plugin_documents_nothing(small):
     """A plugin that is switched off has no key, no documents and no capture, and the next one has the plain key."""
     detector = small(hdf5=OurHDF5, tiff=OurTIFF)
+    with staged(detector):
+        point(detector)
+        list(detector.collect_asset_docs())
     detector.hdf5.disable_on_stage()
     with staged(detector):
         assert list(detector.describe()) == ["det_image"]

@@ -107,6 +107,8 @@ class FileStorePluginBase(FileStoreWithFrames):
         """Whatever must be right before the first `stage` method of this object runs."""
         self._frame_count = None
         self._streams = None
+        # Else a plugin that is switched off now would tell of the last stage's file again.
+        self._resource_collected = False
         signals = (optional(self, name) for name in ("file_path", "file_name", "file_number", "capture"))
         wait_until_connected(self, [signal for signal in signals if signal is not None], self.stage_timeout)
         self._will_write = self._is_enabled_at_stage(self)
