@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADTriggerStatus",
     "CatalogWriter",
+    "ContinuousAcquisitionTrigger",
     "FileStoreBase",
     "FileStoreHDF5",
     "FileStoreHDF5IterativeWrite",
@@ -21,7 +23,9 @@ __all__ = [
     "FileStoreTIFF",
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
+    "MultiTrigger",
     "SingleTrigger",
+    "TriggerBase",
     "__version__",
     "deregister_handler",
     "discover_handlers",
@@ -30,8 +34,11 @@ __all__ = [
     "fill",
     "fill_event",
     "handler_registry",
+    "new_short_uid",
+    "new_uid",
     "open_array",
     "register_handler",
+    "resource_factory",
     "serve_catalog",
 ]
 
@@ -48,6 +55,8 @@ if TYPE_CHECKING:
         register_handler,
     )
     from .mixins import (
+        ADTriggerStatus,
+        ContinuousAcquisitionTrigger,
         FileStoreBase,
         FileStoreHDF5,
         FileStoreHDF5IterativeWrite,
@@ -58,7 +67,12 @@ if TYPE_CHECKING:
         FileStoreTIFF,
         FileStoreTIFFIterativeWrite,
         FileStoreTIFFSquashing,
+        MultiTrigger,
         SingleTrigger,
+        TriggerBase,
+        new_short_uid,
+        new_uid,
+        resource_factory,
     )
     from .opening import open_array
     from .serving import serve_catalog

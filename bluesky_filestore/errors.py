@@ -14,6 +14,7 @@ __all__ = [
     "DocumentError",
     "DuplicateHandlerError",
     "ExtraFramesError",
+    "FileExistsAlreadyError",
     "FileStoreError",
     "ForbiddenFileError",
     "HandlerNotFoundError",
@@ -99,6 +100,10 @@ class StageError(FileStoreError, RuntimeError):
 
 class StageTimeoutError(StageError, TimeoutError):
     """A record that did not take the value it was waited for."""
+
+
+class FileExistsAlreadyError(StageError, FileExistsError):
+    """A file of another run is there under the name that the next file would have."""
 
 
 class DirectoryMissingError(StageError, FileNotFoundError):

@@ -114,7 +114,7 @@ def absolute_root(root: str | PurePath | None) -> FlavouredPath:
     try:
         return pure_path(root, semantics_of(root))
     except PathError as error:
-        raise PathError(f"root {str(root)!r} cannot be used, the root must be absolute: {error}") from error
+        raise PathError(f"The root part of the path must be absolute, not root={str(root)!r}: {error}") from error
 
 
 def under_root(path: str | PurePath, root: str | PurePath, semantics: PathSemantics | None = None) -> FlavouredPath:

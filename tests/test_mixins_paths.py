@@ -95,7 +95,7 @@ def test_windows_on_both_sides():
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"root": "data"}, PathError, "root 'data' cannot be used, the root must be absolute"),
+        ({"root": "data"}, PathError, "The root part of the path must be absolute, not root='data'"),
         ({"path_semantics": "vms"}, PathError, "path_semantics is 'vms'; expected 'posix' or 'windows'"),
         ({"write_path_template": None}, TemplateError, "write_path_template is required"),
     ],

@@ -137,7 +137,7 @@ def test_windows_root_ignores_case():
 @pytest.mark.parametrize("root", ["data", "./data", "", "C:data", "\\data"])
 def test_root_not_absolute(root):
     """The error names the root and shows absolute ones."""
-    with pytest.raises(PathError, match="root must be absolute"):
+    with pytest.raises(PathError, match="The root part of the path must be absolute"):
         paths.absolute_root(root)
 
 

@@ -48,5 +48,5 @@ def test_path_that_this_machine_cannot_have():
 @pytest.mark.parametrize("mapping", [{"data": "/archive"}, {"/data": "archive"}])
 def test_relative_directories(mapping):
     """Both directories have to be absolute."""
-    with pytest.raises(PathError, match="the root must be absolute"):
+    with pytest.raises(PathError, match="The root part of the path must be absolute"):
         RootMap(mapping)

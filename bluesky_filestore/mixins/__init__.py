@@ -1,5 +1,13 @@
 """The ophyd side: mixins that let areaDetector's file plugins write files and describe them in documents."""
 
+from ophyd.areadetector.filestore_mixins import new_short_uid, new_uid, resource_factory
+from ophyd.areadetector.trigger_mixins import (
+    ADTriggerStatus,
+    ContinuousAcquisitionTrigger,
+    MultiTrigger,
+    TriggerBase,
+)
+
 from .base import FileStoreBase
 from .flying import FlyableFileStore
 from .hdf5 import FileStoreHDF5, FileStoreHDF5Single
@@ -15,6 +23,8 @@ from .single_trigger import SingleTrigger
 from .tiff import FileStoreTIFF, FileStoreTIFFSquashing
 
 __all__ = [
+    "ADTriggerStatus",
+    "ContinuousAcquisitionTrigger",
     "FileStoreBase",
     "FileStoreHDF5",
     "FileStoreHDF5IterativeWrite",
@@ -26,7 +36,12 @@ __all__ = [
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
     "FlyableFileStore",
+    "MultiTrigger",
     "PathInfo",
     "PathProvider",
     "SingleTrigger",
+    "TriggerBase",
+    "new_short_uid",
+    "new_uid",
+    "resource_factory",
 ]

@@ -84,6 +84,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         self._resource_collected = False
         self._datum_factory: Callable[[dict[str, Any]], Any] | None = None
         self._asset_docs_cache: deque[tuple[str, Any]] = deque()
+        self._collected_resources: dict[str, Any] = {}
         self._locked_key_list = False
         self._datum_uids: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self._reg = reg if reg is not None else fs
@@ -100,6 +101,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         self._locked_key_list = False
         self._datum_uids.clear()
         self._asset_docs_cache.clear()
+        self._collected_resources.clear()
         staged: list[object] = super().stage()
         return staged
 
@@ -223,16 +225,24 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         # A detector may stay staged for several runs or streams, each of which must be complete in itself. That a new
         # one has begun shows in its asking for a description, and that is after its first trigger and reading. So the
         # readings nobody has collected yet move to the new resource; bluesky looks at them only when it saves.
-        pending = [doc for name, doc in self._asset_docs_cache if name == "datum"]
+        # What a subclass has queued besides stays as it is; a Resource of its that went to the last run comes once more.
+        old_uid, pending = self._resource_uid, list(self._asset_docs_cache)
         self._asset_docs_cache.clear()
         self._generate_resource(resource_kwargs)
         new_ids = {}
-        for doc in pending:
-            datum = self._compose_datum(doc["datum_kwargs"])
-            new_ids[doc["datum_id"]] = datum["datum_id"]
-            self._asset_docs_cache.append(("datum", datum))
+        there = {doc["uid"] for name, doc in (*self._asset_docs_cache, *pending) if name == "resource"}
+        for name, doc in pending:
+            if name == "datum" and doc["resource"] == old_uid:
+                datum = self._compose_datum(doc["datum_kwargs"])
+                new_ids[doc["datum_id"]] = datum["datum_id"]
+                self._asset_docs_cache.append(("datum", datum))
+                continue
+            if name == "datum" and doc["resource"] in self._collected_resources and doc["resource"] not in there:
+                there.add(doc["resource"])
+                self._asset_docs_cache.append(("resource", self._collected_resources[doc["resource"]]))
+            self._asset_docs_cache.append((name, doc))
         for readings in self._datum_uids.values():
-            for reading in readings[-len(pending) :] if pending else ():
+            for reading in readings[-len(new_ids) :] if new_ids else ():
                 reading["value"] = new_ids.get(reading["value"], reading["value"])
 
     def read(self) -> "OrderedDict[str, dict[str, Any]]":
@@ -246,6 +256,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         """Hand out the documents made since the last time, each once, in order."""
         documents = list(self._asset_docs_cache)
         self._asset_docs_cache.clear()
+        self._collected_resources.update((doc["uid"], doc) for name, doc in documents if name == "resource")
         if documents:
             self._resource_collected = True
         yield from documents

@@ -1,11 +1,12 @@
 """What each external array is called, and what is said of it before it is read."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .frame_format import FrameFormat
 
-__all__ = ["data_key_name", "describe_frames", "external_key"]
+__all__ = ["AliasedKeys", "data_key_name", "describe_frames", "external_key"]
 
 
 def data_key_name(image_name: str, attribute: str, writers: Sequence[str]) -> str:
@@ -59,3 +60,55 @@ def describe_frames(frames: FrameFormat, count: int, source: str) -> dict[str, A
         "dtype": "array",
         "dtype_numpy": frames.dtype_str,
     }
+
+
+class AliasedKeys(OrderedDict[str, Any]):
+    """Data keys that are also found, and set, under the name that the detector has for its images.
+
+    Subclasses in the wild write ``described[self.parent._image_name]``; a second file plugin's images are called
+    otherwise, and must not take the name of the first's.
+
+    Parameters
+    ----------
+    items : mapping
+        The data keys, or their readings.
+    aliases : mapping of str to str
+        The true key by the other name; those names are not listed.
+
+    Examples
+    --------
+    >>> keys = AliasedKeys({"det_image_tiff": {"shape": [1]}}, {"det_image": "det_image_tiff"})
+    >>> keys["det_image"]["dtype_str"] = "|u1"
+    >>> dict(keys)
+    {'det_image_tiff': {'shape': [1], 'dtype_str': '|u1'}}
+    """
+
+    def __init__(self, items: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), aliases: Any = None) -> None:
+        self._aliases = dict(aliases or {})
+        super().__init__()
+        for key, value in dict(items).items():
+            self[key] = value
+
+    def _true(self, key: Any) -> Any:
+        return self._aliases.get(key, key)
+
+    def __getitem__(self, key: str) -> Any:
+        return super().__getitem__(self._true(key))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(self._true(key), value)
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(self._true(key))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under the key or its other name."""
+        return super().get(self._true(key), default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value under the key or its other name, which is set if missing."""
+        return super().setdefault(self._true(key), default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take out what is under the key or its other name."""
+        return super().pop(self._true(key), *default)

@@ -4,13 +4,13 @@ import re
 from typing import Any
 
 from bluesky_filestore.errors import DirectoryMissingError, StageError, TemplateError
-from bluesky_filestore.paths import PathSemantics, pure_path, with_trailing_separator
+from bluesky_filestore.paths import PathSemantics, pure_path
 
 from .waiting import PathSetting, TimedSetting, optional, poll_until, pv_name, says
 
-__all__ = ["check_opened_file", "file_name", "fill_template", "put_name", "put_path"]
+__all__ = ["CONVERSION", "check_opened_file", "file_name", "fill_in_template", "fill_template", "put_name", "put_path"]
 
-_CONVERSION = re.compile(r"%(?!%)[-+ #0-9.]*[a-zA-Z]")
+CONVERSION = re.compile(r"%(?!%)[-+ #0-9.]*[a-zA-Z]")
 _LONGEST_NEWS = 2.0
 """Seconds until a record has changed that the IOC posts together with one that has changed already."""
 
@@ -23,7 +23,11 @@ def file_name(plugin: Any, directory: str, name: str, number: int) -> str:
     TemplateError
         If the template can't be filled in with a directory, a name and a number.
     """
-    template = plugin.file_template.get()
+    return fill_in_template(plugin, plugin.file_template.get(), directory, name, number)
+
+
+def fill_in_template(plugin: Any, template: str, directory: str, name: str, number: int) -> str:
+    """The same of a template that ``FileTemplate`` will be; see `file_name`."""
     values = (directory, name, number)
     try:
         return fill_template(template, values)
@@ -36,7 +40,7 @@ def file_name(plugin: Any, directory: str, name: str, number: int) -> str:
 
 def fill_template(template: str, values: tuple[Any, ...]) -> str:
     """What C's printf makes of a template: it takes as many values as there are places."""
-    return str(template % values[: len(_CONVERSION.findall(template))])
+    return str(template % values[: len(CONVERSION.findall(template.replace("%%", "")))])
 
 
 def put_path(plugin: Any, path: str, flavour: PathSemantics, timeout: float) -> None:
@@ -49,7 +53,8 @@ def put_path(plugin: Any, path: str, flavour: PathSemantics, timeout: float) -> 
     DirectoryMissingError
         If the IOC does not find the directory, or can't make it.
     """
-    wanted = with_trailing_separator(path, flavour)
+    # The IOC appends the separator.
+    wanted = str(pure_path(path, flavour))
     PathSetting(plugin.file_path, plugin, timeout).set(wanted).wait()
     exists = optional(plugin, "file_path_exists")
     if exists is None or poll_until(lambda: bool(exists.get()), min(_LONGEST_NEWS, timeout)):
@@ -63,10 +68,10 @@ def put_path(plugin: Any, path: str, flavour: PathSemantics, timeout: float) -> 
     )
 
 
-def put_name(plugin: Any, name: str, timeout: float) -> int:
-    """Put ``FileName``, and ``FileNumber`` to 0; returns the number that the next file gets."""
+def put_name(plugin: Any, name: str, number: int, timeout: float) -> int:
+    """Put ``FileName`` and ``FileNumber``; returns the number that the next file gets."""
     TimedSetting(plugin.file_name, plugin, timeout).set(name).wait()
-    TimedSetting(plugin.file_number, plugin, timeout).set(0).wait()
+    TimedSetting(plugin.file_number, plugin, timeout).set(number).wait()
     return int(plugin.file_number.get())
 
 

@@ -10,7 +10,7 @@ from ophyd.device import Staged
 from bluesky_filestore.errors import StageError
 
 from .base import FileStoreBase
-from .data_keys import data_key_name, describe_frames, external_key
+from .data_keys import AliasedKeys, data_key_name, describe_frames, external_key
 from .frames_written import FrameCount, check_confirm_frames
 from .stream_documents import StreamDocuments, check_asset_docs
 from .upstream import seen_format
@@ -164,9 +164,31 @@ class FileStoreWithFrames(FileStoreBase):
         frames = seen_format(self)
         own_words = getattr(type(self.parent), "make_data_key", None) is not DetectorBase.make_data_key
         described = super()._make_data_key() if own_words or frames is None else {}
-        if frames is not None:
+        # A shape that the beamline's own make_data_key chose stands; one that it took over from ophyd is a guess.
+        own_shape = own_words and not self._is_stock_shape(described.get("shape"))
+        if frames is not None and not own_shape:
             described |= describe_frames(frames, self.get_frames_per_point(), f"PV:{self.parent.prefix}")
         return described | {"external": "FILESTORE:" if self._streams is None else "STREAM:"}
+
+    def _is_stock_shape(self, shape: Any) -> bool:
+        if shape is None:
+            return True
+        try:
+            stock_shape = DetectorBase.make_data_key(self.parent)["shape"]
+        except AttributeError:
+            # The detector lacks what ophyd's asks for: then nobody has taken over its answer.
+            return False
+        return list(shape) == list(stock_shape)
+
+    def _with_image_name(self, items: "OrderedDict[str, Any]") -> "OrderedDict[str, Any]":
+        image_name = self._image_name
+        if image_name is None or image_name in items or self._named(image_name) not in items:
+            return items
+        return AliasedKeys(items, {image_name: self._named(image_name)})
+
+    def describe(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The data keys; those of the images are found under the detector's name for them, too."""
+        return self._with_image_name(super().describe())
 
     def read(self) -> "OrderedDict[str, dict[str, Any]]":
         """The readings; with ``confirm_frames="point"``, once all frames are written.
@@ -179,7 +201,7 @@ class FileStoreWithFrames(FileStoreBase):
         if self._frame_count is not None and self._confirm_frames == "point":
             self._frame_count.confirm(self.stage_timeout)
             self._look_at_files(self._frame_count)
-        return super().read()
+        return self._with_image_name(super().read())
 
     def _count_at_unstage(self) -> list[Exception]:
         """With ``confirm_frames="unstage"`` what is wrong with the frames, before the plugin ends its capture."""

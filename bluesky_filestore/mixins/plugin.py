@@ -7,8 +7,10 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from bluesky_filestore.paths import fill_in, pure_path, semantics_of, with_trailing_separator
+from bluesky_filestore.errors import PathError
+from bluesky_filestore.paths import PathSemantics, fill_in, from_uri, pure_path, semantics_of, with_trailing_separator
 
+from .file_numbers import free_number
 from .file_records import check_opened_file, file_name, put_name, put_path
 from .frames import FileStoreWithFrames
 from .frames_written import FrameCount
@@ -51,6 +53,7 @@ class FileStorePluginBase(FileStoreWithFrames):
     """What the last unstage could not put back."""
     _errors_at_unstage: list[Exception] | None = None
     """Where a detector that is being unstaged gathers its plugins' errors, so that none keeps the others staged."""
+    _create_dir_depth = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,11 +98,22 @@ class FileStorePluginBase(FileStoreWithFrames):
 
     def _ask_provider(self, answer: Any) -> tuple[str, str, str]:
         info = PathInfo(answer) if isinstance(answer, str | PurePath) else answer
-        given = pure_path(info.directory_path, self.path_semantics)
+        given = pure_path(info.directory_path, self._flavour_of(info.directory_path))
         elsewhere = getattr(info, "read_directory_path", None)
+        uri = getattr(info, "directory_uri", None)
+        if elsewhere is None and uri:
+            elsewhere = from_uri(uri)
+        self._create_dir_depth = int(getattr(info, "create_dir_depth", 0) or 0)
         read = self._ensure_absolute_under_root(given if elsewhere is None else elsewhere)
         write = self._ensure_absolute_under_root(given) if elsewhere is None else given
         return info.filename or _unique_name(), with_trailing_separator(read, semantics_of(read)), str(write)
+
+    def _flavour_of(self, path: str | PurePath) -> PathSemantics:
+        """Its own, if it is absolute; else that of the IOC."""
+        try:
+            return semantics_of(path)
+        except PathError:
+            return self.path_semantics
 
     # -- staging -------------------------------------------------------------------------------------------------------
 
@@ -175,12 +189,17 @@ class FileStorePluginBase(FileStoreWithFrames):
         if not self._will_write:
             sigs.pop(optional(self, "capture"), None)
             return self._stage_with(sigs)
+        self._create_dir_depth = 0
         filename, read_path, write_path = self.make_filename()
+        if self._create_dir_depth and (create_directory := optional(self, "create_directory")) is not None:
+            sigs[create_directory] = self._create_dir_depth
         # A relative template of windows flavour becomes posix under a posix root, and the other way round.
-        flavour = semantics_of(write_path) if self._read_path_template is None else self.path_semantics
+        by_template = self._path_provider is None and self._read_path_template is not None
+        flavour = self.path_semantics if by_template else self._flavour_of(write_path)
         self._set_first(sigs)
         put_path(self, write_path, flavour, self.stage_timeout)
-        number = put_name(self, filename, self.stage_timeout)
+        number = self._free_number(sigs, filename, read_path, write_path, flavour)
+        number = put_name(self, filename, number, self.stage_timeout)
         staged = self._stage_with(sigs)
         self._fp = with_trailing_separator(read_path, semantics_of(read_path))
         self._fn = file_name(self, self._fp, filename, number)
@@ -189,6 +208,21 @@ class FileStorePluginBase(FileStoreWithFrames):
             check_opened_file(self, opened, flavour, self.stage_timeout)
         self._frame_count = FrameCount(self, self._counter)
         return staged
+
+    def _free_number(
+        self, sigs: "OrderedDict[Any, Any]", name: str, read_path: str, write_path: str, flavour: PathSemantics
+    ) -> int:
+        # The template and the mode are set later, but the number must be known before the capture begins.
+        mode = sigs.get(self.file_write_mode, self.file_write_mode.get())
+        return free_number(
+            self,
+            str(sigs.get(self.file_template, self.file_template.get())),
+            name,
+            with_trailing_separator(read_path, semantics_of(read_path)),
+            with_trailing_separator(write_path, flavour),
+            flavour=flavour,
+            series=self._counter == "file_number" or mode in (0, "Single"),
+        )
 
     def _set_first(self, sigs: "OrderedDict[Any, Any]") -> None:
         """What must be set before ``FilePath``; and remember what a failure has to put back besides ``stage_sigs``."""
