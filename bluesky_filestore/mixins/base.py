@@ -225,7 +225,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         # A detector may stay staged for several runs or streams, each of which must be complete in itself. That a new
         # one has begun shows in its asking for a description, and that is after its first trigger and reading. So the
         # readings nobody has collected yet move to the new resource; bluesky looks at them only when it saves.
-        # What a subclass has queued besides stays as it is; a Resource of its that went to the last run comes once more.
+        # What a subclass has queued besides stays as it is; its Resource that went to the last run comes once more.
         old_uid, pending = self._resource_uid, list(self._asset_docs_cache)
         self._asset_docs_cache.clear()
         self._generate_resource(resource_kwargs)

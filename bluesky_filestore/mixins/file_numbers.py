@@ -16,7 +16,7 @@ from ophyd.device import Staged
 from bluesky_filestore.errors import FileExistsAlreadyError, StageError
 from bluesky_filestore.paths import PathSemantics, pure_path
 
-from .file_records import CONVERSION, fill_in_template
+from .file_records import fill_in_template, literals
 from .waiting import optional, pv_name
 
 __all__ = ["free_number"]
@@ -26,9 +26,9 @@ _HANDED_OUT: "dict[str, tuple[int, weakref.ref[Any]]]" = {}
 
 def _name_pattern(template: str, name: str, flavour: PathSemantics) -> re.Pattern[str]:
     """What the names of files match that the template makes of the name, the number as the group."""
-    literals = [piece.replace("%%", "%") for piece in CONVERSION.split(template)]
-    pattern = re.escape(literals[0])
-    for place, literal in enumerate(literals[1:]):
+    first, *others = literals(template)
+    pattern = re.escape(first)
+    for place, literal in enumerate(others):
         pattern += ("", re.escape(name), r" *(\d+)")[min(place, 2)] + re.escape(literal)
     below = pattern.rsplit("/", 1)[-1] if flavour == "posix" else re.split(r"/|\\\\", pattern)[-1]
     return re.compile(below, re.IGNORECASE if flavour == "windows" else 0)
@@ -76,7 +76,15 @@ def _highest_known(
 
 
 def free_number(
-    plugin: Any, template: str, name: str, read: str, write: str, *, flavour: PathSemantics, series: bool
+    plugin: Any,
+    template: str,
+    name: str,
+    read: str,
+    write: str,
+    *,
+    flavour: PathSemantics,
+    series: bool,
+    is_new: bool = False,
 ) -> int:
     """The number for ``FileNumber`` with which the next file is a new one.
 
@@ -92,6 +100,8 @@ def free_number(
         The IOC's.
     series : bool
         Whether each frame is a file. Readers count the files of a series from 0, so it can't begin at another number.
+    is_new : bool, optional
+        Whether the name is a unique one that was just made: then nobody needs to look into the directory.
 
     Raises
     ------
@@ -100,12 +110,14 @@ def free_number(
     StageError
         If the files of a series would all have one name.
     """
-    places = len(CONVERSION.findall(template))
+    places = len(literals(template)) - 1
     if series and places < 3:
         raise StageError(
             f"FileTemplate of {plugin.name} is {template!r}, which has no place for a number, so that each frame would "
             f"overwrite the one before; expected one such as '%s%s_%6.6d.tiff'."
         )
+    if is_new and places > 1:
+        return 0
     highest, who = _highest_known(plugin, template, name, read, write, flavour)
     key = fill_in_template(plugin, template, write, name, 0)
     if highest is not None and (series or places < 3):

@@ -8,11 +8,22 @@ from bluesky_filestore.paths import PathSemantics, pure_path
 
 from .waiting import PathSetting, TimedSetting, optional, poll_until, pv_name, says
 
-__all__ = ["CONVERSION", "check_opened_file", "file_name", "fill_in_template", "fill_template", "put_name", "put_path"]
+__all__ = ["check_opened_file", "file_name", "fill_in_template", "fill_template", "literals", "put_name", "put_path"]
 
-CONVERSION = re.compile(r"%(?!%)[-+ #0-9.]*[a-zA-Z]")
+_CONVERSION = re.compile(r"%(?!%)[-+ #0-9.]*[a-zA-Z]")
 _LONGEST_NEWS = 2.0
 """Seconds until a record has changed that the IOC posts together with one that has changed already."""
+
+
+def literals(template: str) -> list[str]:
+    """What stands between the places of a template.
+
+    Examples
+    --------
+    >>> literals("%s%s_%3.3d%%.h5")
+    ['', '', '_', '%.h5']
+    """
+    return [piece.replace("\0", "%") for piece in _CONVERSION.split(template.replace("%%", "\0"))]
 
 
 def file_name(plugin: Any, directory: str, name: str, number: int) -> str:
@@ -40,7 +51,7 @@ def fill_in_template(plugin: Any, template: str, directory: str, name: str, numb
 
 def fill_template(template: str, values: tuple[Any, ...]) -> str:
     """What C's printf makes of a template: it takes as many values as there are places."""
-    return str(template % values[: len(CONVERSION.findall(template.replace("%%", "")))])
+    return str(template % values[: len(literals(template)) - 1])
 
 
 def put_path(plugin: Any, path: str, flavour: PathSemantics, timeout: float) -> None:

@@ -53,6 +53,7 @@ class FileStorePluginBase(FileStoreWithFrames):
     """What the last unstage could not put back."""
     _errors_at_unstage: list[Exception] | None = None
     """Where a detector that is being unstaged gathers its plugins' errors, so that none keeps the others staged."""
+    _own_name = ""
     _create_dir_depth = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -94,7 +95,7 @@ class FileStorePluginBase(FileStoreWithFrames):
         if self._path_provider is not None:
             return self._ask_provider(self._path_provider(self.name))
         now = datetime.now()
-        return _unique_name(), fill_in(self.read_path_template, now), fill_in(self.write_path_template, now)
+        return self._make_name(), fill_in(self.read_path_template, now), fill_in(self.write_path_template, now)
 
     def _ask_provider(self, answer: Any) -> tuple[str, str, str]:
         info = PathInfo(answer) if isinstance(answer, str | PurePath) else answer
@@ -106,7 +107,11 @@ class FileStorePluginBase(FileStoreWithFrames):
         self._create_dir_depth = int(getattr(info, "create_dir_depth", 0) or 0)
         read = self._ensure_absolute_under_root(given if elsewhere is None else elsewhere)
         write = self._ensure_absolute_under_root(given) if elsewhere is None else given
-        return info.filename or _unique_name(), with_trailing_separator(read, semantics_of(read)), str(write)
+        return info.filename or self._make_name(), with_trailing_separator(read, semantics_of(read)), str(write)
+
+    def _make_name(self) -> str:
+        self._own_name = _unique_name()
+        return self._own_name
 
     def _flavour_of(self, path: str | PurePath) -> PathSemantics:
         """Its own, if it is absolute; else that of the IOC."""
@@ -222,6 +227,7 @@ class FileStorePluginBase(FileStoreWithFrames):
             with_trailing_separator(write_path, flavour),
             flavour=flavour,
             series=self._counter == "file_number" or mode in (0, "Single"),
+            is_new=name == self._own_name,
         )
 
     def _set_first(self, sigs: "OrderedDict[Any, Any]") -> None:
