@@ -453,3 +453,20 @@ def test_load_device(tmp_path, monkeypatch, where, words):
     monkeypatch.setattr(sys, "path", sys.path[:])
     with pytest.raises(DeviceNotFoundError, match=words):
         load_device(where)
+
+
+def test_left_behind(primed):
+    """Settings with which frames are skipped, or a capture fails, are named."""
+    hdf5 = primed(hdf5=OurHDF5).hdf5
+    for name, value, words in (("min_callback_time", 0.1, "MinCallbackTime"), ("position_mode", "On", "PositionMode")):
+        hdf5.stage_sigs[name] = value
+        assert words in str(next(finding for finding in doctor(hdf5).findings if finding.check == "left behind"))
+        del hdf5.stage_sigs[name]
+
+
+def test_odd_stage_sigs(small):
+    """A key of stage_sigs that is no signal gives a line, not a traceback."""
+    detector = small(hdf5=OurHDF5)
+    detector.hdf5.stage_sigs["no.such.signal"] = 1
+    assert doctor(detector).findings
+    del detector.hdf5.stage_sigs["no.such.signal"]

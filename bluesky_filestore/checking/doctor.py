@@ -8,7 +8,7 @@ from bluesky_filestore.mixins.waiting import pv_name
 from .finding import Finding, Report, Verdict, fine, wrong
 from .places import check_directory, check_disk_space, check_name_length, check_path_flavour
 from .probe import probe_detector
-from .readiness import check_frames, check_idle, check_priming, check_staging_order, check_trigger
+from .readiness import check_frames, check_idle, check_left_behind, check_priming, check_staging_order, check_trigger
 from .reading import check_compression, check_data_key, check_handler
 from .subject import Subject, file_plugins
 
@@ -18,6 +18,7 @@ Check: TypeAlias = Callable[[Subject], Verdict | None]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("use", check_idle),
+    ("left behind", check_left_behind),
     ("priming", check_priming),
     ("size and type", check_frames),
     ("staging order", check_staging_order),
@@ -70,8 +71,13 @@ def _examine(plugin: Any) -> Iterator[Finding]:
     yield from _as_findings("IOC", plugin, connection)
     if connection is None or connection.ok is False:
         return
-    subject = Subject.of(plugin)
-    if not subject.will_write:
+    try:
+        subject = Subject.of(plugin)
+        will_write = subject.will_write
+    except Exception as error:  # noqa: BLE001 - a detector of whatever kind gets a report, not a traceback
+        yield Finding("stage_sigs", plugin.name, False, _stumbled(error), "Look at the keys and values of stage_sigs")
+        return
+    if not will_write:
         yield Finding("enabled", plugin.name, None, "it is disabled once staged, and will write nothing")
         return
     for name, check in CHECKS:
@@ -91,8 +97,11 @@ def _attempt(check: Callable[[Any], Verdict | None], subject: Any) -> Verdict | 
     try:
         return check(subject)
     except Exception as error:  # noqa: BLE001 - what one check stumbles over is a finding, and the others go on
-        words = f"this could not be looked at: {type(error).__name__}: {str(error).rstrip('.')}"
-        return wrong(words, "Look whether the IOC serves what the class of the plugin asks for")
+        return wrong(_stumbled(error), "Look whether the IOC serves what the class of the plugin asks for")
+
+
+def _stumbled(error: Exception) -> str:
+    return f"this could not be looked at: {type(error).__name__}: {str(error).rstrip('.')}"
 
 
 def _as_findings(check: str, plugin: Any, verdict: Verdict | None) -> Iterator[Finding]:

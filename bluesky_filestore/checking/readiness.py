@@ -10,7 +10,7 @@ from bluesky_filestore.mixins.waiting import pv_name
 from .finding import Verdict, fine, open_question, wrong
 from .subject import Subject
 
-__all__ = ["check_frames", "check_idle", "check_priming", "check_staging_order", "check_trigger"]
+__all__ = ["check_frames", "check_idle", "check_left_behind", "check_priming", "check_staging_order", "check_trigger"]
 
 _ONE_IMPORT = "Import the mixin from bluesky_filestore instead of ophyd.areadetector.filestore_mixins"
 
@@ -101,3 +101,19 @@ def check_trigger(subject: Subject) -> Verdict | None:
         "before the datums are made",
         "Import SingleTrigger from bluesky_filestore, which makes them first",
     )
+
+
+def check_left_behind(subject: Subject) -> Verdict:
+    """No setting of the plugin makes it skip frames, or refuse to capture."""
+    if subject.signal("min_callback_time") is not None and float(subject.value("min_callback_time")) > 0:
+        words = f"{pv_name(subject.plugin.min_callback_time)} is {subject.value('min_callback_time')}: frames that come sooner are lost"
+        return wrong(words, "Set it to 0, e.g. with stage_sigs['min_callback_time'] = 0")
+    if subject.text("position_mode").lower() in ("1", "on", "yes", "enable"):
+        words = f"{pv_name(subject.plugin.position_mode)} is on, and a capture fails at once"
+        return wrong(words, "Set it to Off, e.g. with stage_sigs['position_mode'] = 'Off'")
+    layout = subject.text("xml_file_name") or subject.text("layout_filename")
+    if layout:
+        return open_question(
+            f"an HDF5 layout {layout!r} may put the frames elsewhere than /entry/data/data", "Run with --probe to see"
+        )
+    return fine("no setting that makes it skip frames")
