@@ -106,7 +106,8 @@ def check_trigger(subject: Subject) -> Verdict | None:
 def check_left_behind(subject: Subject) -> Verdict:
     """No setting of the plugin makes it skip frames, or refuse to capture."""
     if subject.signal("min_callback_time") is not None and float(subject.value("min_callback_time")) > 0:
-        words = f"{pv_name(subject.plugin.min_callback_time)} is {subject.value('min_callback_time')}: frames that come sooner are lost"
+        seconds = subject.value("min_callback_time")
+        words = f"{pv_name(subject.plugin.min_callback_time)} is {seconds}: frames that come sooner are lost"
         return wrong(words, "Set it to 0, e.g. with stage_sigs['min_callback_time'] = 0")
     if subject.text("position_mode").lower() in ("1", "on", "yes", "enable"):
         words = f"{pv_name(subject.plugin.position_mode)} is on, and a capture fails at once"
