@@ -187,7 +187,7 @@ def test_missing_directory_is_an_error(small, ioc):
     detector = small(hdf5=(OurHDF5, {"write_path_template": f"{ioc.directory}/never/made"}))
     detector.hdf5.stage_sigs["create_directory"] = 0
     before = detector.hdf5.file_path.get(), detector.hdf5.enable.get(), detector.cam.image_mode.get()
-    with pytest.raises(DirectoryMissingError, match=r"never/made/ does not exist on IOC.*CreateDirectory is 0"):
+    with pytest.raises(DirectoryMissingError, match=r"never/made does not exist on IOC.*CreateDirectory is 0"):
         detector.stage()
     assert before == (detector.hdf5.file_path.get(), detector.hdf5.enable.get(), detector.cam.image_mode.get())
     assert not (ioc.directory / "never").exists()
