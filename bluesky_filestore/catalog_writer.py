@@ -23,6 +23,7 @@ from bluesky_filestore.writing.connecting import (
     is_away,
     key_for,
     profile_content,
+    shown_address,
 )
 from bluesky_filestore.writing.connection import Connection
 from bluesky_filestore.writing.direct import DirectWriting
@@ -301,7 +302,8 @@ class CatalogWriter:
 
 def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:
     if isinstance(given, str):
-        raise OptionError(f"{given!r} is an address, and no client; use CatalogWriter.from_uri({given!r}).")
+        shown = shown_address(given)
+        raise OptionError(f"{shown!r} is an address, and no client; use CatalogWriter.from_uri({shown!r}).")
     clients = [given] if hasattr(given, "context") else list(given) if isinstance(given, Iterable) else []
     if not clients or not all(hasattr(each, "context") for each in clients):
         raise OptionError(f"{given!r} is no client of Tiled; expected a container, e.g. of from_uri(), or several.")

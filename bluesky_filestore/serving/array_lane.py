@@ -6,6 +6,7 @@ request; that costs some ten times as much as reading a frame.
 
 import asyncio
 import json
+import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -25,6 +26,8 @@ from .frames_adapter import FramesAdapter
 from .known_arrays import KnownArrays
 
 __all__ = ["ArrayLane"]
+
+_logger = logging.getLogger(__name__)
 
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
@@ -76,6 +79,7 @@ class ArrayLane:
         self._arrays = arrays
         self._authorization = f"apikey {api_key}".encode()
         self._broken: dict[str, None] = {}
+        self._has_fallen_back = False
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer a request, as ASGI has it."""
@@ -107,7 +111,7 @@ class ArrayLane:
     async def _answer(self, request: _Request, send: _Send) -> bool:
         """Answer it; False if it is for Tiled to answer after all."""
         try:
-            adapter = await self._find(request)
+            adapter = await self._arrays.find(request.path)
             wanted = None if adapter is None else _wanted(adapter, request)
             if adapter is None or wanted is None:
                 return False
@@ -118,6 +122,12 @@ class ArrayLane:
         except HTTPException as error:
             await _send_error(error, send)
             return True
+        except RuntimeError:
+            # What Tiled raises where it refuses a file or has no adapter; it has the answers, too.
+            return False
+        except Exception as error:  # noqa: BLE001 - whatever it is, no way of ours may be worse than none
+            self._warn_of_tiled(error)
+            return False
         shape = _shape(wanted)
         await _start(200, _MEDIA_TYPE, math.prod(shape) * adapter.dtype.itemsize, send)
         try:
@@ -130,12 +140,11 @@ class ArrayLane:
             raise
         return True
 
-    async def _find(self, request: _Request) -> FramesAdapter | None:
-        try:
-            return await self._arrays.find(request.path)
-        except RuntimeError:
-            # What Tiled raises where it refuses a file or has no adapter; it has the answers, too.
-            return None
+    def _warn_of_tiled(self, error: Exception) -> None:
+        """Say once that Tiled's inside is not what we take it for; it has the answer."""
+        if not self._has_fallen_back:
+            self._has_fallen_back = True
+            _logger.warning("Arrays are left to Tiled, which is not as expected here: %r", error)
 
     async def _send_all(
         self, adapter: FramesAdapter, first: memoryview, batches: Iterator[_Index], send: _Send

@@ -93,7 +93,8 @@ def shown_uri(uri: str) -> str:
         raise CatalogError(
             "the database is not given by a URI of PostgreSQL or SQLite; expected e.g. postgresql://user@host/catalog."
         )
-    return url.render_as_string(hide_password=True)
+    # A driver takes a password in the query as well.
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _listed(storage: Any) -> list[Any]:

@@ -27,6 +27,7 @@ _START_TIMEOUT = 30.0
 # Open connections (e.g. of a client that keeps them alive) must not keep a server from closing.
 _SHUTDOWN_TIMEOUT = 2
 _DATABASE = "catalog.db"
+_PATH_IN_ACCESS_LOG = 2
 _LOG_FILES = {"uvicorn.access": "access.log", "uvicorn.error": "server.log", "tiled": "server.log"}
 
 
@@ -171,6 +172,7 @@ class CatalogServer:
         from tiled.server.app import build_app
 
         from .array_lane import ArrayLane
+        from .guard import guarded
         from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
 
         tree = self._make_tree(readable, database)
@@ -185,7 +187,7 @@ class CatalogServer:
         version: CatalogVersion = no_version
         if database is None:
             version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
-        lane = ArrayLane(app, KnownArrays(tree, version), self.api_key)
+        lane = ArrayLane(guarded(app), KnownArrays(tree, version), self.api_key)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
             lane, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
@@ -209,6 +211,8 @@ class CatalogServer:
         except Exception as error:
             # tiled raises whatever its database layer raises, and a whole traceback as the message.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            if database is not None:
+                reason = reason.replace(database, shown)
             raise CatalogError(f"no catalog could be made or opened at {shown}: {reason}") from error
 
     def _log_to_files(self) -> None:
@@ -218,6 +222,7 @@ class CatalogServer:
             app_logger.removeHandler(own)
         for name, file_name in _LOG_FILES.items():
             handler = logging.FileHandler(self.directory / file_name)
+            handler.addFilter(_without_query)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             logger = logging.getLogger(name)
             logger.addHandler(handler)
@@ -284,6 +289,15 @@ def _registry_with_documents() -> Any:
     registry = copy.deepcopy(default_serialization_registry)
     registry.register("BlueskyRun", "application/json-seq", export_documents)
     return registry
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Leave out of a line of uvicorn's log of requests what follows "?": a key may be there."""
+    if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) > _PATH_IN_ACCESS_LOG:
+        arguments = list(record.args)
+        arguments[_PATH_IN_ACCESS_LOG] = str(arguments[_PATH_IN_ACCESS_LOG]).partition("?")[0]
+        record.args = tuple(arguments)
+    return True
 
 
 def _keep_settings_apart(app: Any, api_key: str) -> None:

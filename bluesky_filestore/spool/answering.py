@@ -41,7 +41,7 @@ def why_not(uri: str, timeout: float) -> str:
         with in_our_words(uri):
             url = httpx.URL(uri)
             base = url.path.partition("/api/v1")[0].rstrip("/")
-            answer = httpx.get(url.copy_with(path=f"{base}/api/v1/"), timeout=timeout)
+            answer = httpx.get(url.copy_with(path=f"{base}/api/v1/", query=None), timeout=timeout)
             answer.raise_for_status()
             if "authentication" not in answer.json():
                 raise CatalogUnreachableError(f"something answers at {uri} that is no Tiled server.")

@@ -28,6 +28,7 @@ __all__ = [
     "key_for",
     "may_still_be_done",
     "profile_content",
+    "shown_address",
 ]
 
 PROBE_TIMEOUT = 5.0
@@ -52,7 +53,8 @@ def connect(uri: str, **client_kwargs: Any) -> "Container":
     """
     from tiled.client import from_uri
 
-    return _connected(uri, client_kwargs, lambda: from_uri(uri, **client_kwargs))
+    arguments = _with_stripped_key(uri, client_kwargs)
+    return _connected(uri, arguments, lambda: from_uri(_without_key(uri), **arguments))
 
 
 def connect_profile(name: str, **client_kwargs: Any) -> "Container":
@@ -60,7 +62,9 @@ def connect_profile(name: str, **client_kwargs: Any) -> "Container":
     from tiled.client import from_profile
 
     content = profile_content(name)
-    return _connected(content["uri"], {**content, **client_kwargs}, lambda: from_profile(name, **client_kwargs))
+    arguments = _with_stripped_key(content["uri"], {**content, **client_kwargs})
+    given = client_kwargs | {name: arguments[name] for name in ("api_key",) if name in arguments}
+    return _connected(content["uri"], arguments, lambda: from_profile(name, **given))
 
 
 def profile_content(name: str) -> Mapping[str, Any]:
@@ -102,38 +106,67 @@ def container_address(uri: str) -> str:
     """
     try:
         url = httpx.URL(uri)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise CatalogUnreachableError(f"{uri!r} is no address ({error}); expected one such as {_EXAMPLE}.") from error
+    except (httpx.InvalidURL, TypeError):
+        # What httpx says has the address in it, and with it perhaps a key.
+        raise CatalogUnreachableError(
+            f"{shown_address(uri)!r} is no address; expected one such as {_EXAMPLE}."
+        ) from None
     base, _, rest = url.path.partition("/api")
     node = "/".join(part for part in rest.partition("/metadata")[2].split("/") if part)
-    return str(url.copy_with(path=f"{base.rstrip('/')}/api/v1/metadata/{node}", query=None))
+    address = url.copy_with(path=f"{base.rstrip('/')}/api/v1/metadata/{node}", query=None, fragment=None)
+    return shown_address(str(address))
 
 
 def key_for(uri: str, client_kwargs: Mapping[str, Any]) -> str | None:
     """The API key with which a client for an address would come, if with one."""
-    return client_kwargs.get("api_key") or httpx.URL(uri).params.get("api_key") or os.environ.get("TILED_API_KEY")
+    key = client_kwargs.get("api_key") or httpx.URL(uri).params.get("api_key") or os.environ.get("TILED_API_KEY")
+    return key.strip() if isinstance(key, str) else None
+
+
+def _without_key(uri: str) -> str:
+    """The address that a client is made for, where the key is another argument."""
+    return str(httpx.URL(uri).copy_remove_param("api_key"))
+
+
+def _with_stripped_key(uri: str, client_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a client, with the API key of wherever it is: a key out of a file ends in a newline."""
+    try:
+        key = key_for(uri, client_kwargs)
+    except (httpx.InvalidURL, TypeError):
+        key = None
+    return {**client_kwargs, "api_key": key} if key else dict(client_kwargs)
 
 
 def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], Container]") -> "Container":
-    with in_our_words(_shown(uri)):
+    with in_our_words(shown_address(uri)):
         _probe(uri, client_kwargs)
         try:
             return make()
         except KeyError as error:
             raise CatalogUnreachableError(
-                f"the Tiled server at {_shown(uri)} has no such container ({error})."
+                f"the Tiled server at {shown_address(uri)} has no such container ({error})."
             ) from error
         except RuntimeError as error:
             if "authentication" not in str(error):
                 raise
             raise CatalogAccessError(
-                f"the catalog at {_shown(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
+                f"the catalog at {shown_address(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
             ) from error
 
 
-def _shown(uri: str) -> str:
-    """An address without the API key that may be in it."""
-    return uri.partition("?")[0]
+def shown_address(uri: object) -> str:
+    """An address as it may be printed and stored: without its query and its user, where keys and passwords are.
+
+    Examples
+    --------
+    >>> shown_address("http://user:password@localhost:8000/api/v1?api_key=secret")
+    'http://localhost:8000/api/v1'
+    """
+    address = str(uri).partition("?")[0].partition("#")[0]
+    scheme, separator, rest = address.partition("://")
+    host, slash, path = (rest if separator else scheme).partition("/")
+    host = host.rpartition("@")[2]
+    return f"{scheme}://{host}{slash}{path}" if separator else f"{host}{slash}{path}"
 
 
 def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
@@ -142,23 +175,26 @@ def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
         url = httpx.URL(uri)
         base = url.path.partition("/api/v1")[0].rstrip("/")
         options = {"timeout": PROBE_TIMEOUT, "verify": client_kwargs.get("verify", True)}
-        about = httpx.get(url.copy_with(path=f"{base}/api/v1/"), **options)
+        # The key goes in a header only: addresses are in the logs of whoever is between.
+        about = httpx.get(url.copy_with(path=f"{base}/api/v1/", query=None), **options)
         if about.status_code in _LATER or about.is_server_error:
             about.raise_for_status()
         authentication = about.json()["authentication"]
     except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
         raise CatalogUnreachableError(
-            f"something answers at {_shown(uri)} that is no Tiled server; expected the address of one, such as "
+            f"something answers at {shown_address(uri)} that is no Tiled server; expected the address of one, such as "
             f"{_EXAMPLE}."
         ) from error
     key = key_for(uri, client_kwargs)
     if not key and authentication["required"] and not authentication["providers"]:
         raise CatalogAccessError(
-            f"the catalog at {_shown(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
+            f"the catalog at {shown_address(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
         )
     if key:
         answer = httpx.get(
-            url.copy_with(path=f"{base}/api/v1/metadata/"), headers={"Authorization": f"Apikey {key}"}, **options
+            url.copy_with(path=f"{base}/api/v1/metadata/", query=None),
+            headers={"Authorization": f"Apikey {key}"},
+            **options,
         )
         answer.raise_for_status()
 
@@ -202,6 +238,11 @@ def is_gone(error: CatalogError) -> bool:
 
 
 def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
+    if isinstance(error, httpx.LocalProtocolError):
+        return CatalogAccessError(
+            f"the API key for the catalog at {uri} cannot be sent: it has characters that no header may have. "
+            f"{_GIVE_THE_KEY}"
+        )
     if not isinstance(error, httpx.HTTPStatusError):
         return CatalogUnreachableError(
             f"no catalog answers at {uri} ({error or type(error).__name__}); expected a Tiled server. "
