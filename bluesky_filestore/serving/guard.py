@@ -7,19 +7,21 @@ from starlette.responses import JSONResponse
 
 __all__ = ["guarded"]
 
-_OPEN_ROUTES = ("/zarr/",)
+_OPEN_ROUTES = ("/zarr/", "/api/graphql")
 _FULL = "/api/v1/array/full/"
 
 
 def guarded(app: Any) -> Any:
     """The application, for ASGI, with two differences.
 
-    Tiled answers to whoever has no key with arrays and documents under ``/zarr``: that is not there.
+    Tiled answers to whoever has no key with arrays and documents under ``/zarr``, and with GraphQL: both are not there.
 
     A client asks for an array in the shape that it knows of. Tiled answers 500, for which clients try again for half a
     minute, if there are more rows by now: here the answer is the rows that were asked for.
     """
-    refusal = JSONResponse({"detail": "This server has no zarr: Tiled asks nobody for a key there."}, status_code=404)
+    refusal = JSONResponse(
+        {"detail": "This server has no such thing: Tiled asks nobody for a key there."}, status_code=404
+    )
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
