@@ -7,11 +7,12 @@ from functools import partial
 from inspect import Parameter, signature
 from numbers import Real
 from pathlib import Path
+from shutil import rmtree
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
-from bluesky_filestore.spool.places import spool_for, spool_in
+from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.spooling import Spooling
 from bluesky_filestore.spool.status import CatalogStatus, look_at
 from bluesky_filestore.spool.store import Durability
@@ -26,7 +27,6 @@ from bluesky_filestore.writing.connecting import (
     shown_address,
 )
 from bluesky_filestore.writing.connection import Connection
-from bluesky_filestore.writing.direct import DirectWriting
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.tiled import TiledCatalog
 
@@ -37,7 +37,7 @@ __all__ = ["CatalogWriter", "WriterStatus"]
 
 _logger = logging.getLogger(__name__)
 _WEEK = 7 * 86_400.0
-_AMOUNTS = ("wait_on_stop", "keep", "batch_size", "interval", "settle")
+_AMOUNTS = ("wait_on_stop", "keep", "batch_size", "interval", "settle", "park_after")
 _KEYWORD_ONLY = Parameter.KEYWORD_ONLY
 
 
@@ -54,8 +54,8 @@ class CatalogWriter:
         The container that the runs go into. With several, every run goes into each.
     spool : str or Path or None
         The directory in which documents are kept until they are delivered. Several processes may use one. By default
-        one for each catalog in the user's directory for such things. With None nothing is kept: documents are written
-        as they come, and what a catalog does not take waits in memory.
+        one for each catalog in the user's directory for such things. With None documents are kept for the life of this
+        process only, in memory where the machine has a place for files there: what is delivered leaves nothing.
     wait_on_stop : float
         For how many seconds at most a stop document waits until its run is readable in the catalog, so that it can be
         read as soon as the plan is over. There is no waiting while the catalog is away; 0 for never.
@@ -68,7 +68,7 @@ class CatalogWriter:
     keep : float
         For how many seconds a delivered run stays in the spool.
     batch_size : int
-        How many events are gathered at most before they are written (without a spool).
+        After how many events they are written at the latest, before `interval` is over.
     interval : float
         After how many seconds events are written although they are few.
     settle : float
@@ -77,6 +77,11 @@ class CatalogWriter:
         Whether documents are checked against event-model's schemas. It costs a microsecond for an event that is of
         its schema, and is noted where a document is not; what can be understood of it is written all the same. What
         documents refer to is always checked.
+
+    park_after : float
+        For how many seconds a request is tried again at which the catalog fails while it answers others. Then it is
+        left out: the run is parked, with the reason, and gets the rest of what it has. Other runs never wait for it,
+        and a catalog that is away uses up nobody's patience.
 
     Raises
     ------
@@ -104,36 +109,38 @@ class CatalogWriter:
         interval: float = 0.5,
         settle: float = 60.0,
         validate: bool = True,
+        park_after: float = 60.0,
     ) -> None:
         _check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
-        _check_options(batch_size=batch_size, interval=interval, settle=settle)
+        _check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
         self._connection = client if isinstance(client, Connection) else None
         catalogs: Sequence[Catalog] = [client] if isinstance(client, Connection) else _catalogs(client)
         self._on_error = on_error
         self._problems: dict[str, None] = {}
-        self._spooling: Spooling | None = None
-        self._direct: list[DirectWriting] = []
+        spooling = partial(
+            Spooling,
+            catalogs=catalogs,
+            wait_on_stop=wait_on_stop,
+            durability=durability,
+            interval=interval,
+            settle=settle,
+            validate=validate,
+            park_after=park_after,
+            batch_size=batch_size,
+        )
+        self._private: Path | None = None
         if spool is not None:
             try:
-                self._spooling = Spooling(
-                    spool_for(catalogs[0].uri) if spool == "auto" else spool_in(spool),
-                    catalogs,
-                    wait_on_stop=wait_on_stop,
-                    durability=durability,
-                    interval=interval,
-                    settle=settle,
-                    validate=validate,
-                    keep=keep,
-                )
+                directory = spool_for(catalogs[0].uri) if spool == "auto" else spool_in(spool)
+                self._spooling = spooling(directory, keep=keep)
+                return
             except SpoolError as error:
                 if on_error == "raise":
                     raise
-                self._say(f"There is no spool, documents are kept in memory only: {error}")
-        if self._spooling is None:
-            self._direct = [
-                DirectWriting(each, batch_size=batch_size, interval=interval, settle=settle, validate=validate)
-                for each in catalogs
-            ]
+                self._say(f"There is no spool, documents are kept for the life of this process only: {error}")
+        # The same way, in a place of its own: the plan's thread never makes a request.
+        self._private = private_directory()
+        self._spooling = spooling(self._private, keep=0.0)
 
     @classmethod
     def from_uri(cls, uri: str, **arguments: Any) -> "CatalogWriter":
@@ -197,10 +204,7 @@ class CatalogWriter:
             If it cannot be kept and `on_error` is ``"raise"``. Nothing else is raised: the plan goes on.
         """
         try:
-            if self._spooling is not None:
-                self._spooling.receive(name, doc)
-            for direct in self._direct:
-                direct.receive(name, doc)
+            self._spooling.receive(name, doc)
         except SpoolError:
             # The spool has logged it, and keeps the document in memory.
             if self._on_error == "raise":
@@ -226,15 +230,10 @@ class CatalogWriter:
         CatalogError
             If the catalog does not take it. What is in the spool stays there.
         """
-        if self._spooling is not None:
-            self._spooling.flush(timeout or 0.0)
-        for direct in self._direct:
-            direct.flush(timeout or 0.0)
+        self._spooling.flush(timeout or 0.0)
 
     def status(self) -> WriterStatus:
         """How the writer is doing."""
-        if self._spooling is None:
-            return self._direct_status()
         spooling = self._spooling
         store, spool = spooling.store, look_at(spooling.directory)
         known = {each.catalog: each for each in spool.catalogs}
@@ -248,7 +247,7 @@ class CatalogWriter:
             unsettled_runs=spooling.unsettled_runs,
             problems=(*self._problems, *spooling.problems),
             catalogs=tuple(catalogs),
-            spool=spooling.directory,
+            spool=None if self._private is not None else spooling.directory,
             unsaved=store.unsaved,
             spool_error=str(store.error or ""),
         )
@@ -261,13 +260,13 @@ class CatalogWriter:
         by ``bluesky-filestore resume``. A client that was given stays open, one that the writer made is closed. In a
         process that was forked it does nothing.
         """
-        if self._spooling is not None and not self._spooling.store.is_ours:
+        if not self._spooling.store.is_ours:
             return
         try:
-            if self._spooling is not None:
-                self._spooling.close()
-            for direct in self._direct:
-                direct.close()
+            self._spooling.close()
+            if self._private is not None:
+                # Not if something is left: then the error has named the directory, and `resume` delivers it.
+                rmtree(self._private, ignore_errors=True)
         finally:
             if self._connection is not None:
                 self._connection.close()
@@ -279,20 +278,6 @@ class CatalogWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _direct_status(self) -> WriterStatus:
-        first = self._direct[0]
-        problems = dict.fromkeys(words for direct in self._direct for words in direct.problems.all())
-        return WriterStatus(
-            documents=first.documents,
-            open_runs=first.open_runs,
-            unsettled_runs=first.unsettled_runs,
-            problems=(*self._problems, *problems),
-            catalogs=tuple(
-                CatalogStatus(direct.catalog.uri, str(direct.error or ""), waiting=direct.waiting)
-                for direct in self._direct
-            ),
-        )
 
     def _say(self, sentence: str) -> None:
         if sentence not in self._problems:

@@ -1,6 +1,7 @@
 """Hands the documents of a spool on to a catalog, and writes down how far each run has come."""
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ _logger = logging.getLogger(__name__)
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
 _MOST_BYTES_AT_ONCE = 2**24
 _TRIES = 6
-_PATIENCE_SECONDS = 10.0
+_WRITE_DOWN_SECONDS = 1.0
 _TRIES_AT_A_TABLE = 3
 _REMEMBERED = 10_000
 _IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
@@ -80,6 +81,8 @@ class Conveyor:
         For how many seconds after a run's end its files are waited for, if some are missing or still being written.
     validate : bool
         Whether documents are checked against event-model's schemas.
+    park_after : float
+        For how many seconds a request is tried again at which the catalog fails while it answers others.
     """
 
     def __init__(
@@ -91,7 +94,9 @@ class Conveyor:
         since: int | None = None,
         settle: float = 60.0,
         validate: bool = True,
+        park_after: float = 60.0,
     ) -> None:
+        self._park_after = park_after
         self._ledger, self._catalog, self._problems = ledger, catalog, problems
         self._settle, self._validate = settle, validate
         self._number = ledger.catalog(catalog.uri)
@@ -104,6 +109,7 @@ class Conveyor:
         self._at_once = _FEWEST_AT_ONCE
         self._began = False
         self._is_written_down = True
+        self._readable: list[Entry] = []
 
     @property
     def unsettled_runs(self) -> tuple[str, ...]:
@@ -111,9 +117,15 @@ class Conveyor:
         return tuple(run.entry.uid for run in self._runs.values() if run.state == "settling")
 
     @property
+    def failing_runs(self) -> dict[str, str]:
+        """The runs at which the catalog fails while it answers others, by uid, and at what; they are tried again."""
+        failing = (producer.delivery.waiting_runs for producer in self._producers.values())
+        return {uid: str(error) for runs in failing for uid, error in runs.items() if error is not None}
+
+    @property
     def has_news(self) -> bool:
         """Whether there is something to hand on, or left from the last time."""
-        left = any(producer.delivery.waiting_operations for producer in self._producers.values())
+        left = any(producer.delivery.has_due_operations for producer in self._producers.values())
         is_known = self._began and self._is_written_down
         return left or not is_known or self._ledger.last_document() > self._cursor
 
@@ -142,14 +154,19 @@ class Conveyor:
             self._write()
         # One request for many events costs little more than one for few.
         self._at_once = _FEWEST_AT_ONCE if is_all else _MOST_AT_ONCE
-        return self._write_down(), not is_all
+        return self._take_readable(), not is_all
+
+    def try_again(self) -> None:
+        """Let nothing wait that the catalog has failed at."""
+        for producer in self._producers.values():
+            producer.delivery.try_again()
 
     def look_again(self) -> list[Entry]:
         """Look again at runs that ended, and their files, if they were not settled; returns and raises as `move`."""
         for producer in self._producers.values():
             producer.delivery.settle()
         self._write()
-        return self._write_down()
+        return self._take_readable()
 
     def look_around(self) -> None:
         """See to what others asked for, and to the runs of processes that died."""
@@ -263,21 +280,34 @@ class Conveyor:
             validate=self._validate,
             settle=self._settle,
             tries=_TRIES,
-            patience=_PATIENCE_SECONDS,
+            patience=self._park_after,
         )
         for announced in self._ledger.announced_before(document.number, document.producer):
             self._receive(delivery, announced, "")
         return _Producer(delivery)
 
     def _write(self) -> None:
-        for number in list(self._producers):
-            # To the end: a run is written down as delivered when nothing of it waits any more.
-            while number in self._producers:
-                try:
-                    self._producers[number].delivery.write()
-                    break
-                except RowsDifferError as error:
-                    self._write_anew(error)
+        """Have the catalog take what was handed on, and write down once a second, and at the end, how far it came."""
+        try:
+            for number in list(self._producers):
+                # To the end: a run is written down as delivered when nothing of it waits any more.
+                while number in self._producers and not self._write_for_a_second(number):
+                    self._write_down()
+        finally:
+            self._write_down()
+
+    def _write_for_a_second(self, number: int) -> bool:
+        """Whether the producer has nothing left that the catalog could take now."""
+        try:
+            return self._producers[number].delivery.write(time.monotonic() + _WRITE_DOWN_SECONDS)
+        except RowsDifferError as error:
+            self._write_anew(error)
+            return False
+
+    def _take_readable(self) -> list[Entry]:
+        """The runs that became readable since the last time."""
+        readable, self._readable = self._readable, []
+        return readable
 
     def _write_anew(self, error: RowsDifferError) -> None:
         """A table holds rows that it should not: it is made anew, from the run's first document on."""
@@ -316,18 +346,18 @@ class Conveyor:
             self._cursor = min([self._cursor, entry.first - 1, *(run.entry.first - 1 for run in beside)])
             self._producers.pop(entry.producer, None)
 
-    def _write_down(self) -> list[Entry]:
+    def _write_down(self) -> None:
         closed = {
             (number, uid) for number, producer in self._producers.items() for uid in producer.delivery.take_closed()
         }
-        readable, states = [], {}
+        states = {}
         for run in list(self._runs.values()):
             entry, before = run.entry, run.state
             delivery = self._producers[entry.producer].delivery
             run.closed = run.closed or (entry.producer, entry.uid) in closed
             run.state, reason = self._state(run, delivery)
             if before == "uploading" and (run.closed or run.state in ENDED):
-                readable.append(entry)
+                self._readable.append(entry)
             if run.more or run.state != before:
                 states[entry.number] = (run.state, reason, run.more)
                 run.more = 0
@@ -337,10 +367,10 @@ class Conveyor:
         if states:
             self._ledger.set_states(self._number, states)
         self._is_written_down = True
-        return readable
 
     def _state(self, run: _OnItsWay, delivery: Delivery) -> tuple[DeliveryState, str]:
-        if not run.stopped or run.entry.uid in delivery.open_runs or delivery.holds_documents:
+        waits = delivery.holds_documents or run.entry.uid in delivery.waiting_runs
+        if not run.stopped or run.entry.uid in delivery.open_runs or waits:
             return "uploading", ""
         if run.entry.uid in delivery.unsettled_runs:
             return "settling", _IN_DOUBT if run.entry.uid in delivery.doubted_runs else ""

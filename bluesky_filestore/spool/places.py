@@ -3,6 +3,7 @@
 import hashlib
 import re
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 
 from platformdirs import user_state_path
 
@@ -10,7 +11,9 @@ from bluesky_filestore.errors import OptionError, SpoolError
 
 from .database import FILE_NAME
 
-__all__ = ["all_spools", "existing_spool", "spool_for", "spool_in"]
+__all__ = ["all_spools", "existing_spool", "private_directory", "spool_for", "spool_in"]
+
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, which only this user may read
 
 
 def spool_for(uri: str) -> Path:
@@ -58,3 +61,23 @@ def existing_spool(directory: Path) -> Path:
 
 def _home() -> Path:
     return user_state_path("bluesky-filestore") / "spool"
+
+
+def private_directory() -> Path:
+    """A new directory for documents that are kept for the life of a process only.
+
+    Raises
+    ------
+    SpoolError
+        If none can be made.
+    """
+    # Files in memory, where there are such: nobody asked for these documents to be on a disk.
+    for parent in (_IN_MEMORY, gettempdir()):
+        try:
+            return Path(mkdtemp(prefix="catalog-writer-", dir=parent))
+        except OSError as error:
+            reason = error.strerror
+    raise SpoolError(
+        f"no directory can be made for documents on their way in {parent} ({reason}); expected to be able to. Set "
+        f"TMPDIR to a directory that can be written to."
+    )

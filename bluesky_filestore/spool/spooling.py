@@ -21,8 +21,10 @@ _logger = logging.getLogger(__name__)
 
 _LAST_ROUND_SECONDS = 10.0
 # A detector is unstaged, and its file closed, a moment after its run's last document.
+_MOST_NAMED = 5
 _SETTLE_AT_CLOSE = 2.0
 _OF_NEW_NODES = ("start", "descriptor")
+_EVENTS = ("event", "event_page")
 # As long as another process may take for its next step, with a slow catalog.
 _PATIENCE_SECONDS = 30.0
 
@@ -58,8 +60,10 @@ class Spooling:
         For how many seconds at most a stop document waits until its run is readable.
     durability : {"normal", "full"}
         When a document is safe from a power failure.
-    interval, settle, validate, keep
+    interval, settle, validate, keep, park_after
         As of `Uploader`.
+    batch_size : int
+        After how many events they are delivered at the latest, before `interval` is over.
 
     Raises
     ------
@@ -78,14 +82,25 @@ class Spooling:
         settle: float,
         validate: bool,
         keep: float,
+        park_after: float = 60.0,
+        batch_size: int = 10_000,
     ) -> None:
         self.store = Store(directory, durability=durability)
         self._wait_on_stop = wait_on_stop
         self._summary = RunSummary()
         self._closed = False
         self._is_new = False
+        self._batch_size, self._events = batch_size, 0
         self.uploaders = [
-            Uploader(directory, catalog, interval=interval, settle=settle, validate=validate, keep=keep)
+            Uploader(
+                directory,
+                catalog,
+                interval=interval,
+                settle=settle,
+                validate=validate,
+                keep=keep,
+                park_after=park_after,
+            )
             for catalog in catalogs
         ]
 
@@ -115,6 +130,11 @@ class Spooling:
         self.store.append(name, doc)
         if name in _OF_NEW_NODES or self._is_new:
             self._wake_for_new_nodes(name)
+        elif name in _EVENTS:
+            self._events += 1
+            if self._events >= self._batch_size:
+                self._events = 0
+                self._wake_uploaders()
         if name == "start":
             self._summary.start(doc)
         elif name == "stop" and (summary := self._summary.stop(doc)):
@@ -122,11 +142,14 @@ class Spooling:
 
     def _wake_for_new_nodes(self, name: str) -> None:
         """Have what is slow for a catalog, the making of a run and of its tables, done while documents come."""
-        is_event = name in ("event", "event_page")
+        is_event = name in _EVENTS
         if name == "start" or is_event:
-            for uploader in self.uploaders:
-                uploader.wake()
+            self._wake_uploaders()
         self._is_new = not is_event
+
+    def _wake_uploaders(self) -> None:
+        for uploader in self.uploaders:
+            uploader.wake()
 
     def flush(self, timeout: float) -> None:
         """Wait until everything that was received is in the catalogs.
@@ -153,6 +176,8 @@ class Spooling:
             self.store.save()
         except SpoolError as error:
             errors.append(error)
+        for uploader in self.uploaders:
+            uploader.try_again()
         for uploader in self.uploaders:
             try:
                 self._flush(uploader, timeout)
@@ -203,11 +228,17 @@ class Spooling:
                 uid for uid in uploader.unsettled_runs if not self._closed or not uploader.catalog.in_doubt(uid)
             )
             settled = time.monotonic() >= deadline or not any(unsettled)
+            if uploader.delivers and uploader.failing_runs:
+                # All else was taken; it would last until these are parked.
+                failing.update(uploader.failing_runs)
+                return True
             return (settled and waiting == 0) or (not uploader.delivers and patience.ends(waiting, holder))
 
+        failing: dict[str, str] = {}
         done = uploader.wait_for(is_done, after=rounds)
-        if not done or patience.is_over:
-            words = str(uploader.error or uploader.trouble or patience.words or "The writer is closed.")
+        if not done or patience.is_over or failing:
+            why = "; ".join(f"run {uid}: {error}" for uid, error in list(failing.items())[:_MOST_NAMED])
+            words = str(uploader.error or uploader.trouble or patience.words or why or "The writer is closed.")
             kind = SpoolError if uploader.trouble and uploader.error is None else CatalogUnreachableError
             raise kind(
                 f"{words} Nothing is lost: what {uploader.catalog.uri} has not got waits in {self.directory}; "
@@ -222,8 +253,7 @@ class Spooling:
 
     def _after_stop(self, uid: str, summary: str) -> None:
         began = time.monotonic()
-        for uploader in self.uploaders:
-            uploader.wake()
+        self._wake_uploaders()
         for uploader in self.uploaders:
             left = self._wait_on_stop - (time.monotonic() - began)
             if left > 0 and uploader.wait_until_readable(uid, left):

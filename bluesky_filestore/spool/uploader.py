@@ -10,14 +10,7 @@ from contextlib import closing, suppress
 from math import inf
 from pathlib import Path
 
-from bluesky_filestore.errors import (
-    CatalogAccessError,
-    CatalogError,
-    CatalogFaultError,
-    CatalogUnreachableError,
-    SpoolDamagedError,
-    SpoolError,
-)
+from bluesky_filestore.errors import CatalogError, SpoolDamagedError, SpoolError
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
 
@@ -60,6 +53,8 @@ class Uploader:
         Whether documents are checked against event-model's schemas.
     keep : float
         For how many seconds a delivered run stays in the spool.
+    park_after : float
+        For how many seconds a request is tried again at which the catalog fails while it answers others.
     """
 
     def __init__(
@@ -71,6 +66,7 @@ class Uploader:
         settle: float = 60.0,
         validate: bool = True,
         keep: float = 7 * 86_400.0,
+        park_after: float = 60.0,
     ) -> None:
         self.catalog = catalog
         self.error: CatalogError | None = None
@@ -81,10 +77,12 @@ class Uploader:
         """What went wrong with single documents or arrays."""
         self.unsettled_runs: tuple[str, ...] = ()
         """The runs that ended with files missing or still being written, which are looked at again."""
+        self.failing_runs: dict[str, str] = {}
+        """The runs at which the catalog fails while it answers others, by uid, and at what; they are tried again."""
         self.rounds = 0
         """How often the spool was looked through, with or without success."""
         self._directory, self._interval, self._keep = directory, interval, keep
-        self._settle, self._validate = settle, validate
+        self._settle, self._validate, self._park_after = settle, validate, park_after
         self._wake, self._closing = threading.Event(), False
         self._news = threading.Condition()
         self._readable: OrderedDict[str, None] = OrderedDict()
@@ -94,6 +92,8 @@ class Uploader:
         self._look, self._next_look, self._next_housekeeping = _FIRST_LOOK, 0.0, 0.0
         self._wait = _FIRST_WAIT
         self._said = ""
+        self._question: threading.Thread | None = None
+        self._tries_again = False
         # One that is damaged is put aside here already.
         open_or_make(directory).close()
         with closing(Ledger(directory)) as ledger:
@@ -120,6 +120,11 @@ class Uploader:
         self._closing = True
         self._wake.set()
         self._thread.join(timeout)
+
+    def try_again(self) -> None:
+        """Try, the next time, what the catalog has failed at, however long it was to wait."""
+        self._tries_again = True
+        self.wake()
 
     def look_around(self) -> None:
         """See, the next time, to what else is to be done: to the runs of writers that ended, and old ones."""
@@ -166,11 +171,21 @@ class Uploader:
             if now >= next_question:
                 # A request that is under way may be tried again for most of a minute before it fails.
                 next_question = now + _ASK_AFTER
-                try:
-                    self.catalog.check()
-                except CatalogError as error:
-                    self._notice(error)
-                    return False
+                self._ask_whether_it_answers()
+
+    def _ask_whether_it_answers(self) -> None:
+        """Ask in a thread of its own: whoever waits, waits for as long as it wants and not for an answer."""
+        if self._question is None or not self._question.is_alive():
+            self._question = threading.Thread(target=self._notice_silence, name="catalog-question", daemon=True)
+            self._question.start()
+
+    def _notice_silence(self) -> None:
+        try:
+            self.catalog.check()
+        except CatalogError as error:
+            self._notice(error)
+            with self._news:
+                self._news.notify_all()
 
     def why_parked(self, uid: str) -> str:
         """Why a run is parked, or will be; empty if it is not."""
@@ -201,7 +216,7 @@ class Uploader:
         began = time.monotonic()
         try:
             self._round()
-        except (CatalogUnreachableError, CatalogAccessError, CatalogFaultError) as error:
+        except CatalogError as error:
             self._away(error)
         except SpoolDamagedError as error:
             self._put_aside(error)
@@ -226,12 +241,15 @@ class Uploader:
         conveyor, ledger = self._take_up()
         if conveyor is None:
             return
+        if self._tries_again:
+            self._tries_again = False
+            conveyor.try_again()
         if self.error is not None or conveyor.has_news:
             # Asking costs a moment where Tiled's client would try for most of a minute.
             self.catalog.check()
         self._move(conveyor, ledger)
         now = time.monotonic()
-        self.unsettled_runs = conveyor.unsettled_runs
+        self.unsettled_runs, self.failing_runs = conveyor.unsettled_runs, conveyor.failing_runs
         if self.unsettled_runs and now >= self._next_look:
             self._tell(conveyor.look_again(), conveyor)
             self._look = min(2 * self._look, _SLOWEST_LOOK)
@@ -272,6 +290,7 @@ class Uploader:
                 since=self._since,
                 settle=self._settle,
                 validate=self._validate,
+                park_after=self._park_after,
             )
         return self._conveyor, self._ledger
 

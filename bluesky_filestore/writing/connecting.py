@@ -225,7 +225,7 @@ def may_still_be_done(error: CatalogError) -> bool:
 def is_away(error: CatalogError) -> bool:
     """Whether there is nobody at the address for now, and not somebody else, or nobody ever."""
     if isinstance(error.__cause__, httpx.HTTPStatusError):
-        return isinstance(error, CatalogUnreachableError | CatalogFaultError)
+        return isinstance(error, CatalogUnreachableError | CatalogFaultError) and not is_gone(error)
     return isinstance(error.__cause__, httpx.TransportError) and not isinstance(
         error.__cause__, httpx.UnsupportedProtocol
     )
@@ -259,7 +259,8 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
         return CatalogUnreachableError(
             f"the catalog at {uri} does not answer now (status {status}: {detail}); try again later."
         )
-    if status == httpx.codes.INTERNAL_SERVER_ERROR:
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.INTERNAL_SERVER_ERROR):
+        # Gateways answer 404 while what is behind them starts.
         return CatalogFaultError(f"the catalog at {uri} failed (status {status}): {detail}")
     return CatalogError(f"the catalog at {uri} refused (status {status}): {detail}")
 

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from bluesky_filestore.validate import schema_fault
 
 from .announcing import announce
 from .inspecting import inspect
-from .operations import AppendArray, AppendRows, Catalog, CheckRun, CloseRun, Operation, PlaceArray
+from .operations import Catalog, CheckRun, CloseRun, Operation
+from .outgoing import Outgoing
 from .problems import Problems
 from .run import Run
 
@@ -39,7 +40,9 @@ STOP_UNUSABLE = "The stop document of the run could not be used."
 
 _LATEST_SECONDS = 120.0
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
-_OF_ROWS = (AppendRows, AppendArray, PlaceArray, CheckRun)
+# As many runs, and nothing else: a server whose disk is full answers questions, and takes nothing.
+_FAILING_RUNS = 3
+_TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
 
 
@@ -60,10 +63,9 @@ class Delivery:
     settle : float
         For how many seconds after a run's end its files are waited for, if some are missing or still being written.
     tries : int
-        How often an operation is tried at least at which the catalog fails; `write` raises up to the last time.
+        How often an operation is tried at least at which the catalog fails, although it answers others.
     patience : float
-        For how many seconds it is tried at least: whoever asks in quick succession must not use up all tries while a
-        server is ill for a moment.
+        For how many seconds it is tried at least. Then it is left out, with the reason among the problems.
     """
 
     def __init__(
@@ -81,13 +83,13 @@ class Delivery:
         self._assets = Assets()
         self._sequence = Sequence(self._assets)
         self._runs: dict[str, Run] = {}
-        self._operations: deque[Operation] = deque()
+        self._outgoing: dict[str, Outgoing] = {}
         self._unsettled: dict[str, tuple[Run, float]] = {}
         self._doubted: dict[str, float] = {}
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._closed: list[str] = []
         self._tries, self._patience = tries, patience
-        self._failures, self._failed_first = 0, 0.0
+        self._last_success = time.monotonic()
 
     @property
     def open_runs(self) -> tuple[str, ...]:
@@ -110,14 +112,19 @@ class Delivery:
         return bool(self._held)
 
     @property
-    def waiting_events(self) -> int:
-        """How many events have not become operations yet."""
-        return sum(run.waiting for run in self._runs.values())
-
-    @property
     def waiting_operations(self) -> int:
         """How many operations the catalog has not taken yet."""
-        return len(self._operations)
+        return sum(len(outgoing.operations) for outgoing in self._outgoing.values())
+
+    @property
+    def has_due_operations(self) -> bool:
+        """Whether some of them may be tried now."""
+        return any(outgoing.is_due for outgoing in self._outgoing.values())
+
+    @property
+    def waiting_runs(self) -> dict[str, CatalogError | None]:
+        """The runs that the catalog has not taken all operations of, by uid, and at what it fails if it does."""
+        return {uid: outgoing.error for uid, outgoing in self._outgoing.items() if outgoing.operations}
 
     def receive(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, or a page of them; what is wrong with it is put among the problems."""
@@ -145,7 +152,7 @@ class Delivery:
                 break
         for run in self._runs.values():
             try:
-                self._operations.extend(run.take())
+                self._send(run.take())
             except (CatalogUnreachableError, CatalogAccessError):
                 raise
             except Exception as error:
@@ -153,31 +160,85 @@ class Delivery:
                 _logger.exception("What came for run %s could not be made ready.", run.uid)
                 self._problems.add(run.uid, f"events cannot be written: {error!r}")
 
-    def write(self) -> None:
-        """Have the catalog take everything that was received.
+    def write(self, until: float = math.inf) -> bool:
+        """Have the catalog take what was received, run by run.
+
+        What it fails at, although it answers others, waits for a while and holds up only its own run.
+
+        Parameters
+        ----------
+        until : float
+            When to stop between two operations, on the monotonic clock.
+
+        Returns
+        -------
+        bool
+            Whether nothing is left that may be tried now.
 
         Raises
         ------
-        CatalogUnreachableError, CatalogAccessError, CatalogFaultError
-            If it does not; what it did not take is kept for the next time.
+        CatalogError
+            If the catalog is away, or does not let us in; what it did not take is kept for the next time.
         RowsDifferError
             If a table of a run has to be made anew.
         """
         self.gather()
-        while self._operations:
-            self._apply(self._operations[0])
-            self._operations.popleft()
+        for uid in list(self._outgoing):
+            outgoing = self._outgoing[uid]
+            while outgoing.is_due:
+                if time.monotonic() > until:
+                    return False
+                self._try(outgoing)
+            if not outgoing.operations and (uid not in self._runs or not outgoing.has_given_up):
+                del self._outgoing[uid]
+        return True
 
-    def skip_rows(self) -> None:
-        """Leave out the rows that the catalog does not take because others are in their place."""
-        if self._operations and isinstance(self._operations[0], _OF_ROWS):
-            self._doubted.pop(self._operations.popleft().run, None)
+    def try_again(self) -> None:
+        """Let nothing wait that the catalog has failed at."""
+        for outgoing in self._outgoing.values():
+            outgoing.next_try = 0.0
+
+    def _send(self, operations: Iterable[Operation]) -> None:
+        for operation in operations:
+            self._outgoing.setdefault(operation.run, Outgoing()).operations.append(operation)
+
+    def _try(self, outgoing: Outgoing) -> None:
+        """Have the catalog carry out the first operation of a run."""
+        try:
+            is_refused = not self._apply(outgoing.operations[0])
+        except CatalogAccessError:
+            raise
+        except CatalogError as error:
+            if isinstance(error, RowsDifferError) and not isinstance(error.__cause__, CatalogError):
+                # It holds other rows, and would at another time.
+                raise
+            # Raises if it is away altogether, and not only fails at this.
+            self._catalog.check()
+            if self._fails_at_everything(outgoing):
+                raise
+            if not outgoing.failed(error, tries=self._tries, patience=self._patience):
+                if isinstance(error, RowsDifferError):
+                    raise
+                operation = outgoing.operations[0]
+                self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
+                outgoing.give_up()
+        else:
+            self._last_success = time.monotonic()
+            outgoing.has_given_up = outgoing.has_given_up or is_refused
+            outgoing.succeeded()
+
+    def _fails_at_everything(self, outgoing: Outgoing) -> bool:
+        """Whether several runs have failed and nothing has succeeded: then it is not for the runs to wait."""
+        others = [other for other in self._outgoing.values() if other.failures and other is not outgoing]
+        if len(others) + 1 < _FAILING_RUNS:
+            return False
+        return self._last_success < min(other.failed_first for other in others)
 
     def settle(self) -> None:
         """Look again at files that were missing or still being written when their run ended, and at doubted runs."""
         for uid, (run, deadline) in list(self._unsettled.items()):
             try:
-                self._operations.extend(run.settle())
+                self._send(run.settle())
             except Exception as error:
                 # It would come again at every look.
                 _logger.exception("The files of run %s could not be looked at again.", uid)
@@ -189,7 +250,7 @@ class Delivery:
                     self._problems.add_loss(uid, _INCOMPLETE)
         for uid, closed in self._doubted.items():
             if time.monotonic() - closed > _LATEST_SECONDS:
-                self._operations.append(CheckRun(uid))
+                self._send([CheckRun(uid)])
                 self._doubted[uid] = math.inf
 
     def take_closed(self) -> list[str]:
@@ -200,14 +261,14 @@ class Delivery:
     def cut_short(self, uid: str, reason: str) -> None:
         """Close a run whose stop document will never come."""
         run = self._runs.pop(uid)
-        self._operations.extend(run.end_without_stop(reason))
+        self._send(run.end_without_stop(reason))
 
     def drop(self, uid: str) -> None:
         """Have nothing more to do with a run."""
         self._runs.pop(uid, None)
         self._unsettled.pop(uid, None)
         self._doubted.pop(uid, None)
-        self._operations = deque(operation for operation in self._operations if operation.run != uid)
+        self._outgoing.pop(uid, None)
 
     def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
         about = self._sequence.run_of(name, doc)
@@ -236,44 +297,42 @@ class Delivery:
             return
         run = self._runs.pop(uid)
         run.receive(name, doc)
-        self._operations.extend(run.take())
+        self._send(run.take())
         if not run.settled:
             self._unsettled[uid] = (run, time.monotonic() + self._settle_time)
         if not self._runs and not self._unsettled:
             self._assets.forget_old()
 
-    def _apply(self, operation: Operation) -> None:
+    def _apply(self, operation: Operation) -> bool:
+        """Carry out an operation; False if the catalog will not have it, which is put among the problems.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog may take it at another time.
+        """
         problems = self._problems.of(operation.run) if isinstance(operation, CloseRun) else ()
         if isinstance(operation, CloseRun) and problems:
             notes = [*operation.metadata.get("notes", ()), *problems]
             operation = replace(operation, metadata={**operation.metadata, "notes": notes})
         try:
             self._catalog.apply(operation)
-        except (CatalogUnreachableError, CatalogAccessError, RowsDifferError):
+        except _TRIED_AGAIN:
             raise
-        except CatalogError as error:
-            if isinstance(error, CatalogFaultError) and self._is_tried_again():
-                raise
-            # One node that the catalog will not have must not keep the rest of the run from it.
-            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
         except Exception as error:
-            # An operation that cannot be applied at all must not stand in the way of all that follow it.
-            _logger.exception("%s of %s could not be applied.", type(operation).__name__, _name(operation))
-            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error!r}")
-        self._failures = 0
+            # One node that the catalog will not have, or that cannot be made, must not keep the rest from it.
+            if not isinstance(error, CatalogError):
+                _logger.exception("%s of %s could not be applied.", type(operation).__name__, _name(operation))
+            words = str(error) if isinstance(error, CatalogError) else repr(error)
+            self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {words}")
+            return False
         if isinstance(operation, CloseRun):
             self._closed.append(operation.run)
             if self._catalog.in_doubt(operation.run):
                 self._doubted[operation.run] = time.monotonic()
         elif isinstance(operation, CheckRun):
             self._doubted.pop(operation.run, None)
-
-    def _is_tried_again(self) -> bool:
-        now = time.monotonic()
-        if not self._failures:
-            self._failed_first = now
-        self._failures += 1
-        return self._failures < self._tries or now - self._failed_first < self._patience
+        return True
 
 
 def _name(operation: Operation) -> str:

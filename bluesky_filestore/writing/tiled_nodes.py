@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
-from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.errors import CatalogError, CatalogFaultError
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -66,7 +66,9 @@ class Nodes:
         """
         node = self.find(path)
         if node is None:
-            raise CatalogError(f"{'/'.join(path)} is not in the catalog at {self._root.uri}; expected it to be there.")
+            raise CatalogFaultError(
+                f"{'/'.join(path)} is not in the catalog at {self._root.uri}; expected it to be there."
+            )
         return node
 
     def make(self, path: NodePath, family: str, **attributes: Any) -> Any:
@@ -86,7 +88,13 @@ class Nodes:
         except ClientError as error:
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
-            node = parent[path[-1]]
+            try:
+                node = parent[path[-1]]
+            except KeyError:
+                raise CatalogFaultError(
+                    f"{'/'.join(path)} cannot be made in the catalog at {self._root.uri}, which says that it is there, "
+                    f"and cannot be found there; expected one of the two."
+                ) from error
         else:
             self._made.add(path)
         self._known[path] = node

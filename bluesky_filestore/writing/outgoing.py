@@ -1,0 +1,77 @@
+"""What a catalog shall still do for one run, and what becomes of it where the catalog fails at it.
+
+A queue of operations is in one of three states:
+
+=============  =================================  ====================================================================
+state          an operation                       next
+=============  =================================  ====================================================================
+going          succeeds, or is refused            going
+going          fails, the catalog answers others  waiting
+waiting        is due and succeeds                going
+waiting        is due and fails                   waiting for twice as long; after `tries` and `patience` it is given up
+given up       the next ones succeed              stays given up: the run is not complete
+given up       the next ones fail                 each is tried once more, without patience
+=============  =================================  ====================================================================
+
+A catalog that is away, where nothing or an error answers whatever is asked, changes no state: nobody's patience is used
+up. Only the thread that delivers may touch it.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from bluesky_filestore.errors import CatalogError
+
+from .operations import Operation
+
+__all__ = ["Outgoing"]
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
+_TRIES_WITHOUT_PATIENCE = 2
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """The operations of one run that the catalog has not carried out, in their order."""
+
+    operations: deque[Operation] = field(default_factory=deque)
+    """What is to be done; the first is the one that is tried."""
+    error: CatalogError | None = None
+    """Why the first one fails; None while nothing does."""
+    failed_first: float = 0.0
+    """When it failed for the first time, on the monotonic clock."""
+    failures: int = 0
+    """How often it has failed."""
+    next_try: float = 0.0
+    """When it may be tried again, on the monotonic clock."""
+    has_given_up: bool = False
+    """Whether something of the run was left out already."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to be tried now."""
+        return bool(self.operations) and time.monotonic() >= self.next_try
+
+    def succeeded(self) -> None:
+        """The first operation is done with."""
+        self.operations.popleft()
+        self.error, self.failures, self.next_try = None, 0, 0.0
+
+    def failed(self, error: CatalogError, *, tries: int, patience: float) -> bool:
+        """The catalog failed at the first operation, and answers others; whether it is to be tried again."""
+        now = time.monotonic()
+        if not self.failures:
+            self.failed_first = now
+        self.error, self.failures = error, self.failures + 1
+        if self.has_given_up:
+            tries, patience = min(tries, _TRIES_WITHOUT_PATIENCE), 0.0
+        if self.failures >= tries and now - self.failed_first >= patience:
+            return False
+        self.next_try = now + min(_FIRST_WAIT * 2 ** min(self.failures, 10), _LONGEST_WAIT)
+        return True
+
+    def give_up(self) -> None:
+        """Leave the first operation out."""
+        self.has_given_up = True
+        self.succeeded()
