@@ -129,6 +129,7 @@ class CatalogWriter:
             batch_size=batch_size,
         )
         self._private: Path | None = None
+        self._last_status: WriterStatus | None = None
         if spool is not None:
             try:
                 directory = spool_for(catalogs[0].uri) if spool == "auto" else spool_in(spool)
@@ -137,7 +138,7 @@ class CatalogWriter:
             except SpoolError as error:
                 if on_error == "raise":
                     raise
-                self._say(f"There is no spool, documents are kept for the life of this process only: {error}")
+                self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
         self._private = private_directory()
         self._spooling = spooling(self._private, keep=0.0)
@@ -234,6 +235,8 @@ class CatalogWriter:
 
     def status(self) -> WriterStatus:
         """How the writer is doing."""
+        if self._last_status is not None:
+            return self._last_status
         spooling = self._spooling
         store, spool = spooling.store, look_at(spooling.directory)
         known = {each.catalog: each for each in spool.catalogs}
@@ -264,7 +267,8 @@ class CatalogWriter:
             return
         try:
             self._spooling.close()
-            if self._private is not None:
+            if self._private is not None and self._last_status is None:
+                self._last_status = self.status()
                 # Not if something is left: then the error has named the directory, and `resume` delivers it.
                 rmtree(self._private, ignore_errors=True)
         finally:

@@ -2,14 +2,17 @@
 
 import logging
 import re
+import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 
 import event_model
 import h5py
 import numpy as np
 import pytest
+from proxy import Proxy
 
 from bluesky_filestore import CatalogWriter, serve_catalog
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, OptionError
@@ -148,22 +151,60 @@ def test_pages(catalog, writer):
     assert catalog.client[uid]["primary"]["x"].read().tolist() == [0, 1, 2, 3, 4]
 
 
-def test_batches(catalog):
-    """Without a spool, events are written when enough have come, or some time has passed."""
+def rows_of(client, uid):
+    """How many rows a run's table has, as soon as there is one."""
+    try:
+        return client[uid]["primary"]["x"].read().size
+    except KeyError:
+        return 0
+
+
+@pytest.mark.parametrize("spool", [None, "spool"])
+def test_batches(catalog, tmp_path, spool):
+    """Events are written when enough have come, however long the interval is."""
     uid, documents = run_documents(6)
-    with CatalogWriter(catalog.client, spool=None, batch_size=4, interval=3600) as writer:
-        feed(writer, documents[:5])
-        assert list(catalog.client[uid]) == []
-        feed(writer, documents[5:6])
-        assert catalog.client[uid]["primary"]["x"].read().size == 4
-        feed(writer, documents[6:7])
-        assert catalog.client[uid]["primary"]["x"].read().size == 4
+    spool = spool and tmp_path / spool
+    with CatalogWriter(catalog.client, spool=spool, batch_size=2, interval=3600) as writer:
+        feed(writer, documents[:7])
+        wait_for(lambda: rows_of(catalog.client, uid) >= 4)
         writer.flush()
-        assert catalog.client[uid]["primary"]["x"].read().size == 5
-    with CatalogWriter(catalog.client, spool=None, interval=0.0) as writer:
-        uid, documents = run_documents(6)
-        feed(writer, documents[:5])
-        assert catalog.client[uid]["primary"]["x"].read().size == 3
+        assert rows_of(catalog.client, uid) == 5
+
+
+def test_nothing_is_asked_of_the_catalog_by_the_plan(catalog):
+    """Without a spool, too, a catalog that hangs holds up no document; what it has not got is where the error says."""
+    uid, documents = run_documents(6)
+    with Proxy(catalog.uri) as proxy:
+        writer = CatalogWriter.from_uri(proxy.uri, api_key=catalog.api_key, spool=None, wait_on_stop=0.5)
+        proxy.fault = lambda _: "hold"
+        took = []
+        for name, doc in documents:
+            began = time.monotonic()
+            writer(name, doc)
+            took.append(time.monotonic() - began)
+        assert max(took[:-1]) < 0.5
+        assert took[-1] < 3
+        proxy.fault = lambda _: 503
+        proxy.release()
+        with pytest.raises(CatalogUnreachableError, match="waits in") as refused:
+            writer.close()
+    directory = Path(re.search(r"waits in (\S+);", str(refused.value))[1])
+    with CatalogWriter(catalog.client, spool=directory) as another:
+        another.flush()
+    assert rows_of(catalog.client, uid) == 6
+    shutil.rmtree(directory)
+
+
+def test_what_is_delivered_leaves_nothing(catalog):
+    """The place that a writer without a spool has for its documents is gone with it."""
+    _, documents = run_documents(3)
+    writer = CatalogWriter(catalog.client, spool=None)
+    directory = writer._private
+    feed(writer, documents)
+    assert directory.is_dir()
+    writer.close()
+    assert not directory.exists()
+    assert writer.status().waiting == 0
 
 
 def test_live(catalog, data_directory):

@@ -358,9 +358,11 @@ class Conveyor:
             run.state, reason = self._state(run, delivery)
             if before == "uploading" and (run.closed or run.state in ENDED):
                 self._readable.append(entry)
-            if run.more or run.state != before:
-                states[entry.number] = (run.state, reason, run.more)
-                run.more = 0
+            # What waits is not delivered: whoever flushes goes by these numbers.
+            more = 0 if self._waits(run, delivery) else run.more
+            if more or run.state != before:
+                states[entry.number] = (run.state, reason, more)
+                run.more -= more
             if run.state in ENDED:
                 del self._runs[entry.number]
                 self._end(entry.number)
@@ -368,9 +370,12 @@ class Conveyor:
             self._ledger.set_states(self._number, states)
         self._is_written_down = True
 
+    def _waits(self, run: _OnItsWay, delivery: Delivery) -> bool:
+        """Whether the catalog has not taken all that was handed on of a run."""
+        return delivery.holds_documents or run.entry.uid in delivery.waiting_runs or not delivery.is_gathered
+
     def _state(self, run: _OnItsWay, delivery: Delivery) -> tuple[DeliveryState, str]:
-        waits = delivery.holds_documents or run.entry.uid in delivery.waiting_runs
-        if not run.stopped or run.entry.uid in delivery.open_runs or waits:
+        if not run.stopped or run.entry.uid in delivery.open_runs or self._waits(run, delivery):
             return "uploading", ""
         if run.entry.uid in delivery.unsettled_runs:
             return "settling", _IN_DOUBT if run.entry.uid in delivery.doubted_runs else ""

@@ -109,7 +109,7 @@ def container_address(uri: str) -> str:
     except (httpx.InvalidURL, TypeError):
         # What httpx says has the address in it, and with it perhaps a key.
         raise CatalogUnreachableError(
-            f"{shown_address(uri)!r} is no address; expected one such as {_EXAMPLE}."
+            f"{shown_address(uri)!r} is no address that can be used; expected one such as {_EXAMPLE}."
         ) from None
     base, _, rest = url.path.partition("/api")
     node = "/".join(part for part in rest.partition("/metadata")[2].split("/") if part)

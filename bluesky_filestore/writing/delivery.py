@@ -88,6 +88,7 @@ class Delivery:
         self._doubted: dict[str, float] = {}
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._closed: list[str] = []
+        self._is_gathered = True
         self._tries, self._patience = tries, patience
         self._last_success = time.monotonic()
 
@@ -112,6 +113,11 @@ class Delivery:
         return bool(self._held)
 
     @property
+    def is_gathered(self) -> bool:
+        """Whether all that was received has become operations."""
+        return self._is_gathered
+
+    @property
     def waiting_operations(self) -> int:
         """How many operations the catalog has not taken yet."""
         return sum(len(outgoing.operations) for outgoing in self._outgoing.values())
@@ -128,6 +134,7 @@ class Delivery:
 
     def receive(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, or a page of them; what is wrong with it is put among the problems."""
+        self._is_gathered = False
         if self._held:
             self._held.append((name, doc))
             return
@@ -159,6 +166,7 @@ class Delivery:
                 # One run must not stand in the way of the others.
                 _logger.exception("What came for run %s could not be made ready.", run.uid)
                 self._problems.add(run.uid, f"events cannot be written: {error!r}")
+        self._is_gathered = not self._held
 
     def write(self, until: float = math.inf) -> bool:
         """Have the catalog take what was received, run by run.
