@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
 _MOST_BYTES_AT_ONCE = 2**24
-_TRIES = 6
+_TRIES = 3
 _WRITE_DOWN_SECONDS = 1.0
 _TRIES_AT_A_TABLE = 3
 _REMEMBERED = 10_000

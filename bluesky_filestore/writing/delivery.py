@@ -213,13 +213,17 @@ class Delivery:
     def _try(self, outgoing: Outgoing) -> None:
         """Have the catalog carry out the first operation of a run."""
         try:
-            is_refused = not self._apply(outgoing.operations[0])
+            is_refused = not self._apply(outgoing.operations[0], is_complete=not outgoing.has_given_up)
         except CatalogAccessError:
             raise
         except CatalogError as error:
             if isinstance(error, RowsDifferError) and not isinstance(error.__cause__, CatalogError):
-                # It holds other rows, and would at another time.
-                raise
+                if not outgoing.has_given_up:
+                    # It holds other rows, and would at another time.
+                    raise
+                # The rows before these were left out.
+                self._leave_out(outgoing, error)
+                return
             # Raises if it is away altogether, and not only fails at this.
             self._catalog.check()
             if self._fails_at_everything(outgoing):
@@ -227,13 +231,16 @@ class Delivery:
             if not outgoing.failed(error, tries=self._tries, patience=self._patience):
                 if isinstance(error, RowsDifferError):
                     raise
-                operation = outgoing.operations[0]
-                self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
-                outgoing.give_up()
+                self._leave_out(outgoing, error)
         else:
             self._last_success = time.monotonic()
             outgoing.has_given_up = outgoing.has_given_up or is_refused
             outgoing.succeeded()
+
+    def _leave_out(self, outgoing: Outgoing, error: CatalogError) -> None:
+        operation = outgoing.operations[0]
+        self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
+        outgoing.give_up()
 
     def _fails_at_everything(self, outgoing: Outgoing) -> bool:
         """Whether several runs have failed and nothing has succeeded: then it is not for the runs to wait."""
@@ -311,7 +318,7 @@ class Delivery:
         if not self._runs and not self._unsettled:
             self._assets.forget_old()
 
-    def _apply(self, operation: Operation) -> bool:
+    def _apply(self, operation: Operation, *, is_complete: bool) -> bool:
         """Carry out an operation; False if the catalog will not have it, which is put among the problems.
 
         Raises
@@ -319,10 +326,9 @@ class Delivery:
         CatalogError
             If the catalog may take it at another time.
         """
-        problems = self._problems.of(operation.run) if isinstance(operation, CloseRun) else ()
-        if isinstance(operation, CloseRun) and problems:
-            notes = [*operation.metadata.get("notes", ()), *problems]
-            operation = replace(operation, metadata={**operation.metadata, "notes": notes})
+        if isinstance(operation, CloseRun):
+            notes = [*operation.metadata.get("notes", ()), *self._problems.of(operation.run)]
+            operation = replace(operation, metadata={**operation.metadata, "notes": notes}, is_complete=is_complete)
         try:
             self._catalog.apply(operation)
         except _TRIED_AGAIN:
@@ -336,7 +342,7 @@ class Delivery:
             return False
         if isinstance(operation, CloseRun):
             self._closed.append(operation.run)
-            if self._catalog.in_doubt(operation.run):
+            if is_complete and self._catalog.in_doubt(operation.run):
                 self._doubted[operation.run] = time.monotonic()
         elif isinstance(operation, CheckRun):
             self._doubted.pop(operation.run, None)

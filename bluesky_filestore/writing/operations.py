@@ -178,6 +178,8 @@ class CloseRun:
     """The run's uid."""
     metadata: Mapping[str, Any]
     """``{"stop": ...}``, and what has to be said of the run, see `bluesky_filestore.writing.run`."""
+    is_complete: bool = True
+    """Whether the catalog took all that came before; if not, what it holds cannot be compared with that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ class TiledCatalog:
 
     def _close_run(self, operation: CloseRun) -> None:
         run = operation.run
-        self._tables.verify(run)
+        if operation.is_complete:
+            self._tables.verify(run)
         self._arrays.close(run)
         if run in self._doubted:
             self._held[run] = {**self._held.get(run, {}), **self._tables.sent(run), **self._arrays.sent(run)}
