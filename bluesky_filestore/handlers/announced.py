@@ -116,6 +116,11 @@ class Announced:
         datum = self._datums[event.doc["data"][key]]
         return self._resources[datum["resource"]], datum.get("datum_kwargs", {})
 
+    def data_key(self, event: ExternalEvent, key: str) -> Mapping[str, Any]:
+        """The entry of a key in the event's descriptor; empty if it has none."""
+        found: Mapping[str, Any] = self._streams[event.doc["descriptor"]].data_keys.get(key, {})
+        return found
+
     def place(self, event: ExternalEvent, key: str) -> tuple[Source, Mapping[str, Any], int]:
         """Where the array of an event is that a stream_datum documents: source, data key and index.
 

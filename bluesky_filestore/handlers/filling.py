@@ -172,7 +172,7 @@ def _filled_event(event: ExternalEvent, announced: Announced, opened: OpenHandle
             else:
                 resource, datum_kwargs = announced.datum(event, key)
                 filled[key] = doc["data"][key]
-                data[key] = opened.read_datum(resource, datum_kwargs)
+                data[key] = opened.read_datum(resource, datum_kwargs, announced.data_key(event, key))
         except Exception as error:
             error.add_note(f"It was to be read for {key!r} of the event with seq_num {doc['seq_num']}, {doc['uid']}.")
             raise

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.addressing import parsed_slice
-from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.errors import DocumentError, UnreadableFileError
+from bluesky_filestore.frame_axis import why_no_frames, why_not_served
 from bluesky_filestore.specs import spec_named
 
 from .base import ArrayFormat, BaseHandler, frames_of_point, positive
@@ -75,6 +76,24 @@ class HDF5DatasetHandler(BaseHandler):
         with self._file.dataset(self._key) as dataset:
             values: NDArray[Any] = dataset[(self._file.rows(dataset, wanted), *self._rest)]
         return values
+
+    def check_axis(self, declared: tuple[int, ...] | None) -> None:
+        """See that the first axis of the dataset counts frames, by the shape that the descriptor gives an event.
+
+        Raises
+        ------
+        UnreadableFileError
+            If it does not, or its elements are no numbers.
+        """
+        with self._file.dataset(self._key) as dataset:
+            unserved = why_not_served(dataset.shape, dataset.dtype)
+            stored: tuple[int, ...] = (self._frames, *dataset.shape[1:])
+            frame_shape = np.broadcast_to(np.zeros(()), stored)[(slice(None), *self._rest)].shape[1:]
+            wrong = unserved or why_no_frames(declared, self._frames, frame_shape)
+            if wrong:
+                raise UnreadableFileError(
+                    f"dataset {self._key!r} of file {self._file.path} has the shape {list(dataset.shape)}: {wrong}."
+                )
 
     def format(self, *, point_number: int) -> ArrayFormat:
         """Shape and dtype of a point, whose frames have to be there."""

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from bluesky_filestore.errors import PathError
+from bluesky_filestore.frame_axis import declared_shape
 from bluesky_filestore.frames import Source
 from bluesky_filestore.paths import join_resource, semantics_of, with_trailing_separator
 from bluesky_filestore.protocols import Handler, HandlerClass
 from bluesky_filestore.root_map import RootMap
 
+from .hdf5 import HDF5DatasetHandler
 from .lazily import as_lazy, as_read
 from .registry import find_handler
 from .stream_frames import StreamFramesHandler
@@ -45,9 +47,12 @@ class OpenHandlers:
         self._classes, self._root_map = handlers, root_map
         self._lazy, self._patience = lazy, patience
         self._open: OrderedDict[tuple[str, str], Handler] = OrderedDict()
+        self._checked: set[tuple[str, str]] = set()
 
-    def read_datum(self, resource: Mapping[str, Any], datum_kwargs: Mapping[str, Any]) -> Any:
-        """What a Datum of a Resource stands for.
+    def read_datum(
+        self, resource: Mapping[str, Any], datum_kwargs: Mapping[str, Any], data_key: Mapping[str, Any]
+    ) -> Any:
+        """What a Datum of a Resource stands for, for an event whose descriptor has this data key.
 
         Raises
         ------
@@ -64,6 +69,9 @@ class OpenHandlers:
             handler_class = find_handler(resource["spec"], self._classes)
             path, kwargs = path_of_resource(resource, self._root_map), resource.get("resource_kwargs", {})
             handler = self._keep(key, self._patiently(lambda: handler_class(path, **kwargs)))
+        if isinstance(handler, HDF5DatasetHandler) and key not in self._checked:
+            self._patiently(lambda: handler.check_axis(declared_shape(data_key)))
+            self._checked.add(key)
         self._open.move_to_end(key)
         return self._read(handler, datum_kwargs)
 

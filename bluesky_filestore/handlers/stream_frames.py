@@ -1,12 +1,12 @@
 """What the indices of a StreamResource stand for, read by the handler of its format."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import UnknownSpecError
+from bluesky_filestore.frame_axis import declared_shape, frames_that_fit, same_but_for_ones
 from bluesky_filestore.frames import Source
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
@@ -96,30 +96,22 @@ class StreamFramesHandler(BaseHandler):
             # Where an index is, the frame of this number is as well.
             _, *frame_shape = self._one_frame.format(point_number=index * count).shape
             frames = self._frames_per_index(tuple(frame_shape))
-            self._frames = self._one_frame if frames == 1 else self._with_frames(frames)
+            reader = self._one_frame if frames == 1 else self._with_frames(frames)
+            if isinstance(reader, HDF5DatasetHandler):
+                reader.check_axis(declared_shape(self._data_key))
+            self._frames = reader
         return self._frames
 
     def _frames_per_index(self, frame_shape: tuple[int, ...]) -> int:
         if self._source.files_per_index is not None:
             return self._source.files_per_index
-        declared, size = self._declared(), math.prod(frame_shape)
-        if declared is not None and size:
-            whole, rest = divmod(math.prod(declared), size)
-            if whole and not rest and _without_ones(declared) == _without_ones((whole, *frame_shape)):
-                return whole
-        return self._source.frames_per_index or 1
+        return frames_that_fit(declared_shape(self._data_key), frame_shape) or self._source.frames_per_index or 1
 
     def _shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
-        declared = self._declared()
-        if declared is None or _without_ones(declared) != _without_ones(stored):
+        declared = declared_shape(self._data_key)
+        if declared is None or not same_but_for_ones(declared, stored):
             return stored
         return () if declared == (1,) else declared
-
-    def _declared(self) -> tuple[int, ...] | None:
-        shape = self._data_key.get("shape")
-        if shape is None or any(size is None for size in shape):
-            return None
-        return tuple(int(size) for size in shape)
 
     def _with_frames(self, frames: int) -> HDF5DatasetHandler | FileSeriesHandler:
         source = self._source
@@ -137,7 +129,3 @@ class StreamFramesHandler(BaseHandler):
         if source.mimetype == HDF5:
             return AreaDetectorHDF5SeriesHandler(self._path, template, "", frames, key=source.dataset or "")
         return _SERIES[source.mimetype](self._path, template, "", frames)
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.frame_axis import why_not_served
 
 from .files import Roots
 from .hdf5_opening import open_hdf5
@@ -17,10 +18,11 @@ from .rows import Frames
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Elsewhere", "Layout", "NoFramesError", "dataset_in", "layout_of", "other_files"]
+__all__ = ["Elsewhere", "Layout", "NoFramesError", "dataset_in", "group_in_words", "layout_of", "other_files"]
 
 _MOST_LINKS = 32
 _MOST_SOURCES_DEEP = 4
+_MOST_NAMES = 6
 
 
 class NoFramesError(UnreadableFileError):
@@ -104,14 +106,24 @@ def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsew
             at = file if link.path.startswith("/") else at
             parts.extend(_parts(link.path))
         elif link is None:
+            at = None
             break
         else:
             at = at[part]
+    if not parts and isinstance(at, h5py.Group):
+        raise UnreadableFileError(f"file {path} has {group_in_words(at)} at {name}; expected one dataset.")
     if parts or not isinstance(at, h5py.Dataset):
         raise UnreadableFileError(
             f"file {path} has no dataset {name}; expected one: the file is another, or not all written yet."
         )
     return at
+
+
+def group_in_words(group: "h5py.Group") -> str:
+    """What a group holds, for the message that it is not the dataset that was expected."""
+    names = list(group)
+    listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    return f"a group of {len(names)} ({listed or 'nothing'})"
 
 
 def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets: bool = True) -> Layout:
@@ -124,10 +136,11 @@ def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets:
     NoFramesError
         If it holds no array of numbers with a first axis.
     """
-    if dataset.shape is None or not dataset.shape or dataset.dtype.hasobject:
+    unserved = why_not_served(dataset.shape, dataset.dtype)
+    if unserved:
         raise NoFramesError(
-            f"dataset {dataset.name} of file {path} has shape {dataset.shape} and dtype {dataset.dtype}; expected "
-            f"numbers with a first axis that counts frames."
+            f"dataset {dataset.name} of file {path} has shape {dataset.shape} and dtype {dataset.dtype}: {unserved}; "
+            f"expected numbers with a first axis that counts frames."
         )
     keeps = True
     for other in other_files(dataset, path):

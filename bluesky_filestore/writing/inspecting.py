@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from bluesky_filestore.errors import LockedFileError, UnreadableFileError
+from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
@@ -83,14 +84,18 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
 def _hdf5(path: Path, dataset: str) -> FileFacts | Unseen:
     import h5py
 
+    from bluesky_filestore.reading.hdf5_layout import group_in_words
     from bluesky_filestore.reading.hdf5_opening import open_hdf5
 
     with open_hdf5(str(path)) as file:
-        if dataset not in file or not isinstance(file[dataset], h5py.Dataset):
+        found = file.get(dataset)
+        if isinstance(found, h5py.Group):
+            return Unseen("broken", f"file {path} has {group_in_words(found)} at {dataset!r}; expected one dataset")
+        if not isinstance(found, h5py.Dataset):
             return Unseen("broken", f"file {path} has no dataset {dataset!r}")
-        found = file[dataset]
-        if found.dtype.hasobject or found.shape is None:
-            return Unseen("broken", f"dataset {dataset!r} of file {path} holds no numbers")
+        unserved = why_not_served(found.shape, found.dtype)
+        if unserved:
+            return Unseen("broken", f"dataset {dataset!r} of file {path} cannot be registered: {unserved}")
         return FileFacts(tuple(found.shape), found.dtype.str)
 
 

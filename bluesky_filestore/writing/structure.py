@@ -1,6 +1,5 @@
 """Shape and dtype of an external array: what the file says, or else the descriptor."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.frame_axis import declared_shape, frames_that_fit, same_but_for_ones, why_no_frames
 from bluesky_filestore.frames import Source
 
 __all__ = ["EventStructure", "FileFacts", "Unseen", "event_structure"]
@@ -66,9 +66,9 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
     Raises
     ------
     DocumentError
-        If neither says what the shape or the dtype is.
+        If neither says what the shape or the dtype is, or the file's first axis is not that of frames.
     """
-    declared = _declared_shape(data_key)
+    declared = declared_shape(data_key)
     if declared is None and data_key.get("shape") and not _says_frames(source):
         raise DocumentError(
             f"its shape varies from event to event ({data_key['shape']} in the descriptor), which no array has; "
@@ -79,14 +79,19 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
         return _from_descriptor(declared, declared_dtype, source)
     frame_shape = _frame_shape(source, facts)
     frames = _frames_per_event(declared, frame_shape, source)
+    wrong_axis = why_no_frames(declared, frames, frame_shape) if source.template is None else ""
+    if wrong_axis:
+        raise DocumentError(
+            f"dataset {source.dataset!r} of {source.path} has the shape {list(facts.shape)}: {wrong_axis}"
+        )
     stored = (frames, *frame_shape)
     differences = []
-    if declared is not None and _without_ones(declared) == _without_ones(stored):
+    if declared is not None and same_but_for_ones(declared, stored):
         # A scalar an event is a column of the table's kind, whatever its length-one axis was for.
         shape = () if declared == (1,) else declared
     else:
         shape = stored
-        if declared is None or _without_ones(declared) != _without_ones(frame_shape):
+        if declared is None or not same_but_for_ones(declared, frame_shape):
             differences.append(f"shape: the descriptor says {_listed(declared)}, the file {_listed(stored)} an event")
     if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
         differences.append(f"dtype: the descriptor says {declared_dtype}, the file {facts.dtype}")
@@ -128,23 +133,11 @@ def _frames_per_event(declared: tuple[int, ...] | None, frame_shape: tuple[int, 
         return source.frames_per_index
     if source.files_per_index is not None:
         return source.files_per_index
-    frame_size = math.prod(frame_shape)
-    if declared is not None and frame_size:
-        whole, rest = divmod(math.prod(declared), frame_size)
-        if whole and not rest and _without_ones(declared) == _without_ones((whole, *frame_shape)):
-            return whole
-    return source.frames_per_index or 1
+    return frames_that_fit(declared, frame_shape) or source.frames_per_index or 1
 
 
 def _says_frames(source: Source) -> bool:
     return source.frames_per_index is not None or source.files_per_index is not None
-
-
-def _declared_shape(data_key: Mapping[str, Any]) -> tuple[int, ...] | None:
-    shape = data_key.get("shape")
-    if shape is None or any(size is None for size in shape):
-        return None
-    return tuple(int(size) for size in shape)
 
 
 def _declared_dtype(data_key: Mapping[str, Any]) -> str | None:
@@ -156,10 +149,6 @@ def _declared_dtype(data_key: Mapping[str, Any]) -> str | None:
         return np.dtype(str(said or _NUMPY_OF_JSON[data_key["dtype"]])).str
     except (TypeError, KeyError):
         return None
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
 
 
 def _listed(shape: tuple[int, ...] | None) -> str:
