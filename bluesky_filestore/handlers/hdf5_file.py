@@ -8,7 +8,9 @@ from typing import Any
 import h5py
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.reading.hdf5_layout import check_written
 from bluesky_filestore.reading.hdf5_opening import open_hdf5
+from bluesky_filestore.reading.hdf5_written import unwritten_frames
 
 from .base import read_errors
 
@@ -35,6 +37,7 @@ class HDF5File:
         self._lock = threading.RLock()
         self._file: h5py.File | None = None
         self._datasets: dict[str, h5py.Dataset] = {}
+        self._complete: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "locking": self._locking}
@@ -71,7 +74,7 @@ class HDF5File:
         Raises
         ------
         TruncatedFileError
-            If there are fewer, even after another look at a file that is being written.
+            If one has no data, or there are fewer, even after another look at a file that is being written.
         """
         if dataset.shape[0] < wanted.stop and dataset.file.swmr_mode:
             dataset.id.refresh()
@@ -80,12 +83,19 @@ class HDF5File:
                 f"file {self.path} holds {dataset.shape[0]} frames in {dataset.name!r}; expected at least "
                 f"{wanted.stop}, since frames {wanted.start} to {wanted.stop - 1} are asked for."
             )
+        name = str(dataset.name)
+        if wanted.stop > self._complete.get(name, 0):
+            unwritten = unwritten_frames(dataset, self.path)
+            check_written(unwritten, wanted, self.path, name)
+            if unwritten is None:
+                self._complete[name] = dataset.shape[0]
         return slice(wanted.start, wanted.stop)
 
     def close(self) -> None:
         """Close it, if it is open."""
         with self._lock:
             self._datasets.clear()
+            self._complete.clear()
             if self._file is not None:
                 self._file.close()
                 self._file = None

@@ -71,7 +71,7 @@ def _fill(values: NDArray[np.generic], places: NDArray[np.int64], descriptor: in
     breaks = np.flatnonzero((np.diff(places) != size) | (places[:-1] < 0)) + 1
     for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
         if places[first] < 0:
-            values[first:last] = layout.fill
+            layout.check(range(layout.count), path, "of frames")
         else:
             read_at(descriptor, buffer[first * size : last * size], int(places[first]), path)
 

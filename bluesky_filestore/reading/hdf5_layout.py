@@ -13,12 +13,22 @@ from bluesky_filestore.frame_axis import why_not_served
 
 from .files import Roots
 from .hdf5_opening import open_hdf5
+from .hdf5_written import unwritten_frames
 from .rows import Frames
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Elsewhere", "Layout", "NoFramesError", "dataset_in", "group_in_words", "layout_of", "other_files"]
+__all__ = [
+    "Elsewhere",
+    "Layout",
+    "NoFramesError",
+    "check_written",
+    "dataset_in",
+    "group_in_words",
+    "layout_of",
+    "other_files",
+]
 
 _MOST_LINKS = 32
 _MOST_SOURCES_DEEP = 4
@@ -51,8 +61,8 @@ class Layout:
     """Where each chunk of frames begins in the file, -1 where none was written; None where only HDF5 can read it."""
     frames_per_chunk: int
     """How many frames lie one after the other in a chunk."""
-    fill: Any
-    """The value of elements that were never written."""
+    unwritten: NDArray[np.bool_] | None
+    """For each frame whether it has no data, of which HDF5 gives the fill value; None if all have theirs."""
     keeps: bool
     """Whether the file says all there is to know: false for data in other files, whose changes do not show in it."""
 
@@ -72,13 +82,25 @@ class Layout:
         return int(np.prod(self.frame_shape, dtype=np.int64)) * self.dtype.itemsize
 
     def check(self, frames: Frames, path: str, dataset: str) -> None:
-        """Raise `TruncatedFileError` where a frame is not there."""
+        """Raise `TruncatedFileError` where a frame is not there, or has no data."""
         if len(frames) and max(frames) >= self.count:
             frame = next(frame for frame in frames if frame >= self.count)
             raise TruncatedFileError(
                 f"file {path} holds {self.count} frames in dataset {dataset}; frame {frame} (counted from 0) is not "
                 f"among them: the file was cut short, or is not all written yet."
             )
+        check_written(self.unwritten, frames, path, dataset)
+
+
+def check_written(unwritten: NDArray[np.bool_] | None, frames: Frames, path: str, dataset: str) -> None:
+    """Raise `TruncatedFileError` where one of the frames has no data."""
+    lost = [] if unwritten is None else [frame for frame in frames if unwritten[frame]]
+    if lost:
+        listed = ", ".join(map(str, lost[:_MOST_NAMES])) + (", ..." if len(lost) > _MOST_NAMES else "")
+        raise TruncatedFileError(
+            f"file {path} has no data for frames {listed} (counted from 0) of dataset {dataset}: they were never "
+            f"written, or the file that they are in is gone; expected data, since HDF5's fill value is none."
+        )
 
 
 def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsewhere":
@@ -147,7 +169,9 @@ def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets:
         roots.admit(other)
         keeps = False
     offsets, frames_per_chunk = _offsets(dataset) if keeps and with_offsets else (None, 1)
-    return Layout(tuple(dataset.shape), dataset.dtype, offsets, frames_per_chunk, dataset.fillvalue, keeps)
+    return Layout(
+        tuple(dataset.shape), dataset.dtype, offsets, frames_per_chunk, unwritten_frames(dataset, path), keeps
+    )
 
 
 def _parts(name: str) -> list[str]:
