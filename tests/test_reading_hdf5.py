@@ -191,6 +191,39 @@ def test_other_files_have_to_be_under_the_roots(files, tmp_path, how):
         files.read(str(inside / "bad.h5"), "e/d", [0], roots=roots)
 
 
+FLIPPED = """
+import sys
+from bluesky_filestore.errors import UnreadableFileError
+from bluesky_filestore.reading.hdf5 import HDF5Files
+try:
+    HDF5Files().read(sys.argv[1], "d", [0], swmr=True)
+except UnreadableFileError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("place", [50, 64, 100])
+def test_a_flipped_bit_is_found_at_once(tmp_path, place):
+    """A damaged file of the newer format is an error, and not tried again while all of h5py waits."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("d", data=FRAMES, chunks=(1, 16, 8), maxshape=(None, 16, 8))
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    command = [sys.executable, "-c", FLIPPED, str(path)]
+    assert "a.h5" in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_what_is_no_file_is_not_opened(files, tmp_path):
+    """A pipe or a directory is refused without waiting for it."""
+    os.mkfifo(tmp_path / "pipe.h5")
+    (tmp_path / "directory.h5").mkdir()
+    for name in ("pipe.h5", "directory.h5"):
+        with pytest.raises(UnreadableFileError, match=f"{name} is not a file"):
+            files.read(str(tmp_path / name), "d", [0])
+
+
 def test_links_in_a_circle(files, tmp_path):
     """Links that lead nowhere end."""
     for one, other in (("a", "b"), ("b", "a")):

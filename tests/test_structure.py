@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 
 import h5py
 import numpy as np
@@ -411,6 +412,28 @@ def test_looking_at_files(tmp_path):
         assert words in facts.reason
     (away,) = inspect(hdf5(), [tmp_path / "nowhere" / "a.h5"])
     assert away == Unseen("out of reach", f"directory {tmp_path / 'nowhere'} is not there")
+
+
+@pytest.mark.parametrize("source", [hdf5(), tiff()], ids=["hdf5", "tiff"])
+def test_whatever_looking_meets(tmp_path, source, monkeypatch):
+    """Empty files, pipes, directories, garbage and whatever a library raises are reasons, never errors."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "garbage").write_bytes(b"II*\0" + bytes(range(200)))
+    names = ["empty", "directory", "pipe", "garbage"]
+    words = ["it is empty", "is not a file", "is not a file", "cannot be read"]
+    for facts, said in zip(inspect(source, [tmp_path / name for name in names]), words, strict=True):
+        assert isinstance(facts, Unseen)
+        assert (facts.kind, said in facts.reason) == ("broken", True)
+
+    def fail(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    for module in (h5py, tifffile):
+        monkeypatch.setattr(module, "File" if module is h5py else "TiffFile", fail)
+    (facts,) = inspect(source, [tmp_path / "garbage"])
+    assert "ZeroDivisionError" in facts.reason
 
 
 def test_looking_at_images(tmp_path):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HDF5Files", "shared_files"]
 
+# What h5py raises for a damaged file, beside OSError.
+_H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
 _MOST_FILES = 32
 _MOST_LAYOUT_BYTES = 32 * 2**20
 _LAYOUT_BYTES = 1024
@@ -211,13 +213,18 @@ class HDF5Files:
     def _open(self, path: str, swmr: bool) -> "Iterator[h5py.File]":
         with self._locked(path) as entry, told(path):
             signature = signature_of(path)
-            if entry.file is not None and not _is_still_true(entry.signature, signature, swmr):
+            if entry.file is not None and not _is_still_true(entry.signature, signature, swmr and entry.file.swmr_mode):
                 entry.file.close()
                 entry.file = None
             if entry.file is None:
                 entry.file = _opened(path)
             entry.signature = signature
-            yield entry.file
+            try:
+                yield entry.file
+            except _H5PY_ERRORS as error:
+                raise UnreadableFileError(
+                    f"file {path} cannot be read, it is damaged or not all written: {error}."
+                ) from error
         self._close_beyond(self._most_files)
 
     @contextmanager

@@ -193,7 +193,11 @@ def other_files(dataset: "h5py.Dataset", path: str, depth: int = 0) -> Iterator[
             yield other
         if depth < _MOST_SOURCES_DEEP and Path(other).is_file():
             with open_hdf5(other) as file:
-                found = dataset_in(file, other, source.dset_name.replace("%b", "0"))
+                try:
+                    found = dataset_in(file, other, source.dset_name.replace("%b", "0"))
+                except UnreadableFileError:
+                    # It leads nowhere; its frames are among those that have no data.
+                    continue
                 if isinstance(found, Elsewhere):
                     yield found.path
                 elif found != dataset:

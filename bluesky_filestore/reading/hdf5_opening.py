@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .hdf5_superblock import check_not_cut_short
+from .hdf5_superblock import check_not_cut_short, is_written_with_swmr
 
 if TYPE_CHECKING:
     import h5py
@@ -16,8 +16,8 @@ _OPEN_OTHERWISE = "access flag not the same"
 def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     """A file, open for reading, with the filters of hdf5plugin at hand.
 
-    It is opened with SWMR: that reads a file whose writer allows it while it is being written, and every other as well,
-    and leaves it to the rest of the process how it opens the same file.
+    It is opened with SWMR only where its superblock says that it is being written so: opened with SWMR, HDF5 tries a
+    damaged part of a file again and again, and all of h5py waits meanwhile.
 
     Parameters
     ----------
@@ -33,13 +33,21 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     OSError
         What h5py raises.
     """
-    import h5py
     import hdf5plugin  # noqa: F401 - importing it registers its filters
 
     check_not_cut_short(path)
+    growing = is_written_with_swmr(path)
     try:
-        return h5py.File(path, "r", libver="latest", swmr=True, locking=locking)
+        return _opened(path, locking, swmr=growing)
     except OSError as error:
         if _OPEN_OTHERWISE not in str(error):
             raise
+    return _opened(path, locking, swmr=not growing)
+
+
+def _opened(path: str, locking: bool | str | None, *, swmr: bool) -> "h5py.File":
+    import h5py
+
+    if swmr:
+        return h5py.File(path, "r", libver="latest", swmr=True, locking=locking)
     return h5py.File(path, "r", locking=locking)

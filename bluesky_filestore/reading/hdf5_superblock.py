@@ -5,18 +5,23 @@ missing for ever, with the lock held that all of h5py waits for.
 """
 
 import fcntl
-from pathlib import Path
+import os
 
 from bluesky_filestore.errors import LockedFileError, TruncatedFileError
 
-from .files import told
+from .files import ANYWHERE
 
-__all__ = ["check_not_cut_short"]
+__all__ = ["check_not_cut_short", "is_written_with_swmr"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LENGTH_OF_HEADER = 64
 # Where the sizes of addresses and the first of the addresses are, by version of the superblock; the third address
 # (base, another, end of file) is the end. HDF5 File Format Specification, version 3.0, section II.A.
+_VERSION_AT = 8
+_FLAGS_AT = 11
+# Of the consistency flags, which version 3 has.
+_VERSION_WITH_FLAGS = 3
+_WRITTEN, _WRITTEN_WITH_SWMR = 1, 4
 _PLACES = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}
 
 
@@ -34,9 +39,9 @@ def check_not_cut_short(path: str) -> None:
     UnreadableFileError
         If it cannot be opened.
     """
-    with told(path), Path(path).open("rb") as file:
-        header = file.read(_LENGTH_OF_HEADER)
-        length = file.seek(0, 2)
+    with ANYWHERE.opened(path) as descriptor:
+        header = os.pread(descriptor, _LENGTH_OF_HEADER, 0)
+        length = os.fstat(descriptor).st_size
     if not header.startswith(_SIGNATURE) or len(header) < _LENGTH_OF_HEADER or header[8] not in _PLACES:
         return
     size_at, addresses_at = _PLACES[header[8]]
@@ -54,11 +59,26 @@ def check_not_cut_short(path: str) -> None:
         )
 
 
+def is_written_with_swmr(path: str) -> bool:
+    """Whether the superblock says that the file is open for writing, and that readers may read it meanwhile.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it cannot be opened.
+    """
+    with ANYWHERE.opened(path) as descriptor:
+        header = os.pread(descriptor, _LENGTH_OF_HEADER, 0)
+    if not header.startswith(_SIGNATURE) or len(header) <= _FLAGS_AT or header[_VERSION_AT] < _VERSION_WITH_FLAGS:
+        return False
+    return bool(header[_FLAGS_AT] & _WRITTEN and header[_FLAGS_AT] & _WRITTEN_WITH_SWMR)
+
+
 def _is_locked(path: str) -> bool:
     """Whether somebody writes to it: HDF5 locks a file for as long as it is open for that."""
-    with told(path), Path(path).open("rb") as file:
+    with ANYWHERE.opened(path) as descriptor:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False

@@ -33,6 +33,7 @@ def unwritten_frames(dataset: "h5py.Dataset", path: str, depth: int = 0) -> NDAr
     """
     if not dataset.size:
         return None
+    lost: NDArray[np.bool_] | None
     if dataset.is_virtual:
         lost = _lost_of_virtual(dataset, path, depth)
     elif dataset.external:

@@ -10,6 +10,7 @@ from bluesky_filestore.reading.files import ANYWHERE, Roots, told
 from bluesky_filestore.reading.hdf5 import HDF5Files, shared_files
 from bluesky_filestore.reading.hdf5_joined import JoinedDatasets
 from bluesky_filestore.reading.hdf5_layout import NoFramesError
+from bluesky_filestore.reading.hdf5_superblock import is_written_with_swmr
 from bluesky_filestore.reading.registered import Registered, frames_of, joined_datasets
 from bluesky_filestore.specs import HDF5
 
@@ -58,6 +59,9 @@ class HDF5Adapters:
                 )
             for path in paths:
                 check_links(path, self._roots)
+            if parameters.get("swmr", SWMR_DEFAULT):
+                # In one process a file is open with SWMR or without: as it is opened for the frames.
+                parameters["swmr"] = any(map(is_written_with_swmr, paths))
         return HDF5Adapter.from_catalog(data_source, node, **parameters)
 
     def from_uris(self, *data_uris: str, **parameters: Any) -> Any:
@@ -76,6 +80,8 @@ class HDF5Adapters:
                 check_links(path, self._roots)
             if not isinstance(parameters.get("dataset", ""), str):
                 parameters["dataset"] = "/".join(parameters["dataset"])
+            if parameters.get("swmr", SWMR_DEFAULT):
+                parameters["swmr"] = any(map(is_written_with_swmr, paths))
             with told(paths[0]):
                 stock = HDF5Adapter.from_uris(*data_uris, **parameters)
             if not isinstance(stock, HDF5ArrayAdapter) or 0 in stock.structure().shape:
@@ -114,9 +120,11 @@ class _JoinedAdapter(FramesAdapter):
         super().__init__(joined.frames, data_source.structure, metadata=metadata, specs=specs)
         self._name = joined.dataset.name
         self._uri = next(asset.data_uri for asset in data_source.assets)
-        self._options = {name: parameters[name] for name in ("swmr", "locking") if name in parameters}
+        self._path = path_of(self._uri)
+        self._options = {name: parameters[name] for name in ("locking",) if name in parameters}
 
     def metadata(self) -> Any:
         """The node's metadata and the attributes of the dataset in the first file."""
         with answered():
-            return {**super().metadata(), **get_hdf5_attrs(self._uri, self._name, **self._options)}
+            growing = is_written_with_swmr(self._path)
+            return {**super().metadata(), **get_hdf5_attrs(self._uri, self._name, swmr=growing, **self._options)}

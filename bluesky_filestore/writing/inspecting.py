@@ -48,6 +48,14 @@ def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unsee
         if not stat.S_ISREG(status.st_mode):
             seen.append(Unseen("broken", f"{path} is not a file"))
             continue
+        if not status.st_size:
+            seen.append(
+                Unseen(
+                    "broken",
+                    f"file {path} cannot be read: it is empty (0 bytes), nothing was written to it, or not yet",
+                )
+            )
+            continue
         # Files of one series and one size are alike; reading 10,000 headers would take seconds. A JPEG's size says
         # nothing.
         known = same_size.get(status.st_size) if source.mimetype not in (HDF5, JPEG_SERIES) else None
@@ -73,11 +81,11 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
     except BlockingIOError as error:
         # What h5py raises where the writer's lock keeps it out.
         return Unseen("busy", f"file {path} is still being written ({error.strerror})")
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
-        # What h5py, tifffile, Pillow and numpy raise for files that are not what they should be.
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        # What libraries raise for files that are not what they should be has no bounds, and is of one key only.
         if "already open for write" in str(error):
             return Unseen("busy", f"file {path} is still being written")
-        return Unseen("broken", f"file {path} cannot be read: {error}")
+        return Unseen("broken", f"file {path} cannot be read: {str(error) or type(error).__name__}")
     return Unseen("out of reach", f"files of type {source.mimetype!r} are not looked into")
 
 
