@@ -112,6 +112,35 @@ def test_growing_file(files, tmp_path):
     assert files.read(path, "d", range(4), swmr=True)[:, 0, 0].tolist() == [1, 2, 3, 4]
 
 
+GROWING = """
+import h5py, sys, time
+with h5py.File(sys.argv[1], "w", libver="latest") as file:
+    dataset = file.create_dataset("d", shape=(1, 3, 2), maxshape=(None, 3, 2), dtype="u2", chunks=(1, 3, 2))
+    dataset[0] = 1
+    file.swmr_mode = True
+    dataset.flush()
+    print("open", flush=True)
+    for count in range(2, 100_000):
+        dataset.resize(count, axis=0)
+        dataset[count - 1] = count
+        dataset.flush()
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("swmr", [True, False])
+def test_file_that_grows_fast(files, tmp_path, swmr):
+    """Frames that exist come, right, however fast their file grows, whether or not it was said that it does."""
+    path = str(tmp_path / "fast.h5")
+    with subprocess.Popen([sys.executable, "-c", GROWING, path], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "open\n"
+        try:
+            found = [files.read(path, "d", [0], swmr=swmr)[0, 0, 0] for _ in range(50)]
+        finally:
+            writer.kill()
+    assert found == [1] * 50
+
+
 WRITER = """
 import h5py, sys
 with h5py.File(sys.argv[1], "w") as file:

@@ -81,13 +81,21 @@ class HandledFrames:
         values = np.empty((len(frames), *shape), self.dtype)
         with self._handler() as handler:
             for place, event in enumerate(frames):
-                values[place] = self._checked(handler(**self.datum_kwargs[event]), event)[part]
+                values[place] = self._checked(self._asked(handler, event), event)[part]
         return values
 
     def answer_of(self, event: int) -> NDArray[np.generic]:
         """An event as the handler has it, whatever is registered."""
         with self._handler() as handler:
-            return np.asarray(handler(**self.datum_kwargs[event]))
+            return np.asarray(self._asked(handler, event))
+
+    def _asked(self, handler: Any, event: int) -> Any:
+        """What the handler answers, if all files that it names for the event lie where they may."""
+        datum_kwargs = self.datum_kwargs[event]
+        if self.roots.directories is not None and hasattr(handler, "get_file_list"):
+            for path in handler.get_file_list([datum_kwargs]):
+                self.roots.admit(str(path))
+        return handler(**datum_kwargs)
 
     def end_paths(self) -> list[str]:
         """The files of the first and of the last event, where the handler tells; else what it is made with."""

@@ -116,7 +116,8 @@ class HDF5Files:
         if values is not None:
             return values
         with self._dataset(real, name, swmr, roots) as (found, layout):
-            if layout.offsets is None:
+            # Of a file that grows meanwhile the places would be out of date before they are used.
+            if layout.offsets is None or found.file.swmr_mode:
                 layout.check(frames, real, name)
                 return frames_through_hdf5(found, frames, part)
         values = self._by_place(real, name, frames, part)
