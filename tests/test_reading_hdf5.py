@@ -253,6 +253,19 @@ def test_what_is_no_file_is_not_opened(files, tmp_path):
             files.read(str(tmp_path / name), "d", [0])
 
 
+def test_missing_filter(files, tmp_path):
+    """A filter that is not installed is named, with the remedy."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk((1, 4, 6))
+        settings.set_filter(31999, h5py.h5z.FLAG_OPTIONAL, (1,))
+        space = h5py.h5s.create_simple((1, 4, 6))
+        data = h5py.h5d.create(file.id, b"d", h5py.h5t.STD_U16LE, space, settings)
+        data.write_direct_chunk((0, 0, 0), bytes(48), 0)
+    with pytest.raises(UnreadableFileError, match="HDF5 filter 31999, which is not installed here"):
+        files.read(str(tmp_path / "a.h5"), "d", [0])
+
+
 def test_links_in_a_circle(files, tmp_path):
     """Links that lead nowhere end."""
     for one, other in (("a", "b"), ("b", "a")):

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.reading.hdf5_filters import missing_filter_error, missing_filters
 from bluesky_filestore.reading.hdf5_layout import check_written
 from bluesky_filestore.reading.hdf5_opening import open_hdf5
 from bluesky_filestore.reading.hdf5_written import unwritten_frames
@@ -59,13 +60,10 @@ class HDF5File:
                 with read_errors(self.path, *_H5PY_ERRORS):
                     yield self._opened(key)
             except OSError as error:
-                missing = _missing_filters(self._datasets.get(key))
+                missing = missing_filters(self._datasets.get(key))
                 self.close()
                 if missing and not isinstance(error, TruncatedFileError):
-                    raise UnreadableFileError(
-                        f"dataset {key!r} of file {self.path} is compressed by HDF5 filter {missing}, which is not "
-                        f"installed here; expected one of h5py's or hdf5plugin's, or its plugin in HDF5_PLUGIN_PATH."
-                    ) from error
+                    raise missing_filter_error(missing, self.path, key) from error
                 raise
 
     def rows(self, dataset: h5py.Dataset, wanted: range) -> slice:
@@ -112,13 +110,3 @@ class HDF5File:
             raise UnreadableFileError(f"file {self.path} has {what} at {key!r}; expected a dataset of frames.")
         self._datasets[key] = found
         return found
-
-
-def _missing_filters(dataset: h5py.Dataset | None) -> str:
-    """The numbers of the filters that a dataset needs and that are not there, with the names its writer gave them."""
-    if not dataset:
-        return ""
-    settings = dataset.id.get_create_plist()
-    filters = [settings.get_filter(number) for number in range(settings.get_nfilters())]
-    missing = [(code, name) for code, _, _, name in filters if not h5py.h5z.filter_avail(code)]
-    return ", ".join(f"{code} ({name.decode(errors='replace')})" if name else f"{code}" for code, name in missing)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bluesky_filestore.errors import ForbiddenFileError, UnreadableFileError
 
 from .files import ANYWHERE, Roots, Signature, signature_of, told
+from .hdf5_filters import missing_filter_error, missing_filters
 from .hdf5_frames import frames_at_places, frames_through_hdf5
 from .hdf5_layout import Elsewhere, Layout, dataset_in, layout_of
 from .hdf5_opening import open_hdf5
@@ -119,7 +120,13 @@ class HDF5Files:
             # Of a file that grows meanwhile the places would be out of date before they are used.
             if layout.offsets is None or found.file.swmr_mode:
                 layout.check(frames, real, name)
-                return frames_through_hdf5(found, frames, part)
+                try:
+                    return frames_through_hdf5(found, frames, part)
+                except OSError as error:
+                    missing = missing_filters(found)
+                    if missing:
+                        raise missing_filter_error(missing, path, name) from error
+                    raise
         values = self._by_place(real, name, frames, part)
         if values is None:
             raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
