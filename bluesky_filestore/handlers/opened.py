@@ -2,10 +2,11 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from bluesky_filestore.errors import PathError
+from bluesky_filestore.errors import FileStoreError, PathError, UnreadableFileError
 from bluesky_filestore.frame_axis import declared_shape
 from bluesky_filestore.frames import Source
 from bluesky_filestore.paths import join_resource, semantics_of, with_trailing_separator
@@ -68,12 +69,14 @@ class OpenHandlers:
         if handler is None:
             handler_class = find_handler(resource["spec"], self._classes)
             path, kwargs = path_of_resource(resource, self._root_map), resource.get("resource_kwargs", {})
-            handler = self._keep(key, self._patiently(lambda: handler_class(path, **kwargs)))
+            with _told_of(resource, f"resource_kwargs {dict(kwargs)}"):
+                handler = self._keep(key, self._patiently(lambda: handler_class(path, **kwargs)))
         if isinstance(handler, HDF5DatasetHandler) and key not in self._checked:
             self._patiently(lambda: handler.check_axis(declared_shape(data_key)))
             self._checked.add(key)
         self._open.move_to_end(key)
-        return self._read(handler, datum_kwargs)
+        with _told_of(resource, f"datum {dict(datum_kwargs)}"):
+            return self._read(handler, datum_kwargs)
 
     def read_index(self, source: Source, data_key: Mapping[str, Any], name: str, index: int) -> Any:
         """The array of an index of a StreamResource; `name` is that of its data key.
@@ -119,6 +122,20 @@ class OpenHandlers:
                     raise
             time.sleep(min(pause, left))
             pause *= 2
+
+
+@contextmanager
+def _told_of(resource: Mapping[str, Any], what: str) -> Iterator[None]:
+    """Say of which file it is what a handler, which is anybody's code, raises in its own words."""
+    try:
+        yield
+    except (FileStoreError, OSError):
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"the handler of spec {resource['spec']!r} cannot read {what} of {resource['resource_path']!r} below "
+            f"{resource.get('root') or ''!r}: {type(error).__name__}: {error}."
+        ) from error
 
 
 def path_of_resource(resource: Mapping[str, Any], root_map: RootMap) -> str:
