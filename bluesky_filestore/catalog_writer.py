@@ -77,11 +77,10 @@ class CatalogWriter:
         Whether documents are checked against event-model's schemas. It costs a microsecond for an event that is of
         its schema, and is noted where a document is not; what can be understood of it is written all the same. What
         documents refer to is always checked.
-
     park_after : float
-        For how many seconds a request is tried again at which the catalog fails while it answers others. Then it is
-        left out: the run is parked, with the reason, and gets the rest of what it has. Other runs never wait for it,
-        and a catalog that is away uses up nobody's patience.
+        For how many seconds, and three times at least, a request is tried again at which the catalog fails while it
+        answers others. Then it is left out: the run is parked, with the reason, and gets the rest of what it has.
+        Other runs never wait for it, and a catalog that is away uses up nobody's patience.
 
     Raises
     ------

@@ -21,10 +21,10 @@ _logger = logging.getLogger(__name__)
 
 _LAST_ROUND_SECONDS = 10.0
 # A detector is unstaged, and its file closed, a moment after its run's last document.
-_MOST_NAMED = 5
 _SETTLE_AT_CLOSE = 2.0
 _OF_NEW_NODES = ("start", "descriptor")
 _EVENTS = ("event", "event_page")
+_MOST_NAMED = 5
 # As long as another process may take for its next step, with a slow catalog.
 _PATIENCE_SECONDS = 30.0
 

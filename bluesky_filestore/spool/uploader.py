@@ -180,9 +180,13 @@ class Uploader:
             self._question.start()
 
     def _notice_silence(self) -> None:
+        rounds = self.rounds
         try:
             self.catalog.check()
         except CatalogError as error:
+            if self.rounds > rounds:
+                # A round was over meanwhile, and knows better.
+                return
             self._notice(error)
             with self._news:
                 self._news.notify_all()
@@ -240,6 +244,10 @@ class Uploader:
     def _round(self) -> None:
         conveyor, ledger = self._take_up()
         if conveyor is None:
+            if self.error is not None:
+                # Another process delivers, and says how; what we met ourselves is over as soon as it is.
+                self.catalog.check()
+                self.error = None
             return
         if self._tries_again:
             self._tries_again = False
@@ -247,6 +255,7 @@ class Uploader:
         if self.error is not None or conveyor.has_news:
             # Asking costs a moment where Tiled's client would try for most of a minute.
             self.catalog.check()
+            self._back(ledger)
         self._move(conveyor, ledger)
         now = time.monotonic()
         self.unsettled_runs, self.failing_runs = conveyor.unsettled_runs, conveyor.failing_runs

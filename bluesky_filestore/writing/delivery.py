@@ -129,8 +129,12 @@ class Delivery:
 
     @property
     def waiting_runs(self) -> dict[str, CatalogError | None]:
-        """The runs that the catalog has not taken all operations of, by uid, and at what it fails if it does."""
-        return {uid: outgoing.error for uid, outgoing in self._outgoing.items() if outgoing.operations}
+        """The runs that the catalog has not taken all operations of, by uid, and at what it fails if it does.
+
+        Not those that are parked and only lack their end, which is tried now and then.
+        """
+        waiting = {uid: outgoing for uid, outgoing in self._outgoing.items() if outgoing.operations}
+        return {uid: outgoing.error for uid, outgoing in waiting.items() if not outgoing.is_parked}
 
     def receive(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, or a page of them; what is wrong with it is put among the problems."""
@@ -240,7 +244,11 @@ class Delivery:
     def _leave_out(self, outgoing: Outgoing, error: CatalogError) -> None:
         operation = outgoing.operations[0]
         self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
-        outgoing.give_up()
+        if isinstance(operation, CloseRun):
+            # The run is parked, and gets its end as soon as that goes.
+            outgoing.keep_trying()
+        else:
+            outgoing.give_up()
 
     def _fails_at_everything(self, outgoing: Outgoing) -> bool:
         """Whether several runs have failed and nothing has succeeded: then it is not for the runs to wait."""

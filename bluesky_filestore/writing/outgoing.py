@@ -11,6 +11,7 @@ waiting        is due and succeeds                going
 waiting        is due and fails                   waiting for twice as long; after `tries` and `patience` it is given up
 given up       the next ones succeed              stays given up: the run is not complete
 given up       the next ones fail                 each is tried once more, without patience
+given up       the last one, the end, fails       is tried once a minute for as long as the process lives
 =============  =================================  ====================================================================
 
 A catalog that is away, where nothing or an error answers whatever is asked, changes no state: nobody's patience is used
@@ -47,6 +48,7 @@ class Outgoing:
     """When it may be tried again, on the monotonic clock."""
     has_given_up: bool = False
     """Whether something of the run was left out already."""
+    _only_tries_to_end: bool = False
 
     @property
     def is_due(self) -> bool:
@@ -70,6 +72,17 @@ class Outgoing:
             return False
         self.next_try = now + min(_FIRST_WAIT * 2 ** min(self.failures, 10), _LONGEST_WAIT)
         return True
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether nothing but the run's end is left, which has been tried for long enough."""
+        return self.has_given_up and self._only_tries_to_end
+
+    def keep_trying(self) -> None:
+        """Try the run's end, which comes last, again now and then, for as long as this process lives."""
+        self.has_given_up = self._only_tries_to_end = True
+        self.failures = 0
+        self.next_try = time.monotonic() + _LONGEST_WAIT
 
     def give_up(self) -> None:
         """Leave the first operation out."""
