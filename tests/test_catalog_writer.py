@@ -497,7 +497,9 @@ def test_address_that_is_none():
 @pytest.mark.parametrize("uri", ["::::", "http://[::1", None])
 def test_address_that_cannot_be_one(uri):
     """What cannot be an address is refused as such."""
-    with pytest.raises(CatalogUnreachableError, match=r"is no address that can be used; expected one such as http://localhost:8000"):
+    with pytest.raises(
+        CatalogUnreachableError, match=r"is no address that can be used; expected one such as http://localhost:8000"
+    ):
         CatalogWriter.from_uri(uri, api_key="secret")
 
 

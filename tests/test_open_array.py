@@ -193,7 +193,7 @@ def test_through_the_catalog(register, directory):
     with pytest.raises(IndexError, match=r"index 6 is out of range"):
         through[6]
     (directory / "all.h5").unlink()
-    with pytest.raises(CatalogError, match=r"refused \(status 404\): file .*all.h5 is not there"):
+    with pytest.raises(CatalogError, match=r"failed \(status 404\): file .*all.h5 is not there"):
         through[0]
 
 

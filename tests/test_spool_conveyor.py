@@ -198,5 +198,5 @@ def test_nothing_is_remembered(tmp_path, tiled, make):
                 store.append(*pair)
             move_all(conveyor)
     assert not conveyor._runs
-    (producer,) = conveyor._producers.values()
-    assert (producer.delivery.open_runs, producer.delivery.waiting_operations) == ((), 0)
+    (lane,) = conveyor._lanes
+    assert (lane.delivery.open_runs, lane.delivery.waiting_operations) == ((), 0)

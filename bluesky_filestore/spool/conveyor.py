@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.errors import (
@@ -15,9 +14,11 @@ from bluesky_filestore.errors import (
 )
 from bluesky_filestore.writing.delivery import CUT_SHORT, STOP_UNUSABLE, Delivery
 from bluesky_filestore.writing.operations import Catalog
+from bluesky_filestore.writing.outgoing import CatalogHealth
 from bluesky_filestore.writing.problems import Problems
 
 from .entries import ENDED, DeliveryState, Entry, Spooled
+from .lanes import Lane, Lanes, OnItsWay
 from .ledger import Ledger
 
 __all__ = ["Conveyor"]
@@ -32,32 +33,6 @@ _TRIES_AT_A_TABLE = 3
 _REMEMBERED = 10_000
 _IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
 _NOT_BEGUN = "Its start document could not be used."
-
-
-@dataclass(slots=True)
-class _Producer:
-    """What is being delivered of one producer."""
-
-    delivery: Delivery
-    """Its documents on their way."""
-    cursor: int = 0
-    """The number of the last document that was handed on."""
-
-
-@dataclass(slots=True)
-class _OnItsWay:
-    """A run that is being delivered."""
-
-    entry: Entry
-    """What the ledger says of it."""
-    state: DeliveryState = "uploading"
-    """How far it has come."""
-    more: int = 0
-    """How many of its documents were handed on that the ledger does not know of."""
-    stopped: bool = False
-    """Whether its last document was handed on."""
-    closed: bool = False
-    """Whether the catalog has learned of its end."""
 
 
 class Conveyor:
@@ -101,10 +76,11 @@ class Conveyor:
         self._settle, self._validate = settle, validate
         self._number = ledger.catalog(catalog.uri)
         self._since = ledger.last_document() if since is None else since
-        self._producers: dict[int, _Producer] = {}
-        self._runs: dict[int, _OnItsWay] = {}
+        self._lanes = Lanes(self._new_lane)
+        self._runs: dict[int, OnItsWay] = {}
         self._ended: set[int] = set()
-        self._made_anew: dict[int, int] = {}
+        self._made_anew: dict[str, int] = {}
+        self._health = CatalogHealth()
         self._cursor = 0
         self._at_once = _FEWEST_AT_ONCE
         self._began = False
@@ -119,13 +95,13 @@ class Conveyor:
     @property
     def failing_runs(self) -> dict[str, str]:
         """The runs at which the catalog fails while it answers others, by uid, and at what; they are tried again."""
-        failing = (producer.delivery.waiting_runs for producer in self._producers.values())
+        failing = (lane.delivery.waiting_runs for lane in self._lanes)
         return {uid: str(error) for runs in failing for uid, error in runs.items() if error is not None}
 
     @property
     def has_news(self) -> bool:
         """Whether there is something to hand on, or left from the last time."""
-        left = any(producer.delivery.has_due_operations for producer in self._producers.values())
+        left = any(lane.delivery.has_due_operations for lane in self._lanes)
         is_known = self._began and self._is_written_down
         return left or not is_known or self._ledger.last_document() > self._cursor
 
@@ -158,13 +134,13 @@ class Conveyor:
 
     def try_again(self) -> None:
         """Let nothing wait that the catalog has failed at."""
-        for producer in self._producers.values():
-            producer.delivery.try_again()
+        for lane in self._lanes:
+            lane.delivery.try_again()
 
     def look_again(self) -> list[Entry]:
         """Look again at runs that ended, and their files, if they were not settled; returns and raises as `move`."""
-        for producer in self._producers.values():
-            producer.delivery.settle()
+        for lane in self._lanes:
+            lane.delivery.settle()
         self._write()
         return self._take_readable()
 
@@ -172,9 +148,8 @@ class Conveyor:
         """See to what others asked for, and to the runs of processes that died."""
         asked = self._ledger.asked_for(self._number)
         for run in [run for run in self._runs if asked.get(run) == "parked" or not self._is_kept(run)]:
-            entry = self._runs.pop(run).entry
+            self._lanes.drop(self._runs.pop(run).entry)
             self._end(run)
-            self._producers[entry.producer].delivery.drop(entry.uid)
         again = [run for run, state in asked.items() if state == "waiting" and run not in self._runs]
         self._ended.difference_update(again)
         entries = [self._ledger.entry(self._number, run) for run in again]
@@ -184,17 +159,18 @@ class Conveyor:
             dead = not self._ledger.is_alive(entry.producer)
             if dead and self._ledger.last_document(entry.number) <= self._cursor:
                 open_run.stopped, self._is_written_down = True, False
-                delivery = self._producers[entry.producer].delivery
+                delivery = open_run.lane.delivery
                 if entry.uid in delivery.open_runs:
                     delivery.cut_short(entry.uid, CUT_SHORT)
-        self._forget_producers()
+        self._forget_lanes()
 
-    def _forget_producers(self) -> None:
+    def _forget_lanes(self) -> None:
         """Keep nothing of processes that ended, and all of whose runs did."""
-        busy = {run.entry.producer for run in self._runs.values()}
-        for number in self._producers.keys() - busy:
-            if not self._producers[number].delivery.waiting_operations and not self._ledger.is_alive(number):
-                del self._producers[number]
+        busy = {id(run.lane) for run in self._runs.values()}
+        for lane in self._lanes:
+            is_over = lane.run is not None or not self._ledger.is_alive(lane.producer)
+            if is_over and id(lane) not in busy and not lane.delivery.waiting_operations:
+                self._lanes.remove(lane)
 
     def _is_kept(self, run: int) -> bool:
         return self._ledger.entry(self._number, run) is not None
@@ -225,25 +201,26 @@ class Conveyor:
         """Close the runs whose stop document could not be used: there will be no other; whether there are any."""
         closed = False
         for run in self._runs.values():
-            delivery = self._producers[run.entry.producer].delivery
+            delivery = run.lane.delivery
             if run.stopped and run.entry.uid in delivery.open_runs and not delivery.holds_documents:
                 delivery.cut_short(run.entry.uid, STOP_UNUSABLE)
                 closed = True
         return closed
 
     def _hand_on(self, document: Spooled) -> None:
-        producer = self._producers.get(document.producer)
-        if producer is None:
-            producer = self._producers[document.producer] = self._new_producer(document)
-        if document.number <= producer.cursor:
-            return
-        producer.cursor = document.number
         run = self._run_of(document)
-        if run is not None:
+        if document.is_announcement or document.run is None:
+            # Later runs may refer to it, whatever lane they are in.
+            lanes = self._lanes.all_of(document)
+        else:
+            lanes = [run.lane] if run is not None else []
+        if run is not None and document.number > run.lane.cursor:
             run.more += 1
             run.stopped = run.stopped or document.name == "stop"
-        if run is not None or document.is_announcement or document.run is None:
-            self._receive(producer.delivery, document, run.entry.uid if run is not None else "")
+        for lane in lanes:
+            if document.number > lane.cursor:
+                lane.cursor = document.number
+                self._receive(lane.delivery, document, run.entry.uid if run is not None else "")
 
     def _receive(self, delivery: Delivery, document: Spooled, uid: str) -> None:
         try:
@@ -256,7 +233,7 @@ class Conveyor:
                 self._problems.add(uid, f"{document.name} document: {change}.", lost=False)
             delivery.receive(document.name, doc)
 
-    def _run_of(self, document: Spooled) -> _OnItsWay | None:
+    def _run_of(self, document: Spooled) -> OnItsWay | None:
         if document.run is None or document.run in self._ended:
             return None
         if document.run not in self._runs:
@@ -264,7 +241,7 @@ class Conveyor:
             if entry is None or entry.state in ENDED:
                 self._end(document.run)
                 return None
-            self._runs[document.run] = _OnItsWay(entry)
+            self._runs[document.run] = OnItsWay(entry, self._lanes.shared(document))
         return self._runs[document.run]
 
     def _end(self, run: int) -> None:
@@ -273,7 +250,8 @@ class Conveyor:
             self._ended.clear()
         self._ended.add(run)
 
-    def _new_producer(self, document: Spooled) -> _Producer:
+    def _new_lane(self, producer: int, before: int) -> Lane:
+        """A lane of a producer that knows what was announced before a document."""
         delivery = Delivery(
             self._catalog,
             self._problems,
@@ -281,25 +259,27 @@ class Conveyor:
             settle=self._settle,
             tries=_TRIES,
             patience=self._park_after,
+            health=self._health,
+            may_begin_again=lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE,
         )
-        for announced in self._ledger.announced_before(document.number, document.producer):
+        for announced in self._ledger.announced_before(before, producer):
             self._receive(delivery, announced, "")
-        return _Producer(delivery)
+        return Lane(producer, delivery)
 
     def _write(self) -> None:
         """Have the catalog take what was handed on, and write down once a second, and at the end, how far it came."""
         try:
-            for number in list(self._producers):
+            for lane in self._lanes:
                 # To the end: a run is written down as delivered when nothing of it waits any more.
-                while number in self._producers and not self._write_for_a_second(number):
+                while lane in self._lanes and not self._write_for_a_second(lane):
                     self._write_down()
         finally:
             self._write_down()
 
-    def _write_for_a_second(self, number: int) -> bool:
-        """Whether the producer has nothing left that the catalog could take now."""
+    def _write_for_a_second(self, lane: Lane) -> bool:
+        """Whether a lane has nothing left that the catalog could take now."""
         try:
-            return self._producers[number].delivery.write(time.monotonic() + _WRITE_DOWN_SECONDS)
+            return lane.delivery.write(time.monotonic() + _WRITE_DOWN_SECONDS)
         except RowsDifferError as error:
             self._write_anew(error)
             return False
@@ -311,13 +291,6 @@ class Conveyor:
 
     def _write_anew(self, error: RowsDifferError) -> None:
         """A table holds rows that it should not: it is made anew, from the run's first document on."""
-        run = next(run for run in self._runs.values() if run.entry.uid == error.run)
-        number = run.entry.number
-        if self._made_anew.get(number, 0) >= _TRIES_AT_A_TABLE:
-            self._problems.add(error.run, str(error))
-            self._producers[run.entry.producer].delivery.drop(error.run)
-            run.stopped = True
-            return
         _logger.warning("%s The table is written again.", error)
         # First, for should the catalog remove only some of the tables, nothing may go on from there.
         self._go_back([each.entry for each in self._runs.values() if each.entry.uid == error.run])
@@ -332,29 +305,23 @@ class Conveyor:
         except CatalogError as refusal:
             _logger.warning("%s", refusal)
         finally:
-            self._made_anew[number] = self._made_anew.get(number, 0) + is_try
+            self._made_anew[error.run] = self._made_anew.get(error.run, 0) + is_try
 
     def _go_back(self, entries: Iterable[Entry]) -> None:
-        """Go through runs again, and through all that their producers have on the way beside them."""
+        """Go through runs again from their first documents on; nothing else is."""
         for entry in entries:
-            beside = [run for run in self._runs.values() if run.entry.producer == entry.producer]
             self._problems.forget(entry.uid)
-            for run in beside:
-                self._problems.forget(run.entry.uid)
-                del self._runs[run.entry.number]
-            self._ledger.begin_again(self._number, [entry.number, *(run.entry.number for run in beside)])
-            self._cursor = min([self._cursor, entry.first - 1, *(run.entry.first - 1 for run in beside)])
-            self._producers.pop(entry.producer, None)
+            self._ledger.begin_again(self._number, [entry.number])
+            self._runs[entry.number] = OnItsWay(entry, self._lanes.begin_again(entry))
+            self._cursor = min(self._cursor, entry.first - 1)
 
     def _write_down(self) -> None:
-        closed = {
-            (number, uid) for number, producer in self._producers.items() for uid in producer.delivery.take_closed()
-        }
+        closed = {(id(lane), uid) for lane in self._lanes for uid in lane.delivery.take_closed()}
         states = {}
         for run in list(self._runs.values()):
             entry, before = run.entry, run.state
-            delivery = self._producers[entry.producer].delivery
-            run.closed = run.closed or (entry.producer, entry.uid) in closed
+            delivery = run.lane.delivery
+            run.closed = run.closed or (id(run.lane), entry.uid) in closed
             run.state, reason = self._state(run, delivery)
             if before == "uploading" and (run.closed or run.state in ENDED):
                 self._readable.append(entry)
@@ -370,11 +337,11 @@ class Conveyor:
             self._ledger.set_states(self._number, states)
         self._is_written_down = True
 
-    def _waits(self, run: _OnItsWay, delivery: Delivery) -> bool:
+    def _waits(self, run: OnItsWay, delivery: Delivery) -> bool:
         """Whether the catalog has not taken all that was handed on of a run."""
         return delivery.holds_documents or run.entry.uid in delivery.waiting_runs or not delivery.is_gathered
 
-    def _state(self, run: _OnItsWay, delivery: Delivery) -> tuple[DeliveryState, str]:
+    def _state(self, run: OnItsWay, delivery: Delivery) -> tuple[DeliveryState, str]:
         if not run.stopped or run.entry.uid in delivery.open_runs or self._waits(run, delivery):
             return "uploading", ""
         if run.entry.uid in delivery.unsettled_runs:

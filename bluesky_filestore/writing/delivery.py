@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from bluesky_filestore.validate import schema_fault
 from .announcing import announce
 from .inspecting import inspect
 from .operations import Catalog, CheckRun, CloseRun, Operation
-from .outgoing import Outgoing
+from .outgoing import CatalogHealth, Outgoing
 from .problems import Problems
 from .run import Run
 
@@ -40,8 +40,6 @@ STOP_UNUSABLE = "The stop document of the run could not be used."
 
 _LATEST_SECONDS = 120.0
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
-# As many runs, and nothing else: a server whose disk is full answers questions, and takes nothing.
-_FAILING_RUNS = 3
 _TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
 
@@ -66,6 +64,10 @@ class Delivery:
         How often an operation is tried at least at which the catalog fails, although it answers others.
     patience : float
         For how many seconds it is tried at least. Then it is left out, with the reason among the problems.
+    health : CatalogHealth, optional
+        What is known of the catalog, where several deliveries go to it.
+    may_begin_again : callable, optional
+        Whether a run, by its uid, may be gone through again from its first document; by default none may.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Delivery:
         settle: float = 60.0,
         tries: int = 1,
         patience: float = 0.0,
+        health: CatalogHealth | None = None,
+        may_begin_again: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._catalog, self._problems = catalog, problems
         self._validate, self._settle_time = validate, settle
@@ -90,7 +94,9 @@ class Delivery:
         self._closed: list[str] = []
         self._is_gathered = True
         self._tries, self._patience = tries, patience
-        self._last_success = time.monotonic()
+        self._health = CatalogHealth() if health is None else health
+        self._may_begin_again = may_begin_again
+        self._dropped: set[str] = set()
 
     @property
     def open_runs(self) -> tuple[str, ...]:
@@ -192,7 +198,7 @@ class Delivery:
         CatalogError
             If the catalog is away, or does not let us in; what it did not take is kept for the next time.
         RowsDifferError
-            If a table of a run has to be made anew.
+            If the catalog holds other rows of a run than it should, which may begin again.
         """
         self.gather()
         for uid in list(self._outgoing):
@@ -221,41 +227,41 @@ class Delivery:
         except CatalogAccessError:
             raise
         except CatalogError as error:
-            if isinstance(error, RowsDifferError) and not isinstance(error.__cause__, CatalogError):
-                if not outgoing.has_given_up:
-                    # It holds other rows, and would at another time.
-                    raise
-                # The rows before these were left out.
-                self._leave_out(outgoing, error)
-                return
-            # Raises if it is away altogether, and not only fails at this.
-            self._catalog.check()
-            if self._fails_at_everything(outgoing):
+            if self._differs_or_is_away(outgoing, error):
                 raise
-            if not outgoing.failed(error, tries=self._tries, patience=self._patience):
-                if isinstance(error, RowsDifferError):
-                    raise
+            is_answer = isinstance(error, RowsDifferError) and not isinstance(error.__cause__, CatalogError)
+            # It holds other rows, and would at another time: that is not tried again.
+            if is_answer or not outgoing.failed(error, tries=self._tries, patience=self._patience):
                 self._leave_out(outgoing, error)
         else:
-            self._last_success = time.monotonic()
+            self._health.succeeded(outgoing.operations[0].run)
             outgoing.has_given_up = outgoing.has_given_up or is_refused
             outgoing.succeeded()
 
+    def _differs_or_is_away(self, outgoing: Outgoing, error: CatalogError) -> bool:
+        """Whether what failed is not for this run to wait for: it begins again, or nothing goes.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog is away altogether.
+        """
+        run, differs = outgoing.operations[0].run, isinstance(error, RowsDifferError)
+        if not differs or isinstance(error.__cause__, CatalogError):
+            self._catalog.check()
+        if differs and not outgoing.has_given_up and self._may_begin_again(run):
+            return True
+        return not differs and not outgoing.is_parked and self._health.failed(run)
+
     def _leave_out(self, outgoing: Outgoing, error: CatalogError) -> None:
         operation = outgoing.operations[0]
+        self._health.forget(operation.run)
         self._problems.add(operation.run, f"{type(operation).__name__} of {_name(operation)}: {error}")
         if isinstance(operation, CloseRun):
             # The run is parked, and gets its end as soon as that goes.
             outgoing.keep_trying()
         else:
             outgoing.give_up()
-
-    def _fails_at_everything(self, outgoing: Outgoing) -> bool:
-        """Whether several runs have failed and nothing has succeeded: then it is not for the runs to wait."""
-        others = [other for other in self._outgoing.values() if other.failures and other is not outgoing]
-        if len(others) + 1 < _FAILING_RUNS:
-            return False
-        return self._last_success < min(other.failed_first for other in others)
 
     def settle(self) -> None:
         """Look again at files that were missing or still being written when their run ended, and at doubted runs."""
@@ -287,11 +293,13 @@ class Delivery:
         self._send(run.end_without_stop(reason))
 
     def drop(self, uid: str) -> None:
-        """Have nothing more to do with a run."""
+        """Have nothing more to do with a run, whatever comes of it."""
+        self._dropped.add(uid)
         self._runs.pop(uid, None)
         self._unsettled.pop(uid, None)
         self._doubted.pop(uid, None)
         self._outgoing.pop(uid, None)
+        self._health.forget(uid)
 
     def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
         about = self._sequence.run_of(name, doc)
@@ -310,6 +318,8 @@ class Delivery:
                 self._problems.add(about, f"{name} {uid!r} is not of its schema: {fault}", lost=False)
 
     def _follow(self, name: str, doc: Mapping[str, Any], uid: str) -> None:
+        if uid in self._dropped:
+            return
         if name == "start":
             self._runs[uid] = Run(doc, self._assets, inspect, self._catalog.reads)
             return

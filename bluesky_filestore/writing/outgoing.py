@@ -26,10 +26,36 @@ from bluesky_filestore.errors import CatalogError
 
 from .operations import Operation
 
-__all__ = ["Outgoing"]
+__all__ = ["CatalogHealth", "Outgoing"]
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TRIES_WITHOUT_PATIENCE = 2
+# As many runs, and nothing else: a server whose disk is full answers questions, and takes nothing.
+_FAILING_RUNS = 3
+
+
+@dataclass(slots=True)
+class CatalogHealth:
+    """Whether a catalog that answers questions takes anything, of whatever run."""
+
+    last_success: float = field(default_factory=time.monotonic)
+    """When it last carried something out, on the monotonic clock."""
+    failing_since: dict[str, float] = field(default_factory=dict)
+    """The runs at which it fails, by uid, and since when."""
+
+    def succeeded(self, run: str) -> None:
+        """It carried something out for a run."""
+        self.last_success = time.monotonic()
+        self.forget(run)
+
+    def forget(self, run: str) -> None:
+        """What failed of a run is no longer waited for."""
+        self.failing_since.pop(run, None)
+
+    def failed(self, run: str) -> bool:
+        """It failed at a run; whether it does at everything, so that it is not for the runs to wait."""
+        self.failing_since.setdefault(run, time.monotonic())
+        return len(self.failing_since) >= _FAILING_RUNS and self.last_success < min(self.failing_since.values())
 
 
 @dataclass(slots=True)
