@@ -1,5 +1,6 @@
 """What is subscribed to a RunEngine: documents in, a catalog of runs out."""
 
+import atexit
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -141,6 +142,9 @@ class CatalogWriter:
         # The same way, in a place of its own: the plan's thread never makes a request.
         self._private = private_directory()
         self._spooling = spooling(self._private, keep=0.0)
+        self._at_exit = partial(_end_at_exit, self._spooling, self._private)
+        # A script may end without closing it, and nobody else looks into that place.
+        atexit.register(self._at_exit)
 
     @classmethod
     def from_uri(cls, uri: str, **arguments: Any) -> "CatalogWriter":
@@ -264,12 +268,13 @@ class CatalogWriter:
         """
         if not self._spooling.store.is_ours:
             return
+        if self._private is not None:
+            atexit.unregister(self._at_exit)
         try:
             self._spooling.close()
             if self._private is not None and self._last_status is None:
                 self._last_status = self.status()
-                # Not if something is left: then the error has named the directory, and `resume` delivers it.
-                rmtree(self._private, ignore_errors=True)
+                _remove_if_delivered(self._private)
         finally:
             if self._connection is not None:
                 self._connection.close()
@@ -286,6 +291,26 @@ class CatalogWriter:
         if sentence not in self._problems:
             _logger.error("%s", sentence)
             self._problems[sentence] = None
+
+
+def _end_at_exit(spooling: Spooling, directory: Path) -> None:
+    """Deliver what a writer without a spool still has when its process ends, and leave nothing behind."""
+    if not spooling.store.is_ours:
+        return
+    try:
+        spooling.close()
+    except (CatalogError, SpoolError) as error:
+        _logger.error("%s", error)
+    else:
+        _remove_if_delivered(directory)
+
+
+def _remove_if_delivered(directory: Path) -> None:
+    """Remove a spool of which all runs are delivered; of others an error has named it, and `resume` delivers them."""
+    if all(catalog.waiting == 0 and not catalog.parked for catalog in look_at(directory).catalogs):
+        rmtree(directory, ignore_errors=True)
+    else:
+        _logger.warning("%s keeps what is not delivered.", directory)
 
 
 def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:

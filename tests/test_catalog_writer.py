@@ -4,6 +4,8 @@ import logging
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -188,6 +190,8 @@ def test_nothing_is_asked_of_the_catalog_by_the_plan(catalog):
         proxy.release()
         with pytest.raises(CatalogUnreachableError, match="waits in") as refused:
             writer.close()
+        # Not even where it is closed again.
+        writer.close()
     directory = Path(re.search(r"waits in (\S+);", str(refused.value))[1])
     with CatalogWriter(catalog.client, spool=directory) as another:
         another.flush()
@@ -205,6 +209,30 @@ def test_what_is_delivered_leaves_nothing(catalog):
     writer.close()
     assert not directory.exists()
     assert writer.status().waiting == 0
+
+
+SCRIPT = """
+import sys
+from spooled import run_documents
+from tiled.client import from_uri
+from bluesky_filestore import CatalogWriter
+
+uid, documents = run_documents(40)
+writer = CatalogWriter(from_uri(sys.argv[1], api_key=sys.argv[2]), spool=None, wait_on_stop=0)
+for name, doc in documents:
+    writer(name, doc)
+print(uid, writer._private)
+"""
+
+
+def test_script_that_ends_without_closing(catalog):
+    """What a writer without a spool still has is delivered when its process ends, and nothing is left behind."""
+    command = [sys.executable, "-c", SCRIPT, catalog.uri, catalog.api_key]
+    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120, check=True)
+    uid, directory = ended.stdout.split()
+    assert rows_of(catalog.client, uid) == 40
+    assert "stop" in catalog.client[uid].metadata
+    assert not Path(directory).exists(), ended.stderr
 
 
 def test_live(catalog, data_directory):

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from command_line import COMMAND, run, running
+from proxy import Proxy
 from small_runs import image_documents
 from spooled import put, put_and_die, run_documents, states
 from typer.testing import CliRunner
@@ -217,6 +218,22 @@ def test_resume(spool, catalog, uri, key):
     again = invoke("resume", spool)
     assert again.exit_code == 0
     assert "Nothing waits to be delivered." in again.stdout
+
+
+def test_resume_names_the_run_that_is_in_the_way(spool, catalog, key, monkeypatch):
+    """A run at which the catalog fails is said at once, tried for as long as was asked, and parked; others go on."""
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    (bad, bad_docs), (good, good_docs) = run_documents(3), run_documents(2)
+    with Proxy(catalog.uri) as proxy:
+        put(spool, bad_docs, good_docs, catalogs=[f"{proxy.uri}/api/v1/metadata/"])
+        proxy.fault = lambda request: 500 if request.is_append and bad in request.path else None
+        shown = invoke("resume", spool, "--park-after", "1")
+    assert shown.exit_code == 1
+    assert f"Run {bad}: " in shown.stdout
+    assert "It is tried again for 1 s." in shown.stdout
+    assert "1 run delivered, 1 parked" in shown.stdout
+    assert "stop" in catalog.client[good].metadata
+    assert "the proxy says so" in catalog.client[bad].metadata["notes"][0]
 
 
 def test_resume_without_a_catalog_that_answers(spool):

@@ -62,6 +62,9 @@ def resume(
     profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
     api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait for a catalog that is away; inf for ever.")] = 30.0,
+    park_after: Annotated[
+        float, typer.Option(help="Seconds to try what the catalog fails at before the run is parked.")
+    ] = 60.0,
 ) -> None:
     """Deliver what waits in spools. Exits with 1 if something is parked or a catalog stays away."""
     from bluesky_filestore.spool.spooled_run import find_run
@@ -77,7 +80,7 @@ def resume(
     if not targets:
         console.print("Nothing waits to be delivered.")
     try:
-        fine = [_deliver(console, target, wait=wait) for target in targets]
+        fine = [_deliver(console, target, wait=wait, park_after=park_after) for target in targets]
     except KeyboardInterrupt:
         console.print("Interrupted; what is not delivered yet waits in the spool.")
         raise typer.Exit(_INTERRUPTED) from None
@@ -112,7 +115,7 @@ def _until_interrupt(look: Callable[[], None], watch: bool) -> None:
         return
 
 
-def _deliver(console: Console, target: Target, *, wait: float) -> bool:
+def _deliver(console: Console, target: Target, *, wait: float, park_after: float) -> bool:
     """Deliver what waits for one catalog, with progress; whether all of it is there."""
     from bluesky_filestore.spool.resuming import follow
     from bluesky_filestore.spool.status import described_runs
@@ -125,10 +128,10 @@ def _deliver(console: Console, target: Target, *, wait: float) -> bool:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    most, told = 0, None
+    most, told, failing = 0, None, set[str]()
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-        closing(follow(target.directory, target.uri, target.make_client, wait=wait)) as looks,
+        closing(follow(target.directory, target.uri, target.make_client, wait=wait, park_after=park_after)) as looks,
     ):
         task = bar.add_task("documents", total=None)
         try:
@@ -139,6 +142,10 @@ def _deliver(console: Console, target: Target, *, wait: float) -> bool:
                 if look.uploader is not None and look.uploader != told:
                     told = look.uploader
                     console.print(f"  Process {told} delivers already; this only watches.", highlight=False)
+                for uid in look.failing.keys() - failing:
+                    failing.add(uid)
+                    words = f"  Run {uid}: {look.failing[uid]} It is tried again for {park_after:g} s."
+                    console.print(words, highlight=False, soft_wrap=True, markup=False)
         except CatalogError as error:
             console.print(f"  [bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             return False

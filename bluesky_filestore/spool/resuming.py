@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +44,12 @@ class Progress:
     """Whether every run is delivered or parked, but for those that are still going on in another process."""
     going_on: int
     """How many runs are still going on."""
+    failing: Mapping[str, str] = field(default_factory=dict)
+    """The runs at which the catalog fails while it answers others, by uid, and at what."""
 
 
 def follow(
-    directory: Path, uri: str, make_client: "Callable[[], Container]", *, wait: float
+    directory: Path, uri: str, make_client: "Callable[[], Container]", *, wait: float, park_after: float = 60.0
 ) -> Generator[Progress, None, None]:
     """Deliver what waits for a catalog, or watch the process that does, until nothing is left.
 
@@ -63,6 +65,8 @@ def follow(
         Makes a client for it.
     wait : float
         For how many seconds the catalog may not take documents before that is an error.
+    park_after : float
+        For how many seconds a request is tried again at which the catalog fails while it answers others.
 
     Raises
     ------
@@ -73,7 +77,7 @@ def follow(
     SpoolError
         If the spool cannot be read.
     """
-    delivering = _Delivering(directory, make_client)
+    delivering = _Delivering(directory, make_client, park_after)
     away_since: float | None = None
     try:
         with closing(Ledger(directory)) as ledger:
@@ -101,8 +105,8 @@ def follow(
 class _Delivering:
     """An uploader of our own, as soon as nobody else delivers and the catalog answers."""
 
-    def __init__(self, directory: Path, make_client: "Callable[[], Container]") -> None:
-        self._directory, self._make_client = directory, make_client
+    def __init__(self, directory: Path, make_client: "Callable[[], Container]", park_after: float) -> None:
+        self._directory, self._make_client, self._park_after = directory, make_client, park_after
         self._client: Container | None = None
         self._uploader: Uploader | None = None
         self._error: CatalogError | None = None
@@ -112,6 +116,11 @@ class _Delivering:
     def error(self) -> CatalogError | None:
         """Why the catalog does not take documents from us."""
         return self._uploader.error if self._uploader is not None else self._error
+
+    @property
+    def failing_runs(self) -> Mapping[str, str]:
+        """The runs at which the catalog fails while it answers others, by uid, and at what."""
+        return self._uploader.failing_runs if self._uploader is not None else {}
 
     def step_in(self, holder: int | None) -> None:
         """Begin to deliver if nobody does.
@@ -129,7 +138,11 @@ class _Delivering:
             self._client = self._make_client()
             # Who only delivers does not clean up: how long runs are kept is for the writer to say.
             self._uploader = Uploader(
-                self._directory, TiledCatalog(self._client), interval=_LOOK_SECONDS, keep=math.inf
+                self._directory,
+                TiledCatalog(self._client),
+                interval=_LOOK_SECONDS,
+                keep=math.inf,
+                park_after=self._park_after,
             )
             self._error = None
         except CatalogUnreachableError as error:
@@ -158,4 +171,5 @@ def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:
         error=said,
         done=going_on == len(unfinished),
         going_on=going_on,
+        failing=delivering.failing_runs,
     )

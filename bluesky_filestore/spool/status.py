@@ -25,7 +25,7 @@ class CatalogStatus:
     runs: Mapping[DeliveryState, int] = field(default_factory=dict)
     """How many runs are waiting, uploading, settling, delivered and parked."""
     waiting: int = 0
-    """How many documents (without a spool: operations) it has not got yet."""
+    """How many documents it has not got yet."""
     oldest: float | None = None
     """For how many seconds the oldest run that has not been delivered to its end has waited, since its start."""
     parked: Mapping[str, str] = field(default_factory=dict)
