@@ -9,6 +9,7 @@ from pathlib import Path
 import event_model
 
 from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.writing.operations import CloseRun
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 
@@ -58,3 +59,40 @@ def states(directory: Path, uri: str):
     """How far each run of a spool has come, by uid."""
     with closing(Ledger(directory)) as ledger:
         return {entry.uid: entry.state for entry in ledger.entries(ledger.catalog(uri))}
+
+
+class Applied:
+    """A catalog that takes everything, and remembers what."""
+
+    uri = "http://applied/api/v1/metadata/"
+
+    def __init__(self):
+        self.operations = []
+
+    def check(self):
+        """It answers."""
+
+    def reads(self, mimetype):
+        """It has none of our adapters."""
+        return False
+
+    def apply(self, operation):
+        """Remember the operation."""
+        self.operations.append(operation)
+
+    def doubt(self, run):
+        """There is never a doubt."""
+
+    def in_doubt(self, run):
+        """There is never a doubt."""
+        return False
+
+    def ask_anew(self):
+        """It knows nothing."""
+
+    def start_over(self, run):
+        """It has nothing to remove."""
+
+    def closed(self):
+        """The metadata that ended runs were closed with, by uid."""
+        return {each.run: each.metadata for each in self.operations if isinstance(each, CloseRun)}

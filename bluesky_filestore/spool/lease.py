@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -39,22 +40,34 @@ class Lease:
         OSError
             If the file cannot be made or locked at all.
         """
-        if self.held:
-            return True
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        self._descriptor = descriptor
-        _held.add(self)
+        while not self.held:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = self._is_of(descriptor)
+                if is_ours:
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"{os.getpid()}\n".encode())
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if is_ours:
+                self._descriptor = descriptor
+                _held.add(self)
+            else:
+                # Whoever had it has removed the file meanwhile: a lock on what has no name keeps nobody out.
+                os.close(descriptor)
         return True
+
+    def _is_of(self, descriptor: int) -> bool:
+        """Whether an open file is the one that others find under the name."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def give_up(self) -> None:
         """Let others have it; harmless if it is not ours."""
@@ -62,6 +75,14 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = None
             _held.discard(self)
+
+    def remove(self) -> None:
+        """Give it up, with its file; does nothing if it is not ours."""
+        if self.held:
+            # While it is locked: once it is free it may be somebody else's. A file that stays does no harm.
+            with suppress(OSError):
+                self._path.unlink()
+            self.give_up()
 
     def holder(self) -> int | None:
         """The process that has it, or None if nobody has."""

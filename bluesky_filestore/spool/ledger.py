@@ -237,7 +237,10 @@ class Ledger:
 
     def is_alive(self, producer: int) -> bool:
         """Whether the process that puts in documents under this number still runs, and has not closed its end."""
-        return Lease(self.directory / f"producer-{producer}.lock").holder() is not None
+        if Lease(self._producer_lease(producer)).holder() is not None:
+            return True
+        # Where the database was put aside, a writer that goes on in the new one has another number there.
+        return not self.is_current
 
     def forget(self, run: int) -> None:
         """Remove a run and its documents, wherever it was delivered or not."""
@@ -263,16 +266,23 @@ class Ledger:
     def _prune_producers(self) -> None:
         """Forget the resources of producers that are gone, and all of whose runs are."""
         idle = self._rows("SELECT id FROM producers WHERE id NOT IN (SELECT producer FROM runs)")
-        gone = [(producer,) for (producer,) in idle if not self.is_alive(producer)]
-        with self._transaction():
-            self._connection.executemany(
-                "DELETE FROM documents WHERE producer = ? AND name IN ('resource', 'stream_resource') AND id < (SELECT "
-                "max(id) FROM documents)",
-                gone,
-            )
-            self._connection.executemany("DELETE FROM producers WHERE id = ?", gone)
-        for (producer,) in gone:
-            (self.directory / f"producer-{producer}.lock").unlink(missing_ok=True)
+        # Held until all is done: a number that is free in a new database may be taken at any time.
+        leases = {producer: Lease(self._producer_lease(producer)) for (producer,) in idle}
+        gone = [producer for producer, lease in leases.items() if self.is_current and lease.take()]
+        try:
+            with self._transaction():
+                self._connection.executemany(
+                    "DELETE FROM documents WHERE producer = ? AND name IN ('resource', 'stream_resource') AND id < "
+                    "(SELECT max(id) FROM documents)",
+                    [(producer,) for producer in gone],
+                )
+                self._connection.executemany("DELETE FROM producers WHERE id = ?", [(producer,) for producer in gone])
+        finally:
+            for producer in gone:
+                leases[producer].remove()
+
+    def _producer_lease(self, producer: int) -> Path:
+        return self.directory / f"producer-{producer}.lock"
 
     def _prune_documents(self, run: int) -> int:
         # A few at a time: whoever puts in documents has to wait as long as this takes. The resources stay, a later

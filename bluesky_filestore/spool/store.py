@@ -144,8 +144,7 @@ class Store:
                 for descriptor in self._wal_descriptors:
                     os.close(descriptor)
                 self._connection.close()
-                self._alive.give_up()
-                self._alive_path.unlink(missing_ok=True)
+                self._alive.remove()
 
     def _open(self) -> None:
         self._connection = open_or_make(self.directory)
@@ -154,23 +153,30 @@ class Store:
             self._connection.execute("PRAGMA synchronous = FULL")
         try:
             with transaction(self._connection):
-                (self.producer,) = self._connection.execute(
-                    "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
-                    (platform.node(), os.getpid(), time.time()),
-                ).fetchone()
                 # Before anybody can see that there is such a producer, and take it for dead.
-                self._alive_path = self.directory / f"producer-{self.producer}.lock"
-                self._alive = Lease(self._alive_path)
-                self._alive.take()
+                self.producer = self._register()
             self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
             self._wal_descriptors.append(self._wal)
         except (sqlite3.Error, OSError) as error:
             self._connection.close()
-            self._alive.give_up()
+            self._alive.remove()
             raise SpoolError(
                 f"the spool directory {self.directory} cannot be written to ({error}); expected one on a local disk "
                 f"with room on it, that this user may write to."
             ) from error
+
+    def _register(self) -> int:
+        """Enter this process under a number whose lease nobody else has."""
+        while True:
+            (number,) = self._connection.execute(
+                "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
+                (platform.node(), os.getpid(), time.time()),
+            ).fetchone()
+            self._alive = Lease(self.directory / f"producer-{number}.lock")
+            if self._alive.take():
+                return int(number)
+            # It is somebody's who has it from a database that was put aside, and has not noticed yet.
+            self._connection.execute("DELETE FROM producers WHERE id = ?", (number,))
 
     def _keep_in_memory(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         about = {entry: doc[entry] for entry in _REFERENCES if entry in doc}
@@ -244,7 +250,7 @@ class Store:
         # Until all of this has worked, it is tried again with each document.
         self._identity = None
         self._connection.close()
-        self._alive.give_up()
+        self._alive.remove()
         self._open()
         # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
         with in_our_words(self.directory), transaction(self._connection):
