@@ -19,6 +19,7 @@ from bluesky_filestore.spool.status import CatalogStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool.writer_status import WriterStatus
 from bluesky_filestore.writing.connecting import (
+    comparable_address,
     connect,
     connect_profile,
     container_address,
@@ -242,10 +243,11 @@ class CatalogWriter:
             return self._last_status
         spooling = self._spooling
         store, spool = spooling.store, look_at(spooling.directory)
-        known = {each.catalog: each for each in spool.catalogs}
+        known = {comparable_address(each.catalog): each for each in spool.catalogs}
         catalogs = []
         for uploader in spooling.uploaders:
-            each = known.get(uploader.catalog.uri, CatalogStatus(uploader.catalog.uri))
+            uri = uploader.catalog.uri
+            each = known.get(comparable_address(uri), CatalogStatus(uri))
             catalogs.append(replace(each, error=str(uploader.error)) if uploader.error is not None else each)
         return WriterStatus(
             documents=store.documents,

@@ -48,10 +48,12 @@ class Proxy:
     ----------
     upstream : str
         The address of the server.
+    renames_host : bool
+        Whether the server is told its own address, and not the one that the client asked for.
     """
 
-    def __init__(self, upstream: str) -> None:
-        self.upstream = urlsplit(upstream)
+    def __init__(self, upstream: str, *, renames_host: bool = False) -> None:
+        self.upstream, self.renames_host = urlsplit(upstream), renames_host
         self.fault: Callable[[Request], Fault] = no_fault
         """What befalls a request; it may be asked by several threads at once."""
         self.befell: Counter[Fault] = Counter()
@@ -152,7 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in _OF_THE_CONNECTION:
+                if name.lower() == "host" and self.server.proxy.renames_host:
+                    connection.putheader(name, upstream.netloc)
+                elif name.lower() not in _OF_THE_CONNECTION:
                     connection.putheader(name, value)
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)

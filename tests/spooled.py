@@ -65,6 +65,7 @@ class Applied:
     """A catalog that takes everything, and remembers what."""
 
     uri = "http://applied/api/v1/metadata/"
+    own_uri = ""
 
     def __init__(self):
         self.operations = []

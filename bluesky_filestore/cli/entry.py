@@ -12,7 +12,7 @@ from bluesky_filestore.errors import FileStoreError
 
 from .local import demo, doctor, serve, sim
 from .preview import preview
-from .runs import export, forget, park
+from .runs import export, forget, park, rename
 from .spools import resume, status
 
 __all__ = ["app", "main"]
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, sim, serve, doctor, preview, status, resume, park, forget, export):
+for _command in (demo, sim, serve, doctor, preview, status, resume, park, forget, rename, export):
     app.command()(_command)
 
 

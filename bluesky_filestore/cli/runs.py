@@ -1,4 +1,4 @@
-"""The commands for single runs in spools: park, forget, export."""
+"""The commands for what spools hold, one by one: park, forget, export, and rename for catalogs."""
 
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from bluesky_filestore.errors import SpoolError
 
-__all__ = ["export", "forget", "park", "spools_meant"]
+__all__ = ["export", "forget", "park", "rename", "spools_meant"]
 
 Uid = Annotated[str, typer.Argument(help="The run's uid, or its beginning.")]
 Spool = Annotated[Path | None, typer.Option("--spool", help="The spool directory; by default all of this user.")]
@@ -51,13 +51,19 @@ def park(
 
 
 def forget(
-    uid: Uid,
+    uid: Annotated[str, typer.Argument(metavar="UID|ADDRESS", help="The run's uid, or its beginning; or a catalog.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     spool: Spool = None,
 ) -> None:
-    """Remove a run from the spool, delivered or not. Catalogs keep what they have of it."""
+    """Remove a run from the spool, delivered or not, or have nothing wait for a catalog any more.
+
+    Catalogs keep what they have.
+    """
     from bluesky_filestore.spool.spooled_run import find_run
 
+    if "://" in uid:
+        _forget_catalog(uid, spools_meant(spool), yes=yes)
+        return
     runs = find_run(spools_meant(spool), uid)
     for run in runs:
         _say(f"Run {run.uid}, {run.documents():,} documents in {run.directory}:")
@@ -71,6 +77,54 @@ def forget(
     for run in runs:
         run.forget()
         _say(f"Run {run.uid} is forgotten in {run.directory}.")
+
+
+def rename(
+    old: Annotated[str, typer.Argument(help="The catalog's address as `status` shows it.")],
+    new: Annotated[str, typer.Argument(help="The address that it has now.")],
+    spool: Spool = None,
+) -> None:
+    """Have what waits for a catalog go to another address of it; what was delivered counts as delivered there."""
+    from bluesky_filestore.spool import Ledger
+    from bluesky_filestore.spool.catalogs import rename_catalog
+    from bluesky_filestore.writing.connecting import container_address
+
+    address = container_address(new)
+    for directory in _knowing(old, spools_meant(spool)):
+        with closing(Ledger(directory)) as ledger:
+            rename_catalog(ledger, old, address)
+        _say(f"{old} is called {address} in {directory}.")
+
+
+def _forget_catalog(uri: str, directories: list[Path], *, yes: bool) -> None:
+    from bluesky_filestore.spool import Ledger
+    from bluesky_filestore.spool.catalogs import forget_catalog
+    from bluesky_filestore.spool.status import described_runs
+
+    for directory in _knowing(uri, directories):
+        with closing(Ledger(directory)) as ledger:
+            counts = ledger.counts(ledger.catalog(uri))
+            _say(f"{uri} in {directory}: {described_runs(counts) or 'no runs'}")
+            question = "What is delivered nowhere else waits for another catalog then. Forget this one?"
+            if set(counts) - {"delivered"} and not yes and not typer.confirm(question):
+                raise typer.Exit(1)
+            forget_catalog(ledger, uri)
+        _say(f"{uri} is forgotten in {directory}.")
+
+
+def _knowing(uri: str, directories: list[Path]) -> list[Path]:
+    """The spools that deliver to a catalog."""
+    from bluesky_filestore.spool import Ledger
+
+    found, known = [], []
+    for directory in directories:
+        with closing(Ledger(directory)) as ledger:
+            found.extend([directory] if ledger.known_catalog(uri) is not None else [])
+            known.extend(each for each, _ in ledger.catalogs().values())
+    if not found:
+        names = ", ".join(dict.fromkeys(known)) or "none"
+        raise SpoolError(f"no spool knows a catalog {uri}; known are: {names}.")
+    return found
 
 
 def export(

@@ -93,6 +93,11 @@ def _catalog_rows(spool: SpoolStatus, status: CatalogStatus, silent: Mapping[str
         yield "delivery", f"by process {status.uploader}"
     elif left and status.catalog:
         yield "delivery", f"[yellow]nobody delivers:[/] bluesky-filestore resume {place}"
+        if len(spool.catalogs) > 1:
+            # No run is removed from the spool before each catalog has it.
+            name = escape(shlex.quote(status.catalog))
+            yield "", f"or, if it is gone for good: bluesky-filestore forget {name} --spool {place}"
+            yield "", f"or, if it has another address now: bluesky-filestore rename {name} NEW --spool {place}"
     yield from _parked_rows(status, place)
 
 

@@ -154,8 +154,10 @@ def _deliver(console: Console, target: Target, *, wait: float, park_after: float
 
 def _say_end(console: Console, target: Target, *, going_on: int) -> bool:
     from bluesky_filestore.spool.status import described_runs, look_at
+    from bluesky_filestore.writing.connecting import comparable_address
 
-    found = next(each for each in look_at(target.directory).catalogs if each.catalog == target.uri)
+    meant = comparable_address(target.uri)
+    found = next(each for each in look_at(target.directory).catalogs if comparable_address(each.catalog) == meant)
     console.print(f"  {described_runs(found.runs) or 'no runs'}", highlight=False, soft_wrap=True)
     if going_on:
         console.print("  What is still going on is delivered by the process that takes the data.")

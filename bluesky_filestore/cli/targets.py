@@ -42,9 +42,9 @@ def find_targets(spools: Iterable[Path], *, uri: str, profile: str, api_key: str
     directories = list(spools)
     client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
     if profile:
-        targets = _by_profile(directories, profile, client_kwargs)
+        targets = _by_address(directories, *_of_profile(profile, client_kwargs))
     elif uri:
-        targets = _by_address(directories, uri, client_kwargs)
+        targets = _by_address(directories, uri, partial(_connect, uri, client_kwargs))
     else:
         targets = [
             Target(directory, known, partial(_connect, known, client_kwargs))
@@ -59,34 +59,31 @@ def find_targets(spools: Iterable[Path], *, uri: str, profile: str, api_key: str
     return targets
 
 
-def _by_profile(directories: list[Path], profile: str, client_kwargs: dict[str, Any]) -> list[Target]:
-    from bluesky_filestore.writing.connecting import connect_profile
+def _of_profile(profile: str, client_kwargs: dict[str, Any]) -> "tuple[str, Callable[[], Container]]":
+    from bluesky_filestore.writing.connecting import connect_profile, profile_content
 
     def make() -> "Container":
         return connect_profile(profile, **client_kwargs)
 
-    return _asked(directories, make)
+    return profile_content(profile)["uri"], make
 
 
-def _by_address(directories: list[Path], uri: str, client_kwargs: dict[str, Any]) -> list[Target]:
-    known = [
-        Target(directory, each, partial(_connect, each, client_kwargs))
-        for directory in directories
-        for each in _known(directory)
-        if each.rstrip("/") in (uri.rstrip("/"), f"{uri.rstrip('/')}/api/v1/metadata")
-    ]
-    return known or _asked(directories, partial(_connect, uri, client_kwargs))
-
-
-def _asked(directories: list[Path], make_client: "Callable[[], Container]") -> list[Target]:
+def _by_address(directories: list[Path], uri: str, make_client: "Callable[[], Container]") -> list[Target]:
     """The spools that know a catalog, or the only one, which gets to know it."""
-    client = make_client()
-    uri = str(client.uri)
-    client.context.close()
-    knowing = [directory for directory in directories if uri in _known(directory)]
+    from bluesky_filestore.writing.connecting import comparable_address, container_address
+
+    address = container_address(uri)
+    meant = comparable_address(address)
+    knowing = [path for path in directories if meant in map(comparable_address, _known(path))]
+    if not knowing:
+        # It is asked before a spool is told of it. An earlier version may have known it by what it calls itself.
+        client = make_client()
+        meant = comparable_address(str(client.uri))
+        client.context.close()
+        knowing = [path for path in directories if meant in map(comparable_address, _known(path))]
     if not knowing and len(directories) != 1:
-        raise typer.BadParameter(f"no spool delivers to {uri} yet; say which one shall, as SPOOL.")
-    return [Target(directory, uri, make_client) for directory in knowing or directories]
+        raise typer.BadParameter(f"no spool delivers to {address} yet; say which one shall, as SPOOL.")
+    return [Target(directory, address, make_client) for directory in knowing or directories]
 
 
 def _known(directory: Path) -> dict[str, bool]:

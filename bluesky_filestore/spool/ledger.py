@@ -1,10 +1,13 @@
 """The reading end of a spool: its documents in their order, and how far each run has come in each catalog."""
 
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+from bluesky_filestore.writing.connecting import comparable_address
 
 from .database import connect, identity, in_our_words, put_aside, transaction
 from .encoding import decode
@@ -55,18 +58,25 @@ class Ledger:
 
     def catalog(self, uri: str) -> int:
         """The number of a catalog, which is made known if it is not."""
-        while not (known := self._rows("SELECT id FROM catalogs WHERE uri = ?", uri)):
-            with self._transaction():
+        while (known := self.known_catalog(uri)) is None:
+            with self.transaction():
                 self._connection.execute("INSERT OR IGNORE INTO catalogs (uri) VALUES (?)", (uri,))
-        return int(known[0][0])
+        return known
+
+    def known_catalog(self, uri: str) -> int | None:
+        """The number of the catalog of an address, however that is written; None if it is not known."""
+        wanted = comparable_address(uri)
+        known = self.catalogs().items()
+        return next((number for number, (other, _) in known if comparable_address(other) == wanted), None)
 
     def catalogs(self) -> dict[int, tuple[str, str]]:
         """The address of each known catalog, and what it said last instead of taking documents."""
-        return {number: (uri, error) for number, uri, error in self._rows("SELECT id, uri, error FROM catalogs")}
+        rows = self._rows("SELECT id, uri, error FROM catalogs ORDER BY id")
+        return {number: (uri, error) for number, uri, error in rows}
 
     def say(self, catalog: int, error: str) -> None:
         """Write down why a catalog does not take documents; empty if it does."""
-        with self._transaction():
+        with self.transaction():
             self._connection.execute(
                 "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?",
                 (error, time.time(), catalog, error),
@@ -162,7 +172,7 @@ class Ledger:
         What somebody has parked stays parked.
         """
         now = time.time()
-        with self._transaction():
+        with self.transaction():
             self._connection.executemany(
                 "INSERT INTO deliveries (run, catalog, state, reason, documents, changed) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason, "
@@ -173,7 +183,7 @@ class Ledger:
 
     def begin_again(self, catalog: int, runs: Iterable[int]) -> None:
         """Runs shall be delivered from their first document on."""
-        with self._transaction():
+        with self.transaction():
             self._connection.executemany(
                 "INSERT INTO deliveries (run, catalog, state, changed) VALUES (?, ?, 'waiting', ?) ON CONFLICT DO "
                 "UPDATE SET state = 'waiting', reason = '', documents = 0, changed = excluded.changed",
@@ -246,7 +256,7 @@ class Ledger:
         """Remove a run and its documents, wherever it was delivered or not."""
         while self._prune_documents(run):
             pass
-        with self._transaction():
+        with self.transaction():
             self._connection.execute("DELETE FROM deliveries WHERE run = ?", (run,))
             self._connection.execute("DELETE FROM runs WHERE id = ?", (run,))
 
@@ -270,7 +280,7 @@ class Ledger:
         leases = {producer: Lease(self._producer_lease(producer)) for (producer,) in idle}
         gone = [producer for producer, lease in leases.items() if self.is_current and lease.take()]
         try:
-            with self._transaction():
+            with self.transaction():
                 self._connection.executemany(
                     "DELETE FROM documents WHERE producer = ? AND name IN ('resource', 'stream_resource') AND id < "
                     "(SELECT max(id) FROM documents)",
@@ -287,7 +297,7 @@ class Ledger:
     def _prune_documents(self, run: int) -> int:
         # A few at a time: whoever puts in documents has to wait as long as this takes. The resources stay, a later
         # run of the same staging may refer to them, and so does the last number, which would be given out again.
-        with self._transaction():
+        with self.transaction():
             return self._connection.execute(
                 "DELETE FROM documents WHERE id IN (SELECT id FROM documents WHERE run = ? AND id < (SELECT max(id) "
                 "FROM documents) AND name NOT IN ('resource', 'stream_resource') LIMIT ?)",
@@ -299,9 +309,10 @@ class Ledger:
             return cursor.fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing of what is executed with this connection inside; whoever puts in documents has to wait."""
         with in_our_words(self.directory), transaction(self._connection):
-            yield
+            yield self._connection
 
 
 def _entry(

@@ -8,6 +8,7 @@ from tempfile import gettempdir, mkdtemp
 from platformdirs import user_state_path
 
 from bluesky_filestore.errors import OptionError, SpoolError
+from bluesky_filestore.writing.connecting import comparable_address
 
 from .database import FILE_NAME
 
@@ -17,7 +18,15 @@ _IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, wh
 
 
 def spool_for(uri: str) -> Path:
-    """The spool directory of a catalog: one of its own, in the user's directory for such things."""
+    """The spool directory of a catalog: one of its own, in the user's directory for such things.
+
+    However its address is written it is the same, but that one which is there for the very words is gone on with.
+    """
+    as_written = _directory(uri)
+    return as_written if (as_written / FILE_NAME).exists() else _directory(comparable_address(uri))
+
+
+def _directory(uri: str) -> Path:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", uri.partition("://")[2]).strip("-")[:40]
     return _home() / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
-from bluesky_filestore.writing.tiled import TiledCatalog
+from bluesky_filestore.writing.connection import Connection
 
 from .entries import DeliveryState
 from .ledger import Ledger
@@ -77,13 +77,14 @@ def follow(
     SpoolError
         If the spool cannot be read.
     """
-    delivering = _Delivering(directory, make_client, park_after)
+    delivering = _Delivering(directory, uri, make_client, park_after)
     away_since: float | None = None
     try:
         with closing(Ledger(directory)) as ledger:
-            number = ledger.catalog(uri)
             while True:
                 began = time.monotonic()
+                # Each time: it may be known under another number once it has connected.
+                number = ledger.catalog(uri)
                 progress = _look(ledger, number, delivering)
                 took = time.monotonic() - began
                 yield progress
@@ -105,9 +106,11 @@ def follow(
 class _Delivering:
     """An uploader of our own, as soon as nobody else delivers and the catalog answers."""
 
-    def __init__(self, directory: Path, make_client: "Callable[[], Container]", park_after: float) -> None:
-        self._directory, self._make_client, self._park_after = directory, make_client, park_after
-        self._client: Container | None = None
+    def __init__(
+        self, directory: Path, uri: str, make_client: "Callable[[], Container]", park_after: float
+    ) -> None:
+        self._directory, self._uri, self._make_client, self._park_after = directory, uri, make_client, park_after
+        self._connection: Connection | None = None
         self._uploader: Uploader | None = None
         self._error: CatalogError | None = None
         self._wait, self._next_try = _FIRST_WAIT, 0.0
@@ -135,11 +138,11 @@ class _Delivering:
         if self._uploader is not None or holder is not None or time.monotonic() < self._next_try:
             return
         try:
-            self._client = self._make_client()
+            self._connection = Connection(self._uri, self._make_client, lambda _: False)
             # Who only delivers does not clean up: how long runs are kept is for the writer to say.
             self._uploader = Uploader(
                 self._directory,
-                TiledCatalog(self._client),
+                self._connection,
                 interval=_LOOK_SECONDS,
                 keep=math.inf,
                 park_after=self._park_after,
@@ -154,8 +157,8 @@ class _Delivering:
         """Let others deliver."""
         if self._uploader is not None:
             self._uploader.close(_CLOSE_SECONDS)
-        if self._client is not None:
-            self._client.context.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:
@@ -163,7 +166,7 @@ def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:
     going_on = sum(entry.stopped is None and ledger.is_alive(entry.producer) for entry in unfinished)
     holder = ledger.uploader(number)
     is_other = holder is not None and holder != os.getpid()
-    said = ledger.catalogs()[number][1] if is_other else str(delivering.error or "")
+    said = ledger.catalogs().get(number, ("", ""))[1] if is_other else str(delivering.error or "")
     return Progress(
         waiting=ledger.waiting_documents(number)[0],
         runs=ledger.counts(number),

@@ -56,8 +56,9 @@ class SpooledRun:
             why = f"is {' or '.join(sorted(states))} already" if states else "is in a spool that knows no catalog yet"
             raise SpoolError(f"run {self.uid} {why}; there is nothing to park.")
         with closing(Ledger(self.directory)) as ledger:
+            numbers = _numbers(ledger)
             for uri, entry in open_ends:
-                ledger.set_states(ledger.catalog(uri), {entry.number: ("parked", reason, 0)})
+                ledger.set_states(numbers[uri], {entry.number: ("parked", reason, 0)})
         return len(open_ends)
 
     def ask_again(self) -> None:
@@ -71,10 +72,11 @@ class SpooledRun:
             If the spool holds only a part of it.
         """
         with closing(Ledger(self.directory)) as ledger:
+            numbers = _numbers(ledger)
             for uri, entry in self.deliveries:
-                if uri and entry.state in ENDED:
-                    ledger.begin_again(ledger.catalog(uri), [entry.number])
-                    if (now := ledger.entry(ledger.catalog(uri), entry.number)) is not None and now.state == "parked":
+                if uri in numbers and entry.state in ENDED:
+                    ledger.begin_again(numbers[uri], [entry.number])
+                    if (now := ledger.entry(numbers[uri], entry.number)) is not None and now.state == "parked":
                         raise SpoolError(
                             f"run {self.uid} cannot be delivered ({now.reason}); what there is of it can be had with "
                             f"`bluesky-filestore export {self.uid}`."
@@ -102,6 +104,11 @@ class SpooledRun:
         """How many documents the spool holds of it."""
         with closing(Ledger(self.directory)) as ledger:
             return max(ledger.count(number) for number in self.numbers)
+
+
+def _numbers(ledger: Ledger) -> dict[str, int]:
+    """The number of each catalog that is known, by its address as the spool has it."""
+    return {uri: number for number, (uri, _) in ledger.catalogs().items()}
 
 
 def find_run(directories: Iterable[Path], uid: str) -> list[SpooledRun]:

@@ -14,6 +14,7 @@ from bluesky_filestore.errors import CatalogError, SpoolDamagedError, SpoolError
 from bluesky_filestore.writing.operations import Catalog
 from bluesky_filestore.writing.problems import Problems
 
+from .catalogs import recognise
 from .conveyor import Conveyor
 from .database import open_or_make
 from .entries import READABLE, Entry
@@ -90,6 +91,7 @@ class Uploader:
         self._lease: Lease | None = None
         self._conveyor: Conveyor | None = None
         self._look, self._next_look, self._next_housekeeping = _FIRST_LOOK, 0.0, 0.0
+        self._next_recognition = 0.0
         self._wait = _FIRST_WAIT
         self._said = ""
         self._question: threading.Thread | None = None
@@ -256,6 +258,13 @@ class Uploader:
             # Asking costs a moment where Tiled's client would try for most of a minute.
             self.catalog.check()
             self._back(ledger)
+        if self._next_recognition <= time.monotonic():
+            self._next_recognition = time.monotonic() + _HOUSEKEEPING_SECONDS
+            if recognise(ledger, self._number, (self.catalog.uri, self.catalog.own_uri)):
+                # Other runs are delivered now than were a moment ago.
+                self._let_go()
+                self.wake()
+                return
         self._move(conveyor, ledger)
         now = time.monotonic()
         self.unsettled_runs, self.failing_runs = conveyor.unsettled_runs, conveyor.failing_runs
@@ -291,6 +300,10 @@ class Uploader:
             self._lease = Lease(self._ledger.lease(self._number))
         if self._lease is None or not self._lease.take():
             return None, self._ledger
+        if self._ledger.known_catalog(self.catalog.uri) != self._number:
+            # It was renamed or forgotten, and is known anew.
+            self._let_go()
+            return self._take_up()
         if self._conveyor is None:
             self._conveyor = Conveyor(
                 self._ledger,

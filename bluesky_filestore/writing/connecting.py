@@ -1,8 +1,9 @@
 """A Tiled client, or quickly the reason why there is none."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROBE_TIMEOUT",
+    "address_of",
+    "comparable_address",
     "connect",
     "connect_profile",
     "container_address",
@@ -111,10 +114,48 @@ def container_address(uri: str) -> str:
         raise CatalogUnreachableError(
             f"{shown_address(uri)!r} is no address that can be used; expected one such as {_EXAMPLE}."
         ) from None
-    base, _, rest = url.path.partition("/api")
-    node = "/".join(part for part in rest.partition("/metadata")[2].split("/") if part)
-    address = url.copy_with(path=f"{base.rstrip('/')}/api/v1/metadata/{node}", query=None, fragment=None)
-    return shown_address(str(address))
+    base, is_node, node = url.path.partition("/metadata")
+    if not is_node:
+        base = base.rstrip("/")
+        # As Tiled's client reads an address that says less than all.
+        base += "/api/v1" if "/api" not in base else "/v1" if "/v1" not in base else ""
+    return _address(url, base, node.split("/"))
+
+
+def address_of(client: "Container") -> str:
+    """The address of a client's container as whoever made the client gave it, whatever the server calls it."""
+    api = httpx.URL(str(client.context.api_uri))
+    return _address(api, api.path, client.path_parts)
+
+
+def comparable_address(uri: str) -> str:
+    """What the addresses of one container have in common, however they are written.
+
+    Examples
+    --------
+    >>> comparable_address("http://127.0.0.1:8000/api/v1/metadata/raw/") == comparable_address(
+    ...     "http://LOCALHOST:8000/api/v1/metadata/raw"
+    ... )
+    True
+    """
+    try:
+        url = httpx.URL(container_address(uri))
+    except CatalogUnreachableError:
+        return uri
+    return str(url.copy_with(host="localhost")) if _is_this_machine(url.host) else str(url)
+
+
+def _address(url: httpx.URL, base: str, parts: Iterable[str]) -> str:
+    node = "/".join(part for part in parts if part)
+    return shown_address(url.copy_with(path=f"{base.rstrip('/')}/metadata/{node}", query=None, fragment=None))
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 def key_for(uri: str, client_kwargs: Mapping[str, Any]) -> str | None:

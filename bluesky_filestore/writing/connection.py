@@ -22,7 +22,7 @@ class Connection:
     Parameters
     ----------
     uri : str
-        The address of its container.
+        The address of its container, as it was given: under this name things are kept for it.
     make_client : callable
         Makes a client for it, or raises why it cannot.
     may_wait : callable
@@ -33,16 +33,21 @@ class Connection:
         self, uri: str, make_client: "Callable[[], Container]", may_wait: Callable[[CatalogError], bool]
     ) -> None:
         self.uri = uri
-        """The address of the container. It stays, for what is kept for it is kept under this name."""
+        """The address of the container. It stays, whatever the server calls itself."""
         self._make_client = make_client
         self._client: Container | None = None
         self._catalog: TiledCatalog | None = None
         self._lock = threading.Lock()
         try:
-            self.uri = self.connect().uri
+            self.connect()
         except CatalogError as error:
             if not may_wait(error):
                 raise
+
+    @property
+    def own_uri(self) -> str:
+        """What the server calls it; see `bluesky_filestore.writing.operations.Catalog`."""
+        return self._catalog.own_uri if self._catalog is not None else ""
 
     def connect(self) -> TiledCatalog:
         """The catalog itself.

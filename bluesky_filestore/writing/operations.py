@@ -209,7 +209,14 @@ class Catalog(Protocol):
 
     @property
     def uri(self) -> str:
-        """The address, for people."""
+        """The address that its user gave: the name under which things are kept for it."""
+
+    @property
+    def own_uri(self) -> str:
+        """The address that the server says it has; empty while it has said none.
+
+        It goes for nothing, but that requests go there: what earlier versions kept under it is the same catalog's.
+        """
 
     def check(self) -> None:
         """Ask whether the catalog answers, without trying again.

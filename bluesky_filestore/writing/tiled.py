@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import CatalogError, RowsDifferError
 
-from .connecting import PROBE_TIMEOUT, in_our_words, is_gone, may_still_be_done
+from .connecting import PROBE_TIMEOUT, address_of, in_our_words, is_gone, may_still_be_done
 from .operations import (
     AppendArray,
     AppendRows,
@@ -47,6 +47,7 @@ class TiledCatalog:
         clients.load()
         # Not include_data_sources(), which asks the catalog: it may be away.
         self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
+        self._address = address_of(client)
         self._mimetypes = Mimetypes(client)
         self._doubted: set[str] = set()
         self._held: dict[str, dict[NodePath, int]] = {}
@@ -60,7 +61,12 @@ class TiledCatalog:
 
     @property
     def uri(self) -> str:
-        """The address of the container."""
+        """The address of the container, as whoever made the client gave it."""
+        return self._address
+
+    @property
+    def own_uri(self) -> str:
+        """What the server calls it; see `bluesky_filestore.writing.operations.Catalog`."""
         return str(self._root.uri)
 
     def check(self) -> None:
