@@ -1,7 +1,8 @@
 """The reading end of a spool."""
 
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from disks import garble
@@ -131,6 +132,58 @@ def test_prune(ledger, monkeypatch):
     assert ledger.prune(60.0) == 1
     assert list(states(ledger)) == ["second"]
     assert {document.run for document in ledger.documents_after(0, 100, 10**6)} == {second}
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, 98), (400_000, 3), (3_000_000, 1)])
+def test_pruned_some_at_a_time(tmp_path, monkeypatch, size, most):
+    """However many and large documents are, whoever puts in others is kept for a few of them only."""
+    uid, documents = run_documents(3 * most + 1)
+    bulky = [(name, {**doc, "more": b"x" * size} if name == "event" else doc) for name, doc in documents]
+    put(tmp_path, bulky, run_documents(1)[1], catalogs=[HERE])
+    removed = []
+    with closing(Ledger(tmp_path)) as ledger:
+        deliver(ledger, ledger.entries(1, uid=uid)[0].number)
+        once = Ledger.transaction
+
+        @contextmanager
+        def counted(self):
+            with once(self) as connection:
+                before = connection.total_changes
+                yield connection
+                removed.append(connection.total_changes - before)
+
+        monkeypatch.setattr(Ledger, "transaction", counted)
+        assert ledger.prune(-1.0) == 1
+        assert list(ledger.documents_of(1)) == []
+    # The start and the descriptor are small.
+    assert max(removed) <= most + 2
+    assert sum(removed) >= len(documents)
+
+
+def test_pruned_for_a_while(ledger):
+    """What is not pruned in the time that there is, is pruned the next time."""
+    deliver(ledger, *numbers(ledger)[1:])
+    assert ledger.prune(-1.0, seconds=0.0) == 0
+    assert ledger.prune(-1.0) == 2
+
+
+def test_pruned_while_documents_come(tmp_path):
+    """Who puts in documents meanwhile is told of nothing, and loses nothing."""
+    _, documents = run_documents(200)
+    put(tmp_path, [(name, {**doc, "more": b"x" * 100_000}) for name, doc in documents])
+    other, more = run_documents(300)
+    with closing(Store(tmp_path)) as store, closing(Ledger(tmp_path)) as ledger:
+        deliver(ledger, *(entry.number for entry in ledger.entries(ledger.catalog(HERE))))
+        store.append(*more[0])
+        pruning = threading.Thread(target=ledger.prune, args=(-1.0,))
+        pruning.start()
+        for pair in more[1:]:
+            store.append(*pair)
+            assert store.error is None
+        pruning.join()
+        store.save()
+        assert [entry.uid for entry in ledger.entries(1)] == [other]
+        assert list(ledger.documents_of(2)) == more
 
 
 def test_clock_set_back(ledger, monkeypatch):

@@ -156,25 +156,81 @@ def test_forked(tmp_path):
     assert taken(tmp_path) == {uid: ("", documents)}
 
 
-def test_somebody_holds_the_database(tmp_path, caplog, locked):
-    """While another process holds the database documents wait in memory; a call takes no longer than a blink."""
+def wait_until_saved(store):
+    """Wait for the store's own thread to put on the disk what is in memory."""
+    deadline = time.monotonic() + 30
+    while store.unsaved:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_somebody_has_the_database_for_a_moment(tmp_path, caplog, locked):
+    """While another program has the database documents wait in memory, nobody is blamed, and no call takes long."""
+    uid, documents = run_documents(30)
+    with closing(Store(tmp_path)) as store:
+        append_all(store, documents[:2])
+        release = locked()
+        took = []
+        for pair in documents[2:-1]:
+            began = time.monotonic()
+            store.append(*pair)
+            took.append(time.monotonic() - began)
+        # 50 ms are promised; the median, for this machine may have other things to do.
+        assert sorted(took)[len(took) // 2] < 0.05
+        assert max(took) < 1.0
+        assert (store.unsaved, store.error) == (30, None)
+        release.set()
+        wait_until_saved(store)
+        assert append_all(store, documents[-1:]) == []
+        assert (store.unsaved, store.documents) == (0, len(documents))
+    assert taken(tmp_path) == {uid: ("", documents)}
+    assert caplog.records == []
+
+
+def test_saved_with_the_next(tmp_path, locked, monkeypatch):
+    """What waited in memory is put on the disk, in its order, with the document that comes next."""
+    monkeypatch.setattr(Store, "_keep", lambda _: None)
     uid, documents = run_documents(3)
     with closing(Store(tmp_path)) as store:
         append_all(store, documents[:2])
         release = locked()
-        began = time.monotonic()
-        said = append_all(store, documents[2:4])
-        assert time.monotonic() - began < 5.0
-        assert len(said) == 2
-        assert "does not take documents (database is locked); 1 wait in memory" in said[0]
+        assert append_all(store, documents[2:4]) == []
         assert store.unsaved == 2
-        assert "2 wait in memory and would be lost with this process" in said[1]
         release.set()
-        deadline = time.monotonic() + 30
-        while store.unsaved:
-            # The keeper does it, if no document comes.
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        time.sleep(0.2)
+        assert append_all(store, documents[4:]) == []
+        assert store.unsaved == 0
+    assert taken(tmp_path) == {uid: ("", documents)}
+
+
+def test_closed_while_somebody_has_the_database(tmp_path, locked):
+    """Closing waits for whoever has the database for a moment, and so does saving."""
+    uid, documents = run_documents(3)
+    store = Store(tmp_path)
+    append_all(store, documents[:2])
+    release = locked()
+    assert append_all(store, documents[2:]) == []
+    threading.Timer(0.3, release.set).start()
+    store.save()
+    store.close()
+    assert taken(tmp_path) == {uid: ("", documents)}
+
+
+def test_somebody_holds_the_database(tmp_path, caplog, locked, monkeypatch):
+    """If it lasts it is said, with what is the matter, and how many wait; when it is over that is said, too."""
+    monkeypatch.setattr("bluesky_filestore.spool.store.LONGEST_BUSY_SECONDS", 0.2)
+    uid, documents = run_documents(3)
+    with closing(Store(tmp_path)) as store:
+        append_all(store, documents[:2])
+        release = locked()
+        assert append_all(store, documents[2:3]) == []
+        time.sleep(0.5)
+        (said,) = append_all(store, documents[3:4])
+        assert "has been in other hands" in said
+        assert "(database is locked); 2 wait in memory and would be lost with this process" in said
+        assert "disk" not in said
+        release.set()
+        wait_until_saved(store)
         assert append_all(store, documents[4:]) == []
         assert store.error is None
     assert taken(tmp_path) == {uid: ("", documents)}
@@ -206,7 +262,9 @@ def test_full(tmp_path, caplog):
         assert "(database or disk is full)" in said[0]
         assert "Make room on the disk, or give it another directory with spool=." in said[0]
         assert store.unsaved == len(said)
-        assert "is full" in str(store.error)
+        # The figure is that of the moment, not of the first document that was not taken.
+        assert f"is full); {store.unsaved} wait in memory" in str(store.error)
+        assert "is full); documents wait in memory" in caplog.text
         store._connection.execute("PRAGMA max_page_count = 100000")
         assert append_all(store, more) == []
         assert (store.unsaved, store.error) == (0, None)

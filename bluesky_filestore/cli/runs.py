@@ -116,7 +116,8 @@ def _knowing(uri: str, directories: list[Path]) -> list[Path]:
     """The spools that deliver to a catalog."""
     from bluesky_filestore.spool import Ledger
 
-    found, known = [], []
+    found: list[Path] = []
+    known: list[str] = []
     for directory in directories:
         with closing(Ledger(directory)) as ledger:
             found.extend([directory] if ledger.known_catalog(uri) is not None else [])

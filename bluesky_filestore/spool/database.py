@@ -15,15 +15,33 @@ from pathlib import Path
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 
-__all__ = ["FILE_NAME", "connect", "identity", "in_our_words", "is_damage", "open_or_make", "put_aside", "transaction"]
+__all__ = [
+    "BUSY_SECONDS",
+    "FILE_NAME",
+    "LONGEST_BUSY_SECONDS",
+    "connect",
+    "identity",
+    "in_our_words",
+    "is_busy",
+    "is_damage",
+    "not_taken",
+    "open_or_make",
+    "put_aside",
+    "transaction",
+]
 
 _logger = logging.getLogger(__name__)
 
 FILE_NAME = "spool.db"
 _VERSION = 1
 _APPLICATION = 0x62_66_73_70
-# Longer than any of our own transactions takes, and short enough not to be felt by a plan.
-_BUSY_SECONDS = 0.04
+BUSY_SECONDS = 0.025
+"""How long a connection waits for others: longer than most of our transactions, and not to be felt by a plan."""
+
+LONGEST_BUSY_SECONDS = 5.0
+"""For how long others may have it without anybody being told."""
+
+_OPENING_SECONDS = 5.0
 # A backstop only: the keeper of the store checkpoints long before, where nobody has to wait for it.
 _BACKSTOP_PAGES = 65_536
 
@@ -51,8 +69,10 @@ CREATE TABLE deliveries (
 """
 
 
-def open_or_make(directory: Path) -> sqlite3.Connection:
+def open_or_make(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Connection:
     """The database of a spool directory, made if there is none. A damaged one is put aside, and a new one begun.
+
+    For how many seconds others are waited for meanwhile is said by `patience`.
 
     Raises
     ------
@@ -68,10 +88,10 @@ def open_or_make(directory: Path) -> sqlite3.Connection:
         ) from error
     found = identity(directory)
     try:
-        return connect(directory)
+        return connect(directory, patience)
     except SpoolDamagedError as error:
         put_aside(directory, found, str(error))
-        return connect(directory)
+        return connect(directory, patience)
 
 
 def identity(directory: Path) -> tuple[int, int] | None:
@@ -83,7 +103,7 @@ def identity(directory: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def connect(directory: Path) -> sqlite3.Connection:
+def connect(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Connection:
     """A connection to the database of a spool directory, which is made if there is none.
 
     Raises
@@ -95,9 +115,10 @@ def connect(directory: Path) -> sqlite3.Connection:
     """
     path = directory / FILE_NAME
     with in_our_words(directory):
-        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, directory)
+            connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         except BaseException:
             connection.close()
             raise
@@ -120,7 +141,6 @@ def in_our_words(directory: Path) -> Iterator[None]:
 
 
 def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > _VERSION:
         raise SpoolError(
@@ -133,7 +153,6 @@ def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
     if version == 0:
         _make(connection)
     connection.execute("SELECT max(id) FROM documents").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
 
 
 def _make(connection: sqlite3.Connection) -> None:
@@ -150,6 +169,25 @@ def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error says that the database itself is broken, not that it cannot be reached or is full."""
     return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
         getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+    )
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether an error, of SQLite or in our words, says that somebody else has the database just now."""
+    code = getattr(error if isinstance(error, sqlite3.Error) else error.__cause__, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def not_taken(directory: Path, error: sqlite3.Error | SpoolError, lost: str) -> SpoolError:
+    """What it means for whoever puts in documents that the database does not take them."""
+    if is_busy(error):
+        return SpoolError(
+            f"the spool in {directory} has been in other hands for more than {LONGEST_BUSY_SECONDS:g} s ({error}); "
+            f"{lost} and would be lost with this process. End the program that keeps its {FILE_NAME} locked."
+        )
+    return SpoolError(
+        f"the spool in {directory} does not take documents ({error}); {lost} and would be lost with this process. Make "
+        f"room on the disk, or give it another directory with spool=."
     )
 
 

@@ -1,5 +1,6 @@
 """The reading end of a spool: its documents in their order, and how far each run has come in each catalog."""
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,13 @@ from .lease import Lease
 __all__ = ["Ledger"]
 
 _DATUMS_BEFORE = 10_000
-_PRUNED_AT_ONCE = 500
+# A few at a time: whoever puts in documents has to wait as long as this takes, and is to be kept for 50 ms at most.
+_PRUNED_AT_ONCE, _PRUNED_BYTES_AT_ONCE = 100, 1_000_000
+_PAUSE_SECONDS = 0.002
+# Not the last one of all, whose number would be given out again; of a run not what a later one may refer to.
+_FIND = "SELECT id, length(body) FROM documents WHERE id < (SELECT max(id) FROM documents) AND"
+_OF_RUN = f"{_FIND} run = ? AND name NOT IN ('resource', 'stream_resource') LIMIT ?"
+_RESOURCES = f"{_FIND} producer = ? AND name IN ('resource', 'stream_resource') LIMIT ?"
 
 
 class Ledger:
@@ -254,24 +261,29 @@ class Ledger:
 
     def forget(self, run: int) -> None:
         """Remove a run and its documents, wherever it was delivered or not."""
-        while self._prune_documents(run):
+        while self._delete_some(_OF_RUN, run):
             pass
-        with self.transaction():
-            self._connection.execute("DELETE FROM deliveries WHERE run = ?", (run,))
-            self._connection.execute("DELETE FROM runs WHERE id = ?", (run,))
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM deliveries WHERE run = ?", (run,))
+            connection.execute("DELETE FROM runs WHERE id = ?", (run,))
 
-    def prune(self, keep: float) -> int:
-        """Forget the runs that were delivered to every catalog more than so many seconds ago; how many they were."""
+    def prune(self, keep: float, *, seconds: float = math.inf) -> int:
+        """Forget the runs that were delivered to every catalog more than `keep` seconds ago; how many they were.
+
+        It ends after so many `seconds`, with a run; what is left is for the next time.
+        """
+        until = time.monotonic() + seconds
         rows = self._rows(
             "SELECT id FROM runs WHERE fault = '' AND (SELECT count(*) FROM catalogs) > 0 AND (SELECT count(*) FROM "
             "deliveries WHERE run = id AND state = 'delivered' AND changed < ?) = (SELECT count(*) FROM catalogs)",
             time.time() - keep,
         )
-        runs = [run for (run,) in rows]
-        for run in runs:
+        for count, (run,) in enumerate(rows):
+            if time.monotonic() >= until:
+                return count
             self.forget(run)
         self._prune_producers()
-        return len(runs)
+        return len(rows)
 
     def _prune_producers(self) -> None:
         """Forget the resources of producers that are gone, and all of whose runs are."""
@@ -280,13 +292,11 @@ class Ledger:
         leases = {producer: Lease(self._producer_lease(producer)) for (producer,) in idle}
         gone = [producer for producer, lease in leases.items() if self.is_current and lease.take()]
         try:
-            with self.transaction():
-                self._connection.executemany(
-                    "DELETE FROM documents WHERE producer = ? AND name IN ('resource', 'stream_resource') AND id < "
-                    "(SELECT max(id) FROM documents)",
-                    [(producer,) for producer in gone],
-                )
-                self._connection.executemany("DELETE FROM producers WHERE id = ?", [(producer,) for producer in gone])
+            for producer in gone:
+                while self._delete_some(_RESOURCES, producer):
+                    pass
+            with self.transaction() as connection:
+                connection.executemany("DELETE FROM producers WHERE id = ?", [(producer,) for producer in gone])
         finally:
             for producer in gone:
                 leases[producer].remove()
@@ -294,15 +304,22 @@ class Ledger:
     def _producer_lease(self, producer: int) -> Path:
         return self.directory / f"producer-{producer}.lock"
 
-    def _prune_documents(self, run: int) -> int:
-        # A few at a time: whoever puts in documents has to wait as long as this takes. The resources stay, a later
-        # run of the same staging may refer to them, and so does the last number, which would be given out again.
-        with self.transaction():
-            return self._connection.execute(
-                "DELETE FROM documents WHERE id IN (SELECT id FROM documents WHERE run = ? AND id < (SELECT max(id) "
-                "FROM documents) AND name NOT IN ('resource', 'stream_resource') LIMIT ?)",
-                (run, _PRUNED_AT_ONCE),
-            ).rowcount
+    def _delete_some(self, statement: str, value: int) -> bool:
+        """Delete some of the documents that a statement finds for a value; whether there were any."""
+        chosen, size = [], 0
+        for number, length in self._rows(statement, value, _PRUNED_AT_ONCE):
+            chosen.append((number,))
+            size += length
+            if size >= _PRUNED_BYTES_AT_ONCE:
+                break
+        if not chosen:
+            return False
+        with self.transaction() as connection:
+            began = time.monotonic()
+            connection.executemany("DELETE FROM documents WHERE id = ?", chosen)
+        # As long again: whoever puts in documents looks now and then whether the database is free.
+        time.sleep(max(_PAUSE_SECONDS, time.monotonic() - began))
+        return True
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
         with in_our_words(self.directory), closing(self._connection.execute(statement, values)) as cursor:

@@ -1,8 +1,9 @@
 """Where documents are safe once they were taken: a spool directory."""
 
+import itertools
 import logging
+import math
 import os
-import platform
 import sqlite3
 import threading
 import time
@@ -15,9 +16,23 @@ from typing import Any, Literal, TypeAlias
 from bluesky_filestore.errors import SpoolError
 
 from .belonging import Belonging
-from .database import FILE_NAME, connect, identity, in_our_words, is_damage, open_or_make, put_aside, transaction
+from .database import (
+    BUSY_SECONDS,
+    FILE_NAME,
+    LONGEST_BUSY_SECONDS,
+    connect,
+    identity,
+    in_our_words,
+    is_busy,
+    is_damage,
+    not_taken,
+    open_or_make,
+    put_aside,
+    transaction,
+)
 from .encoding import encode
 from .lease import Lease
+from .producers import register
 
 __all__ = ["Durability", "Store"]
 
@@ -27,6 +42,8 @@ Durability: TypeAlias = Literal["normal", "full"]
 """``"normal"``: on the disk within a second, and at each stop document; ``"full"``: before a call returns."""
 
 _SYNC_SECONDS = 1.0
+_PAUSE_SECONDS = 0.02
+_OPENING_SECONDS = 5.0
 _CHECKPOINT_BYTES = 16_000_000
 _REFERENCES = ("uid", "run_start", "descriptor", "resource")
 _INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
@@ -52,12 +69,13 @@ class Store:
         self.directory = directory
         self.documents = 0
         """How many documents were taken."""
-        self.error: SpoolError | None = None
-        """Why documents wait in memory, if they do."""
         self._durability = durability
         self._unsaved: deque[tuple[str, Mapping[str, Any], bytes, float]] = deque()
         self._belonging = Belonging()
         self._lock = threading.Lock()
+        self._taken = itertools.count(1)
+        self._trouble: sqlite3.DatabaseError | SpoolError | None = None
+        self._busy_since: float | None = None
         self._dirty = False
         self._wake = threading.Event()
         self._closing = False
@@ -81,6 +99,11 @@ class Store:
         return len(self._unsaved)
 
     @property
+    def error(self) -> SpoolError | None:
+        """Why documents wait in memory, if they do for longer than somebody else may have the database."""
+        return None if self._trouble is None else self._why(self._trouble)
+
+    @property
     def open_runs(self) -> tuple[str, ...]:
         """The runs that were started and not stopped yet, by uid."""
         return self._belonging.open_runs
@@ -91,8 +114,9 @@ class Store:
         Raises
         ------
         SpoolError
-            If the disk does not take it. It is kept in memory then, and put on the disk with later ones. Nothing is
-            taken by a writer that is closed, or in a process that was forked from its own.
+            If the disk does not take it. It is kept in memory then, and put on the disk with later ones. So it is, and
+            no error, while somebody else has the database, for up to five seconds. Nothing is taken by a writer that
+            is closed, or in a process that was forked from its own.
         """
         if self._closing:
             raise self._refusal("is closed; make a new one")
@@ -101,27 +125,40 @@ class Store:
                 f"belongs to process {self._process}, from which this one was forked; make a new one here"
             )
         body, received = encode(doc), time.time()
-        with self._lock:
-            self.documents += 1
+        self.documents = next(self._taken)
+        began = time.monotonic()
+        if not self._lock.acquire(timeout=BUSY_SECONDS):
+            # Whoever has it is at the ones before.
+            self._keep_in_memory(name, doc, body, received)
+            self._wake.set()
+            return
+        try:
             if self._unsaved:
                 # The order is part of what is kept.
                 self._keep_in_memory(name, doc, body, received)
-                self._save_unsaved()
+                self._save_unsaved(until=began + BUSY_SECONDS)
                 return
             try:
                 self._insert(name, doc, body, received)
             except (sqlite3.DatabaseError, SpoolError) as error:
                 self._keep_in_memory(name, doc, body, received)
                 self._failed(error)
-                self._save_unsaved()
+                if not is_busy(error):
+                    self._save_unsaved(until=began + BUSY_SECONDS)
             if name == "stop":
                 self._sync()
+        finally:
+            self._lock.release()
+            if self._unsaved and self._trouble is None:
+                self._wake.set()
 
     def save(self) -> None:
         """Put on the disk what is in memory, if it takes it now; raises as `append` does."""
-        with self._lock:
-            if self._unsaved and not self._closing:
+        while self._unsaved and not self._closing:
+            with self._lock:
                 self._save_unsaved()
+            if self._unsaved:
+                time.sleep(_PAUSE_SECONDS)
 
     def close(self) -> None:
         """Put everything on the disk. A second call, or one in a forked process, does nothing.
@@ -138,7 +175,9 @@ class Store:
         self._keeper.join()
         with self._lock:
             try:
-                self._save_unsaved()
+                while self._unsaved:
+                    self._save_unsaved()
+                    time.sleep(_PAUSE_SECONDS if self._unsaved else 0)
             finally:
                 self._sync()
                 for descriptor in self._wal_descriptors:
@@ -146,15 +185,15 @@ class Store:
                 self._connection.close()
                 self._alive.remove()
 
-    def _open(self) -> None:
-        self._connection = open_or_make(self.directory)
+    def _open(self, patience: float = _OPENING_SECONDS) -> None:
+        self._connection = open_or_make(self.directory, patience)
         self._alive = Lease(self.directory / "producer.lock")
         if self._durability == "full":
             self._connection.execute("PRAGMA synchronous = FULL")
         try:
             with transaction(self._connection):
                 # Before anybody can see that there is such a producer, and take it for dead.
-                self.producer = self._register()
+                self.producer, self._alive = register(self._connection, self.directory)
             self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
             self._wal_descriptors.append(self._wal)
         except (sqlite3.Error, OSError) as error:
@@ -164,19 +203,6 @@ class Store:
                 f"the spool directory {self.directory} cannot be written to ({error}); expected one on a local disk "
                 f"with room on it, that this user may write to."
             ) from error
-
-    def _register(self) -> int:
-        """Enter this process under a number whose lease nobody else has."""
-        while True:
-            (number,) = self._connection.execute(
-                "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
-                (platform.node(), os.getpid(), time.time()),
-            ).fetchone()
-            self._alive = Lease(self.directory / f"producer-{number}.lock")
-            if self._alive.take():
-                return int(number)
-            # It is somebody's who has it from a database that was put aside, and has not noticed yet.
-            self._connection.execute("DELETE FROM producers WHERE id = ?", (number,))
 
     def _keep_in_memory(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         about = {entry: doc[entry] for entry in _REFERENCES if entry in doc}
@@ -213,22 +239,41 @@ class Store:
         else:
             self._belonging.stop(uid)
 
-    def _save_unsaved(self) -> None:
+    def _save_unsaved(self, *, until: float = math.inf) -> None:
+        """Put on the disk what is in memory, for as long as it takes it, or until a time.
+
+        Somebody else who has the database is not waited for: nobody shall have to wait for us, who have the lock.
+        """
         try:
             if self._identity is None:
                 self._reopen()
-            while self._unsaved:
-                self._insert(*self._unsaved[0])
-                self._unsaved.popleft()
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                while self._unsaved:
+                    self._insert(*self._unsaved[0])
+                    self._unsaved.popleft()
+                    self._busy_since = None
+                    if time.monotonic() > until:
+                        return
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         except (sqlite3.DatabaseError, SpoolError) as error:
             self._failed(error)
-            raise self._why(error) from error
-        if self.error is not None:
+            if self._trouble is not None:
+                raise self._why(self._trouble) from error
+            return
+        self._busy_since = None
+        if self._trouble is not None:
             _logger.warning("The spool in %s takes documents again; nothing was lost.", self.directory)
-            self.error = None
+            self._trouble = None
 
     def _failed(self, error: sqlite3.DatabaseError | SpoolError) -> None:
-        if isinstance(error, sqlite3.DatabaseError) and is_damage(error):
+        """Go on in a new database if ours is damaged; else remember why nothing is taken, if that lasts."""
+        if is_busy(error):
+            self._busy_since = self._busy_since or time.monotonic()
+            if time.monotonic() - self._busy_since < LONGEST_BUSY_SECONDS:
+                return
+        elif isinstance(error, sqlite3.DatabaseError) and is_damage(error):
             try:
                 reason = f"The spool database in {self.directory} is damaged ({error})"
                 put_aside(self.directory, self._identity, reason)
@@ -237,9 +282,10 @@ class Store:
                 error = another
             else:
                 return
-        if self.error is None:
-            self.error = self._why(error)
-            _logger.error("%s", self.error)
+        if self._trouble is None:
+            # How many they are would not be true for long.
+            _logger.error("%s", self._why(error, "documents"))
+        self._trouble = error
 
     def _follow(self) -> None:
         """Go on where others read, if one of them has put our database aside."""
@@ -251,7 +297,7 @@ class Store:
         self._identity = None
         self._connection.close()
         self._alive.remove()
-        self._open()
+        self._open(BUSY_SECONDS)
         # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
         with in_our_words(self.directory), transaction(self._connection):
             numbers = {uid: self._begin_broken(uid) for uid in self._belonging.open_runs}
@@ -273,11 +319,8 @@ class Store:
             self._has_refused = True
         return refusal
 
-    def _why(self, error: sqlite3.Error | SpoolError) -> SpoolError:
-        return SpoolError(
-            f"the spool in {self.directory} does not take documents ({error}); {len(self._unsaved)} wait in memory and "
-            f"would be lost with this process. Make room on the disk, or give it another directory with spool=."
-        )
+    def _why(self, error: sqlite3.Error | SpoolError, what: str = "") -> SpoolError:
+        return not_taken(self.directory, error, f"{what or len(self._unsaved)} wait in memory")
 
     def _sync(self) -> None:
         self._dirty = False
@@ -288,12 +331,15 @@ class Store:
 
     def _keep(self) -> None:
         """Put on the disk what was taken, once a second, and keep the log short; nobody has to wait for it."""
-        while not (self._wake.wait(_SYNC_SECONDS) and self._closing):
+        while not self._closing:
+            # What waits for somebody else to be done with the database goes as soon as that is.
+            self._wake.wait(_PAUSE_SECONDS if self._unsaved and self._trouble is None else _SYNC_SECONDS)
+            self._wake.clear()
             try:
                 with self._lock:
                     self._follow()
-                    if self._unsaved:
-                        self._save_unsaved()
+                    if self._unsaved and not self._closing:
+                        self._save_unsaved(until=time.monotonic() + _PAUSE_SECONDS)
                 if self._dirty:
                     self._sync()
                 if os.fstat(self._wal).st_size > _CHECKPOINT_BYTES:

@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _FIRST_LOOK, _SLOWEST_LOOK = 0.05, 5.0
 _HOUSEKEEPING_SECONDS = 5.0
+_PRUNING_SECONDS = 0.5
 _ASK_AFTER = 1.0
 _POLL_SECONDS = 0.05
 _REMEMBERED = 10_000
@@ -274,7 +275,7 @@ class Uploader:
             self._next_look = now + self._look
         if now >= self._next_housekeeping:
             conveyor.look_around()
-            ledger.prune(self._keep)
+            ledger.prune(self._keep, seconds=_PRUNING_SECONDS)
             self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
             # Of runs that were cut short the rest is written, too, before a writer that is closed may end.
             self._move(conveyor, ledger)
