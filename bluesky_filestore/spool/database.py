@@ -16,6 +16,7 @@ from pathlib import Path
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 
 __all__ = [
+    "BACKSTOP_PAGES",
     "BUSY_SECONDS",
     "FILE_NAME",
     "LONGEST_BUSY_SECONDS",
@@ -42,8 +43,8 @@ LONGEST_BUSY_SECONDS = 5.0
 """For how long others may have it without anybody being told."""
 
 _OPENING_SECONDS = 5.0
-# A backstop only: the keeper of the store checkpoints long before, where nobody has to wait for it.
-_BACKSTOP_PAGES = 65_536
+BACKSTOP_PAGES = 65_536
+"""How long the log may become before whoever reads folds it in; the keeper of a store does so long before."""
 
 _SCHEMA = """
 CREATE TABLE producers (
@@ -149,7 +150,8 @@ def _prepare(connection: sqlite3.Connection, directory: Path) -> None:
         )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_BACKSTOP_PAGES}")
+    # Whoever puts in documents has no time for that.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
     if version == 0:
         _make(connection)
     connection.execute("SELECT max(id) FROM documents").fetchone()

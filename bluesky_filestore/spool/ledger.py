@@ -10,7 +10,7 @@ from typing import Any
 
 from bluesky_filestore.writing.connecting import comparable_address
 
-from .database import connect, identity, in_our_words, put_aside, transaction
+from .database import BACKSTOP_PAGES, connect, identity, in_our_words, put_aside, transaction
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
 from .lease import Lease
@@ -49,6 +49,7 @@ class Ledger:
             self._identity = identity(directory)
         # Nothing here is in a hurry.
         self._connection.execute("PRAGMA busy_timeout = 10000")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES}")
 
     def close(self) -> None:
         """Close the database."""
