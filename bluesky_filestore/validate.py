@@ -48,6 +48,13 @@ def schema_fault(name: str, doc: Any) -> str:
         return ""
     if name not in _VALIDATORS:
         return f"there is no document {name!r}"
+    try:
+        return _first_fault(name, doc)
+    except Exception as error:  # noqa: BLE001 - a validator raises at keys that are no text, among others
+        return f"it cannot be checked ({error!r})"[:_MOST_WORDS]
+
+
+def _first_fault(name: str, doc: Mapping[str, Any]) -> str:
     for error in _VALIDATORS[name].iter_errors(doc):
         place = [str(part) for part in error.absolute_path]
         if name == "descriptor" and place[-1:] == ["external"] and error.instance is None:

@@ -85,7 +85,13 @@ class ExternalArrays:
         self.ask()
         if final:
             self.frames.end()
-        return [operation for array in self.frames.arrays() for operation in self._take(array, final=final)]
+        operations: list[Operation] = []
+        for array in self.frames.arrays():
+            try:
+                operations += self._take(array, final=final)
+            except Exception as error:  # noqa: BLE001 - one array must not cost the others, nor the events
+                self._refused[array] = f"what is known of its frames cannot be used: {error!r}"
+        return operations
 
     def ask(self) -> None:
         """Ask what the server reads, if it matters and was not asked; raises as `take` does."""

@@ -169,7 +169,7 @@ class Delivery:
                 break
         for run in self._runs.values():
             try:
-                self._send(run.take())
+                self._take(run)
             except (CatalogUnreachableError, CatalogAccessError):
                 raise
             except Exception as error:
@@ -219,6 +219,14 @@ class Delivery:
     def _send(self, operations: Iterable[Operation]) -> None:
         for operation in operations:
             self._outgoing.setdefault(operation.run, Outgoing()).operations.append(operation)
+
+    def _take(self, run: Run) -> None:
+        self._send(run.take())
+        self._say_losses(run)
+
+    def _say_losses(self, run: Run) -> None:
+        for sentence in run.take_losses():
+            self._problems.add(run.uid, sentence)
 
     def _try(self, outgoing: Outgoing) -> None:
         """Have the catalog carry out the first operation of a run."""
@@ -289,8 +297,17 @@ class Delivery:
 
     def cut_short(self, uid: str, reason: str) -> None:
         """Close a run whose stop document will never come."""
-        run = self._runs.pop(uid)
-        self._send(run.end_without_stop(reason))
+        run = self._runs[uid]
+        try:
+            self._send(run.end_without_stop(reason))
+        except (CatalogUnreachableError, CatalogAccessError):
+            raise
+        except Exception as error:
+            # It would come again each time.
+            _logger.exception("Run %s could not be closed.", uid)
+            self._problems.add(uid, f"its end cannot be written: {error!r}")
+        self._say_losses(run)
+        del self._runs[uid]
 
     def drop(self, uid: str) -> None:
         """Have nothing more to do with a run, whatever comes of it."""
@@ -328,9 +345,11 @@ class Delivery:
         if name != "stop":
             self._runs[uid].receive(name, doc)
             return
-        run = self._runs.pop(uid)
+        run = self._runs[uid]
         run.receive(name, doc)
-        self._send(run.take())
+        self._take(run)
+        # Not before its stop has been received: it may come again, or the run be closed without.
+        del self._runs[uid]
         if not run.settled:
             self._unsettled[uid] = (run, time.monotonic() + self._settle_time)
         if not self._runs and not self._unsettled:

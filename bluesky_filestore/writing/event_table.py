@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bluesky_filestore.event_record import RECORD_COLUMN, encode_record
+from bluesky_filestore.event_record import RECORD_COLUMN, EventRecord, encode_record
 
 from .array_type import ArrayType
 from .columns import Column, exact_array, is_column_name, is_masked
@@ -31,6 +32,8 @@ class EventTable:
 
     def __init__(self, run: str, stream: str, data_keys: Mapping[str, Mapping[str, Any]]) -> None:
         self.notes: list[str] = []
+        self.losses: list[str] = []
+        """What could not be written of events that were taken; the rest of them was."""
         self._run, self._stream = run, stream
         self._data_keys = data_keys
         self._events: list[GatheredEvent] = []
@@ -64,21 +67,54 @@ class EventTable:
         """What has to be written for the events gathered since the last time."""
         if not self._events:
             return []
-        events, self._events = self._events, []
-        first_row, self._written = self._written, self._written + len(events)
+        events, first_row = list(self._events), self._written
         if not self._columns:
             self._choose(events)
-        values = {name: column.fit(self._values(name, events)) for name, column in self._columns.items()}
+        values = {name: self._fitted(name, events) for name in self._columns}
         arrays = [self._array_rows(key, first_row, events, values) for key in list(self._arrays)]
         values[RECORD_COLUMN] = self._records(events)
-        return [*self._tables(first_row, values), *arrays]
+        operations: list[Operation] = [*self._tables(first_row, values), *arrays]
+        # Not before they have become operations.
+        self._events, self._written = [], first_row + len(events)
+        return operations
 
     def _records(self, events: Sequence[GatheredEvent]) -> list[str]:
         moved = self._continued
         stored = {*(self._columns.keys() & self._data_keys.keys()), *self._arrays, *moved.values()}
         timed = {key for key in self._data_keys if f"ts_{key}" in self._columns}
-        records = (completed(event, self._data_keys, stored, timed, moved) for event in events)
-        return [encode_record(record) for record in records]
+        records = []
+        for event in events:
+            try:
+                record = encode_record(completed(event, self._data_keys, stored, timed, moved))
+            except Exception as error:  # noqa: BLE001 - one value must not cost the other events
+                self._lose(event, "what documents() needs beside its columns", error)
+                record = encode_record(EventRecord(event.record.number, event.record.uid, event.record.descriptor))
+            records.append(record)
+        return records
+
+    def _fitted(self, name: str, events: Sequence[GatheredEvent]) -> list[Any]:
+        """The values of a column; a cell whose value cannot be written stays empty."""
+        column, values = self._columns[name], self._values(name, events)
+        try:
+            return column.fit(values)
+        except Exception:  # noqa: BLE001 - each is tried by itself
+            for position, value in enumerate(values):
+                try:
+                    Column().fit([value])
+                except Exception as error:  # noqa: BLE001 - whatever somebody's value raises
+                    self._lose(events[position], f"the value of '{name}'", error)
+                    values[position] = None
+            return column.fit(values)
+
+    def _lose(self, event: GatheredEvent, what: str, error: Exception) -> None:
+        self.losses.append(
+            f"Of event {event.record.uid!r} of stream '{self._stream}' {what} cannot be written: {error!r}"
+        )
+
+    def take_losses(self) -> list[str]:
+        """What could not be written, since the last time."""
+        losses, self.losses = self.losses, []
+        return losses
 
     def _values(self, name: str, events: Sequence[GatheredEvent]) -> list[Any]:
         if name in ("seq_num", "time", RECORD_COLUMN):
@@ -118,7 +154,7 @@ class EventTable:
             has_name = is_column_name(key) and not {key.lower(), f"ts_{key}".lower()} & taken
             is_array = entry.get("dtype") == "array" or any(_is_sequence(value) for value in first_values)
             if is_array or not has_name:
-                array = exact_array(first_values)
+                array = _array(first_values)
                 if array is not None:
                     self._arrays[key] = ArrayType.of(array)
                     continue
@@ -147,7 +183,7 @@ class EventTable:
     ) -> AppendArray | EndArray:
         """The next rows of an array; where they are of another shape or type, a column goes on in its place."""
         values_here = [event.data.get(key) for event in events]
-        array = exact_array(values_here)
+        array = _array(values_here)
         joined = None if array is None else self._arrays[key].joined(ArrayType.of(array))
         if array is not None and joined is not None:
             self._arrays[key] = joined
@@ -158,7 +194,7 @@ class EventTable:
             return AppendArray(self._run, self._stream, key, first_row, wide, self._data_keys[key])
         del self._arrays[key]
         name = self._begin_column(key, key if is_column_name(key) else f"array_{first_row}", "array")
-        values[name] = self._columns[name].fit(self._values(name, events))
+        values[name] = self._fitted(name, events)
         self.notes.append(
             f"The array '{key}' in stream '{self._stream}' ends before event {first_row}, where its shape or type "
             f"changes; from there on it is JSON text in the column '{name}'."
@@ -173,6 +209,13 @@ class EventTable:
         self._continued[name] = key
         self._columns[name] = Column(declared)
         return name
+
+
+def _array(values: Sequence[Any]) -> NDArray[np.generic] | None:
+    try:
+        return exact_array(values)
+    except Exception:  # noqa: BLE001 - what is no array for whatever reason becomes text, and may be odd as such
+        return None
 
 
 def _is_sequence(value: Any) -> bool:

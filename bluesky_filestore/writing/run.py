@@ -4,11 +4,12 @@ What had to be said of the run beside its documents stands in its metadata: ``no
 with ``refused``, ``missing``, ``unverified`` and ``differences``, each by stream and data key.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, DocumentError
 from bluesky_filestore.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.normalize import range_of, renamed_keys
@@ -19,11 +20,14 @@ from .columns import plain
 from .event_table import EventTable
 from .gathering import GatheredEvent
 from .journal import Journal
-from .operations import CloseRun, CreateRun, CreateStream, Operation, UpdateStream
+from .operations import CloseRun, CreateStream, Operation, UpdateStream
 from .placement import Inspector, Reads, reads_nothing_of_ours
+from .run_metadata import create_run, sentences, told
 
 __all__ = ["Run", "announce"]
 
+_logger = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 _MOST_LISTED, _MOST_SHOWN = 10, 60
 _NOT_IN_STREAM_METADATA = ("name", "object_keys", "run_start")
 
@@ -77,9 +81,10 @@ class Run:
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}
         self._notes: list[str] = []
+        self._losses: list[str] = []
         self._stop_doc: Any = None
-        created = _create_run(start, self._stored)
-        self._said: dict[str, str] = _told("start", start, created.metadata["start"])
+        created = create_run(start, self._stored)
+        self._said: dict[str, str] = told("start", start, created.metadata["start"])
         if self._said:
             created = replace(created, metadata={**created.metadata, "documents": dict(self._said)})
         self._pending: list[Operation] = [created]
@@ -151,11 +156,30 @@ class Run:
             If nobody can say what the server reads; nothing has been taken then.
         """
         self._arrays.ask()
-        operations, self._pending = self._pending, []
         self._journal.look_for_late()
-        for stream in self._streams.values():
-            operations += stream.table.take()
-        return operations + self._arrays.take(final=final)
+        for name, stream in self._streams.items():
+            self._pending += self._made(f"events of stream '{name}'", stream.table.take)
+            self._losses += stream.table.take_losses()
+        self._pending += self._made("arrays of frames", lambda: self._arrays.take(final=final))
+        # Taken out when all of it is made: whatever goes wrong costs nothing else.
+        operations, self._pending = self._pending, []
+        return operations
+
+    def take_losses(self) -> list[str]:
+        """What could not be made an operation since the last time, in words; all else was."""
+        losses, self._losses = self._losses, []
+        return losses
+
+    def _made(self, what: str, make: Callable[[], Iterable[_Made]]) -> list[_Made]:
+        """What is made of something; nothing, which is said, if that fails."""
+        try:
+            return list(make())
+        except (CatalogUnreachableError, CatalogAccessError):
+            raise
+        except Exception as error:
+            _logger.exception("The %s of run %s could not be made ready.", what, self.uid)
+            self._losses.append(f"{what} cannot be written: {error!r}")
+            return []
 
     def _descriptor(self, doc: Mapping[str, Any]) -> None:
         name = doc["name"]
@@ -240,38 +264,39 @@ class Run:
         return keys[0] if len(keys) == 1 else "?"
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
-        operations = self._end()
+        self._end()
         self._stop_doc = self._stored("the stop", doc)
-        self._said |= _told("stop", doc, self._stop_doc)
-        self._pending = [*operations, self._close()]
+        self._said |= told("stop", doc, self._stop_doc)
+        self._pending.append(self._close())
 
-    def _end(self) -> list[Operation]:
-        operations = self.take(final=True)
+    def _end(self) -> None:
+        """Make all operations but the last, and all notes; they stay pending."""
+        self._pending = self.take(final=True)
         for name, stream in self._streams.items():
-            for sentence in stream.table.all_notes():
+            for sentence in self._made(f"notes of stream '{name}'", stream.table.all_notes):
                 self.note(sentence)
             if stream.retaken:
                 self.note(
                     f"{stream.retaken} points of stream '{name}' were taken again, after the plan went back to a "
                     f"checkpoint; each time is a row, and rows of one point have the same seq_num."
                 )
-        for sentence in self._arrays.untaken():
+        for sentence in self._made("notes of frames", self._arrays.untaken):
             self.note(sentence)
         rest = self._journal.rest()
-        if rest:
-            self._said["before_stop"] = exact_json(rest)
+        for text in self._made("documents before the stop", lambda: [exact_json(rest)] if rest else []):
+            self._said["before_stop"] = text
         if self._journal.joined:
             self.note(f"documents() gives {self._journal.joined} stream_datums joined to those before them.")
         if self._journal.left_out:
             self.note(f"documents() lacks {self._journal.left_out} documents that came between two events.")
-        return operations
 
     def end_without_stop(self, reason: str) -> list[Operation]:
         """What is left to be done for a run whose stop document will not come, with the reason as a note."""
-        operations = self._end()
+        self._end()
         self.note(reason)
         closing = self._close()
         entries = {name: entry for name, entry in closing.metadata.items() if name != "stop"}
+        operations, self._pending = self._pending, []
         return [*operations, replace(closing, metadata=entries)]
 
     @property
@@ -288,11 +313,7 @@ class Run:
 
     def _close(self) -> CloseRun:
         said = self._arrays.said({name: stream.table for name, stream in self._streams.items()})
-        notes = list(self._notes)
-        for kind, streams in said.items():
-            for stream_name, keys in streams.items():
-                for key, words in keys.items():
-                    notes.append(f"'{key}' in stream '{stream_name}' {_VERBS[kind]}: {_sentence(words)}")
+        notes = [*self._notes, *sentences(said)]
         entries = {"stop": self._stop_doc, "filestore": plain(said), "notes": notes, "documents": dict(self._said)}
         return CloseRun(self.uid, entries)
 
@@ -316,33 +337,3 @@ def _is_datum_id(value: Any, key: str, filled: Mapping[str, Any] | None) -> bool
 
 def _renamed(entries: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
     return {renamed.get(key, key): value for key, value in entries.items()}
-
-
-def _told(name: str, doc: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, str]:
-    """What is not stored of a document as it was, as text."""
-    more = differences(doc, stored)
-    return {name: exact_json(more)} if more else {}
-
-
-_VERBS = {
-    "refused": "is not registered",
-    "missing": "ends before the events do",
-    "unverified": "was not compared with its files",
-    "differences": "is registered as the file says",
-}
-
-
-def _sentence(words: Any) -> str:
-    if isinstance(words, Mapping):
-        return str(words["reason"])
-    return "; ".join(words) if isinstance(words, list) else str(words)
-
-
-def _create_run(start: Mapping[str, Any], stored: Callable[[str, Any], Any]) -> CreateRun:
-    # The two entries that bluesky-tiled-plugins takes for instructions, not for metadata.
-    metadata = {key: value for key, value in start.items() if key not in ("tiled_access_tags", "tiled_specs")}
-    specs = [spec if isinstance(spec, Mapping) else {"name": spec} for spec in start.get("tiled_specs") or ()]
-    tags = start.get("tiled_access_tags")
-    return CreateRun(
-        start["uid"], {"start": stored("the start", metadata)}, tuple(specs), None if tags is None else tuple(tags)
-    )
