@@ -184,6 +184,8 @@ class Conveyor:
         for entry in waiting:
             if entry.state == "settling" and entry.reason == _IN_DOUBT:
                 self._catalog.doubt(entry.uid)
+        # They are gone through from their first document, and counted anew.
+        self._ledger.begin_again(self._number, [entry.number for entry in waiting if entry.state == "uploading"])
         self._cursor = min([self._since, *(entry.first - 1 for entry in waiting)])
         self._began = True
 

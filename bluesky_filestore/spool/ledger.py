@@ -217,7 +217,7 @@ class Ledger:
     def waiting_documents(self, catalog: int, producer: int | None = None) -> tuple[int, float | None]:
         """How many documents (of one producer, or all) the catalog has not got yet, and when their first run began."""
         ((count, oldest),) = self._rows(
-            "SELECT coalesce(sum((SELECT count(*) FROM documents WHERE run = runs.id) - coalesce(documents, 0)), 0), "
+            "SELECT sum(max(0, (SELECT count(*) FROM documents WHERE run = runs.id) - coalesce(documents, 0))), "
             "min(started) FROM runs LEFT JOIN deliveries ON run = runs.id AND catalog = ? "
             "WHERE fault = '' AND coalesce(state, 'waiting') IN ('waiting', 'uploading') "
             "AND (? IS NULL OR producer = ?)",
@@ -225,7 +225,7 @@ class Ledger:
             producer,
             producer,
         )
-        return max(0, count), oldest
+        return count or 0, oldest
 
     def parked(self, catalog: int, limit: int) -> dict[str, str]:
         """Why runs are parked, by uid, the latest first."""
