@@ -106,9 +106,7 @@ def follow(
 class _Delivering:
     """An uploader of our own, as soon as nobody else delivers and the catalog answers."""
 
-    def __init__(
-        self, directory: Path, uri: str, make_client: "Callable[[], Container]", park_after: float
-    ) -> None:
+    def __init__(self, directory: Path, uri: str, make_client: "Callable[[], Container]", park_after: float) -> None:
         self._directory, self._uri, self._make_client, self._park_after = directory, uri, make_client, park_after
         self._connection: Connection | None = None
         self._uploader: Uploader | None = None
