@@ -13,16 +13,25 @@ from typing import Any, TypeAlias
 
 from .errors import AddressError
 
-__all__ = ["FILE_SERIES", "HANDLED", "HDF5_ROWS", "AxisIndex", "FileSeries", "HDF5Rows", "RowSpan", "parsed_slice"]
+__all__ = [
+    "FILE_SERIES",
+    "HANDLED",
+    "HDF5_ROWS",
+    "AxisIndex",
+    "FileSeries",
+    "HDF5Rows",
+    "HandledPart",
+    "HandledRows",
+    "RowSpan",
+    "parsed_slice",
+]
 
 HDF5_ROWS = "application/x-bluesky-filestore-hdf5"
 """Rows anywhere in a dataset of one or many HDF5 files; parameters: `HDF5Rows`."""
 FILE_SERIES = "application/x-bluesky-filestore-series"
 """Rows made of numbered one-frame files in one or many directories; parameters: `FileSeries`."""
 HANDLED = "application/x-bluesky-filestore-handled"
-"""Rows that are what a handler answers; parameters: ``spec``, ``resource_kwargs``, and ``datum_kwargs``, a list with a
-mapping for each event. The one asset is the file, or the directory, that the handler is made with.
-"""
+"""Rows that are what a handler answers; parameters: `HandledRows`."""
 
 AxisIndex: TypeAlias = int | slice | EllipsisType
 """What one axis is indexed with."""
@@ -168,6 +177,76 @@ class FileSeries:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class HandledPart:
+    """Consecutive events of one Resource."""
+
+    asset: int
+    """The ``num`` of the asset that the handler is made with."""
+    resource_kwargs: Mapping[str, Any]
+    """What else it is made with."""
+    datum_kwargs: Sequence[Mapping[str, Any]]
+    """What it is asked for each event."""
+    directory: bool = False
+    """Whether the path is handed to it with a separator at its end: some put a file's name right behind it."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.asset, bool) or not isinstance(self.asset, int) or self.asset < 0:
+            raise AddressError(f"the asset of a part is {self.asset!r}; expected its number, from 0 on.")
+        mappings = [self.resource_kwargs, *self.datum_kwargs]
+        if not self.datum_kwargs or not all(isinstance(each, Mapping) for each in mappings):
+            raise AddressError("a part does not say what its events are; expected a mapping in datum_kwargs for each.")
+
+    def to_parameters(self) -> dict[str, Any]:
+        """All but the asset, fit for JSON if the arguments are."""
+        parameters = {"resource_kwargs": self.resource_kwargs, "datum_kwargs": list(self.datum_kwargs)}
+        return parameters | ({"directory": True} if self.directory else {})
+
+
+@dataclass(frozen=True, slots=True)
+class HandledRows:
+    """The parameters of a data source of the mimetype `HANDLED`.
+
+    Those of one Resource are ``spec``, ``resource_kwargs`` and ``datum_kwargs``, a list with a mapping for each event;
+    those of several are ``spec`` and ``parts``, each with an ``asset`` and the rest.
+    """
+
+    spec: str
+    """Of the Resources."""
+    parts: tuple[HandledPart, ...]
+    """The events in their order."""
+
+    def to_parameters(self) -> dict[str, Any]:
+        """As the data source's parameters."""
+        if len(self.parts) == 1 and self.parts[0].asset == 0:
+            return {"spec": self.spec, **self.parts[0].to_parameters()}
+        return {"spec": self.spec, "parts": [{"asset": part.asset, **part.to_parameters()} for part in self.parts]}
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> "HandledRows":
+        """From the data source's parameters.
+
+        Raises
+        ------
+        AddressError
+            If they do not say what the events are.
+        """
+        spec, listed = parameters.get("spec"), parameters.get("parts", [{"asset": 0, **parameters}])
+        known = isinstance(listed, list) and all(
+            isinstance(part, Mapping) and isinstance(part.get("datum_kwargs"), list) for part in listed
+        )
+        if not isinstance(spec, str) or not listed or not known:
+            raise AddressError(
+                f"parameters {sorted(parameters)} do not say what the events are; expected spec, resource_kwargs, and "
+                f"datum_kwargs with a mapping for each."
+            )
+        parts = [
+            HandledPart(part.get("asset"), part.get("resource_kwargs") or {}, part["datum_kwargs"], _is_directory(part))
+            for part in listed
+        ]
+        return cls(spec, tuple(parts))
+
+
 def parsed_slice(text: str) -> tuple[AxisIndex, ...]:
     """The indices that a slice says in words, one an axis.
 
@@ -188,6 +267,10 @@ def parsed_slice(text: str) -> tuple[AxisIndex, ...]:
         raise AddressError(
             f"slice {text!r} cannot be understood; expected whole numbers and ranges, e.g. ':,0:2'."
         ) from error
+
+
+def _is_directory(part: Mapping[str, Any]) -> bool:
+    return bool(_of_type({"directory": False, **part}, "directory", bool))
 
 
 def _axis_index(part: str) -> AxisIndex:

@@ -7,7 +7,7 @@ i * m to (i + 1) * m. Rows are kept as spans of constant distance, so that a mil
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -46,6 +46,9 @@ class Source:
     """The uid of the Resource, where this is but a part of what that has; empty if it is all of it."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """What else the documents hand to a reader, e.g. ``swmr`` or ``slice``."""
+    is_handled: bool = False
+    """Whether its handler alone knows what a Datum stands for: its indices are the rows of the array, and
+    `Rows.datum_kwargs` has what the handler is asked for each."""
 
 
 _Place: TypeAlias = tuple[str, int, int, Mapping[str, Any] | None]
@@ -56,9 +59,15 @@ class Assets:
 
     Datums that were used are remembered for a while only (a detector may be read twice after one trigger), those
     that were not are kept.
+
+    Parameters
+    ----------
+    has_handler : callable, optional
+        Whether there is a handler for a spec. By default there is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_handler: Callable[[str], bool] = lambda spec: False) -> None:
+        self.has_handler = has_handler
         self.sources: dict[str, Source] = {}
         self.unusable: dict[str, str] = {}
         self.documents: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -91,15 +100,21 @@ class Assets:
             for uid in list(known)[: max(0, len(known) - _MOST_KEPT)]:
                 del known[uid]
 
-    def datum(self, datum_id: str) -> tuple[str, int, int] | None:
-        """The source, the first index and the number of indices of a datum; None if it was not announced."""
+    def why_unusable(self, datum_id: str) -> str:
+        """Why a datum cannot be followed, or rather, where it cannot, its resource; empty if it can."""
+        name, doc = self.documents.get(datum_id, ("", {}))
+        of_resource = self.unusable.get(doc.get("resource", ""), "") if name == "datum" else ""
+        return of_resource or self.unusable.get(datum_id, "")
+
+    def datum(self, datum_id: str) -> _Place | None:
+        """The source, first index, number of indices and arguments of a datum; None if it was not announced."""
         found = self._waiting.pop(datum_id, None) or self._used.pop(datum_id, None)
         if found is None:
             return None
         self._used[datum_id] = found
         if len(self._used) > _DATUMS_REMEMBERED:
             self._used.popitem(last=False)
-        return found[:3]
+        return found
 
     def datum_document(self, datum_id: str) -> Mapping[str, Any] | None:
         """The document of a datum, as long as it is remembered."""
@@ -167,6 +182,7 @@ class _RowsByDatum:
         self.spans: list[Span] = []
         self.count = 0
         self.waiting: deque[tuple[int, Any]] = deque()
+        self.datum_kwargs: dict[int, Mapping[str, Any]] = {}
 
     def add(self, row: int, datum_id: Any, assets: Assets) -> None:
         self.waiting.append((row, datum_id))
@@ -178,12 +194,15 @@ class _RowsByDatum:
             row, datum_id = self.waiting[0]
             if row != self.count:
                 return f"event {self.count} of the stream has no datum for it"
-            if datum_id in assets.unusable:
-                return assets.unusable[datum_id]
+            unusable = assets.why_unusable(datum_id)
+            if unusable:
+                return unusable
             found = assets.datum(datum_id)
             if found is None:
                 return f"datum {datum_id!r} of event {row} was never announced"
-            source, start, count = found
+            source, start, count, kwargs = found
+            if source in assets.sources and assets.sources[source].is_handled:
+                start, count, self.datum_kwargs[row] = row, 1, kwargs or {}
             if count != 1:
                 return f"datum {datum_id!r} of event {row} stands for {count} indices; expected one an event"
             if source in assets.unusable:
@@ -199,4 +218,4 @@ class _RowsByDatum:
         problem = self.take_known(assets)
         if not problem and self.count < expected:
             problem = f"event {self.count} of the stream has no datum for it"
-        return Rows(tuple(self.spans), self.count, expected, problem)
+        return Rows(tuple(self.spans), self.count, expected, problem, self.datum_kwargs)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .addressing import HANDLED
 from .errors import DocumentError
 from .event_record import RECORD_COLUMN
 from .frames import Source, StreamRange
@@ -19,6 +20,7 @@ __all__ = [
     "indices_of",
     "range_of",
     "renamed_keys",
+    "source_for_handler",
     "source_of_resource",
     "source_of_stream_resource",
     "unpacked",
@@ -115,6 +117,21 @@ def source_of_resource(doc: Mapping[str, Any]) -> Source:
         spec=spec.name,
         parameters={name: kwargs[name] for name in _READER_PARAMETERS if name in kwargs},
     )
+
+
+def source_for_handler(doc: Mapping[str, Any]) -> Source:
+    """Where a Resource is that is read by a handler alone.
+
+    Raises
+    ------
+    PathError
+        If the document does not say where that is.
+    """
+    below = doc["resource_path"]
+    path = join_resource(doc.get("root") or "", below, check_semantics(doc.get("path_semantics") or "posix"))
+    is_directory = str(below).endswith(("/", "\\"))
+    parameters = {"resource_kwargs": doc.get("resource_kwargs", {}), "directory": is_directory}
+    return Source(doc["uid"], HANDLED, path, spec=doc["spec"], parameters=parameters, is_handled=True)
 
 
 def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:

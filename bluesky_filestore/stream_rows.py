@@ -28,8 +28,9 @@ time may use it.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 __all__ = ["Rows", "RowsByRange", "Span", "StreamRange", "append_rows"]
 
@@ -106,6 +107,8 @@ class Rows:
     """How many rows the event table has (or, without events, how many were documented)."""
     problem: str = ""
     """Why the rows end before the table does, if they do."""
+    datum_kwargs: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """By row: what its handler is asked, where that alone says what a Datum stands for."""
 
 
 @dataclass(frozen=True, slots=True)

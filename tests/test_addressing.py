@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bluesky_filestore.addressing import FileSeries, HDF5Rows, RowSpan, parsed_slice
+from bluesky_filestore.addressing import FileSeries, HandledPart, HandledRows, HDF5Rows, RowSpan, parsed_slice
 from bluesky_filestore.errors import AddressError
 
 ROWS = {"dataset": "/entry/data/data", "frames_per_event": 2, "rows": [[0, 4, 3, 2], [1, 9, 1, 0]]}
@@ -14,6 +14,10 @@ SERIES = {"mimetype": "image/tiff", "templates": ["a_%06d.tiff"], "frames_per_ev
 
 spans = st.builds(RowSpan, st.integers(0, 1), st.integers(100, 200), st.integers(1, 20), st.integers(-5, 5))
 some_rows = st.lists(spans, min_size=1, max_size=5).map(tuple)
+arguments = st.sampled_from([{}, {"column": "x"}, {"row": 1, "part": [2, 3]}, {"asset": 5}, {"spec": "B", "parts": []}])
+handled_parts = st.builds(
+    HandledPart, st.integers(0, 3), arguments, st.lists(arguments, min_size=1, max_size=3), st.booleans()
+)
 
 
 @given(
@@ -122,3 +126,31 @@ def test_bad_series(changes, words):
     """A series that leads anywhere but to files of its directories is refused."""
     with pytest.raises(AddressError, match=words):
         FileSeries.from_parameters({**SERIES, **changes})
+
+
+@given(st.builds(HandledRows, st.just("ANY"), st.lists(handled_parts, min_size=1, max_size=3).map(tuple)))
+def test_handled_come_back(rows):
+    """What handlers are asked is the same after a way through JSON, of one Resource and of several."""
+    assert HandledRows.from_parameters(json.loads(json.dumps(rows.to_parameters()))) == rows
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({}, "do not say what the events are"),
+        ({"spec": "A", "datum_kwargs": {}}, "do not say what the events are"),
+        ({"spec": "A", "parts": []}, "do not say what the events are"),
+        ({"spec": "A", "parts": [7]}, "do not say what the events are"),
+        ({"spec": 7, "datum_kwargs": [{}]}, "do not say what the events are"),
+        ({"spec": "A", "datum_kwargs": []}, "expected a mapping in datum_kwargs for each"),
+        ({"spec": "A", "datum_kwargs": [7]}, "expected a mapping in datum_kwargs for each"),
+        ({"spec": "A", "datum_kwargs": [{}], "resource_kwargs": [7]}, "expected a mapping in datum_kwargs for each"),
+        ({"spec": "A", "datum_kwargs": [{}], "directory": 1}, "expected bool"),
+        ({"spec": "A", "parts": [{"datum_kwargs": [{}]}]}, "asset of a part is None"),
+        ({"spec": "A", "parts": [{"datum_kwargs": [{}], "asset": -1}]}, "asset of a part is -1"),
+    ],
+)
+def test_bad_handled(parameters, words):
+    """Parameters that do not say what a handler is asked are refused."""
+    with pytest.raises(AddressError, match=words):
+        HandledRows.from_parameters(parameters)

@@ -28,7 +28,7 @@ def test_files_lie_below_the_roots(tmp_path, how):
         "datum_kwargs": [{"point_number": 0}],
     }
     frames = HandledFrames.from_parameters(
-        parameters, str(inside), (1, 2, 2), np.dtype("u2"), handlers=handler_registry, roots=Roots.of([inside])
+        parameters, [str(inside)], (1, 2, 2), np.dtype("u2"), handlers=handler_registry, roots=Roots.of([inside])
     )
     if how == "inside":
         assert (frames.read([0]) == 7).all()

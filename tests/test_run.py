@@ -7,7 +7,7 @@ import event_model
 import numpy as np
 import pytest
 
-from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.errors import CatalogUnreachableError, DocumentError
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.normalize import unpacked
@@ -366,7 +366,7 @@ def test_irregular_rows_where_the_server_reads_them():
     assert [operation.files for operation in placed] == [("/data/a.h5",), (), (), (), ()]
     assert placed[-1].parameters["rows"] == [[0, 0, 2, 1], [0, 5, 2, 0], [0, 2, 1, 1]]
     assert not only(operations, DropArray)
-    assert server.asked == [HDF5_ROWS, FILE_SERIES]
+    assert server.asked == [HDF5_ROWS, FILE_SERIES, HANDLED]
 
 
 def test_server_cannot_be_asked():

@@ -1,49 +1,54 @@
 """Frames that are what a handler answers, whatever it reads."""
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.addressing import HandledPart, HandledRows
 from bluesky_filestore.errors import AddressError, FileStoreError, UnreadableFileError
+from bluesky_filestore.paths import with_trailing_separator
 from bluesky_filestore.protocols import HandlerClass
 from bluesky_filestore.reading.files import Roots, told
 from bluesky_filestore.reading.registered import Registered
 from bluesky_filestore.reading.rows import AxisKey, Frames
+
+from .base import ArrayFormat
+from .lazily import as_read
 
 __all__ = ["HandledFrames", "handled_frames"]
 
 
 @dataclass(frozen=True, slots=True)
 class HandledFrames:
-    """What a handler answers to the Datums of one Resource."""
+    """What handlers answer to the Datums of one or several Resources."""
 
     handler_class: HandlerClass
-    """Makes the handler."""
+    """Makes the handlers."""
     spec: str
-    """Of the Resource, for messages."""
-    path: str
-    """Of the file or directory."""
-    resource_kwargs: Mapping[str, Any]
-    """What the handler is made with."""
-    datum_kwargs: Sequence[Mapping[str, Any]]
-    """What it is asked for each event."""
+    """Of the Resources, for messages."""
+    paths: Sequence[str]
+    """Of the files or directories."""
+    parts: Sequence[HandledPart]
+    """The events in their order, by Resource."""
     frame_shape: tuple[int, ...]
     """The shape of an event, as registered."""
     dtype: np.dtype[np.generic]
     """Of its elements, as registered."""
     roots: Roots
-    """Where the file may lie."""
+    """Where the files may lie."""
 
     @classmethod
     def from_parameters(
         cls,
         parameters: Mapping[str, Any],
-        path: str,
+        paths: Sequence[str],
         frame_shape: tuple[int, ...],
         dtype: np.dtype[np.generic],
         *,
@@ -57,75 +62,123 @@ class HandledFrames:
         AddressError
             If they do not say what the events are, or nobody has a handler for the spec.
         """
-        spec, datum_kwargs = parameters.get("spec"), parameters.get("datum_kwargs")
-        if not isinstance(spec, str) or not isinstance(datum_kwargs, list) or not datum_kwargs:
-            raise AddressError(
-                f"parameters {sorted(parameters)} do not say what the events are; expected spec, resource_kwargs, and "
-                f"datum_kwargs with a mapping for each."
-            )
+        rows = HandledRows.from_parameters(parameters)
+        missing = next((part.asset for part in rows.parts if part.asset >= len(paths)), None)
+        if missing is not None:
+            raise AddressError(f"events are in file number {missing}; expected one of {len(paths)} assets.")
         try:
-            handler_class = handlers[spec]
+            handler_class = handlers[rows.spec]
         except KeyError as error:
             raise AddressError(str(error)) from error
-        resource_kwargs = parameters.get("resource_kwargs") or {}
-        return cls(handler_class, spec, path, resource_kwargs, datum_kwargs, frame_shape, dtype, roots)
+        return cls(handler_class, rows.spec, paths, rows.parts, frame_shape, dtype, roots)
 
     @property
     def count(self) -> int:
         """How many events there are."""
-        return len(self.datum_kwargs)
+        return sum(len(part.datum_kwargs) for part in self.parts)
 
     def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
         """Events, one after the other along the first axis, or a part of each."""
         shape = np.broadcast_to(np.zeros(()), self.frame_shape)[part].shape
         values = np.empty((len(frames), *shape), self.dtype)
-        with self._handler() as handler:
-            for place, event in enumerate(frames):
-                values[place] = self._checked(self._asked(handler, event), event)[part]
+        starts = self._starts()
+        by_part = groupby(enumerate(frames), key=lambda asked: bisect(starts, asked[1]) - 1)
+        for number, events in by_part:
+            with self._handler(self.parts[number]) as handler:
+                for place, event in events:
+                    answer = self._answer(handler, self.parts[number], event - starts[number])
+                    values[place] = self._checked(answer, event, self._path(self.parts[number]))[part]
         return values
 
     def answer_of(self, event: int) -> NDArray[np.generic]:
         """An event as the handler has it, whatever is registered."""
-        with self._handler() as handler:
-            return np.asarray(self._asked(handler, event))
+        starts = self._starts()
+        number = bisect(starts, event) - 1
+        with self._handler(self.parts[number]) as handler:
+            return self._answer(handler, self.parts[number], event - starts[number])
 
-    def _asked(self, handler: Any, event: int) -> Any:
-        """What the handler answers, if all files that it names for the event lie where they may."""
-        datum_kwargs = self.datum_kwargs[event]
-        if self.roots.directories is not None and hasattr(handler, "get_file_list"):
-            for path in handler.get_file_list([datum_kwargs]):
-                self.roots.admit(str(path))
-        return handler(**datum_kwargs)
+    def formats(self, most: int) -> Iterator[ArrayFormat]:
+        """Shape and dtype of the events of the first Resource as its handler has them, one after the other.
+
+        Parameters
+        ----------
+        most : int
+            They end after an event of more bytes, if the handler has to read it to know.
+        """
+        part = self.parts[0]
+        with self._handler(part) as handler:
+            said = getattr(handler, "format", None)
+            for place, datum_kwargs in enumerate(part.datum_kwargs):
+                if said is not None:
+                    with self._told(self._path(part), f"{dict(datum_kwargs)} of "):
+                        expected: ArrayFormat = said(**datum_kwargs)
+                    yield expected
+                    continue
+                answer = self._answer(handler, part, place)
+                yield ArrayFormat(answer.shape, answer.dtype)
+                if answer.nbytes > most:
+                    return
 
     def end_paths(self) -> list[str]:
         """The files of the first and of the last event, where the handler tells; else what it is made with."""
-        ends = [self.datum_kwargs[place] for place in (0, -1)]
-        with self._handler() as handler:
-            if not hasattr(handler, "get_file_list"):
-                return [self.path]
-            return [str(path) for path in handler.get_file_list(ends)]
+        paths = []
+        for part, place in ((self.parts[0], 0), (self.parts[-1], -1)):
+            with self._handler(part) as handler:
+                told_by = getattr(handler, "get_file_list", None)
+                found = [self._path(part)] if told_by is None else told_by([part.datum_kwargs[place]])
+            paths += [str(path) for path in found]
+        return paths
+
+    def _starts(self) -> list[int]:
+        """The first event of each part."""
+        return [0, *accumulate(len(part.datum_kwargs) for part in self.parts[:-1])]
+
+    def _path(self, part: HandledPart) -> str:
+        return self.paths[part.asset]
+
+    def _answer(self, handler: Any, part: HandledPart, place: int) -> NDArray[np.generic]:
+        """What the handler answers, if all files that it names for the event lie where they may."""
+        datum_kwargs = part.datum_kwargs[place]
+        with self._told(self._path(part), f"{dict(datum_kwargs)} of "):
+            if self.roots.directories is not None and hasattr(handler, "get_file_list"):
+                for path in handler.get_file_list([datum_kwargs]):
+                    self.roots.admit(str(path))
+            return np.asarray(as_read(handler(**datum_kwargs)))
 
     @contextmanager
-    def _handler(self) -> Iterator[Any]:
+    def _handler(self, part: HandledPart) -> Iterator[Any]:
+        path = self._path(part)
+        with self._told(path):
+            handed = self.roots.admit(path)
+            if part.directory:
+                # Some handlers put a file's name right behind it.
+                handed = with_trailing_separator(handed, "posix")
+            handler = self.handler_class(handed, **part.resource_kwargs)
         try:
-            with told(self.path):
-                handler = self.handler_class(self.roots.admit(self.path), **self.resource_kwargs)
-                with closing(handler) if hasattr(handler, "close") else nullcontext():
-                    yield handler
+            yield handler
+        finally:
+            if hasattr(handler, "close"):
+                with self._told(path):
+                    handler.close()
+
+    @contextmanager
+    def _told(self, path: str, what: str = "") -> Iterator[None]:
+        """Say of which file it is what a handler, which is anybody's code, raises."""
+        try:
+            with told(path):
+                yield
         except FileStoreError:
             raise
         except Exception as error:
-            # A handler is anybody's code, and raises what it likes.
             raise UnreadableFileError(
-                f"the handler of spec {self.spec!r} cannot read {self.path}: {type(error).__name__}: {error}."
+                f"the handler of spec {self.spec!r} cannot read {what}{path}: {type(error).__name__}: {error}."
             ) from error
 
-    def _checked(self, answer: Any, event: int) -> NDArray[np.generic]:
-        found = np.asarray(answer)
+    def _checked(self, found: NDArray[np.generic], event: int, path: str) -> NDArray[np.generic]:
         if found.size != math.prod(self.frame_shape) or not np.can_cast(found.dtype, self.dtype, "safe"):
             raise UnreadableFileError(
                 f"the handler of spec {self.spec!r} answers with shape {list(found.shape)} and {found.dtype} for event "
-                f"{event} of {self.path}; expected {list(self.frame_shape)} and {self.dtype} of the catalog."
+                f"{event} of {path}; expected {list(self.frame_shape)} and {self.dtype} of the catalog."
             )
         return found.reshape(self.frame_shape)
 
@@ -140,7 +193,7 @@ def handled_frames(registered: Registered, *, handlers: Mapping[str, HandlerClas
     """
     shape = registered.shape
     frames = HandledFrames.from_parameters(
-        registered.parameters, registered.paths[0], shape[1:], registered.dtype, handlers=handlers, roots=roots
+        registered.parameters, registered.paths, shape[1:], registered.dtype, handlers=handlers, roots=roots
     )
     if shape[:1] != (frames.count,):
         raise AddressError(

@@ -198,7 +198,7 @@ def open_array(
         )
     if not hasattr(node_or_documents, "data_sources"):
         found = array_of_documents(node_or_documents, stream=stream, data_key=data_key, root_map=mapped)
-        straight = ArrayInFiles(found.registered)
+        straight = ArrayInFiles(found.registered, frames_of)
         straight.check_reach()
         return _told(straight, found.registered.shape, found.registered.dtype, found.chunks, found.name)
     node: Any = node_or_documents

@@ -10,6 +10,7 @@ import numpy as np
 
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.frames import Assets, Source
+from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.normalize import renamed_keys, unpacked
 from bluesky_filestore.reading.registered import Registered
 from bluesky_filestore.root_map import RootMap
@@ -102,7 +103,7 @@ class _ReceivedRun:
         self.external: dict[_Key, _Key] = {}
         self.problems: list[str] = []
         self._root_map = root_map
-        self._assets = Assets()
+        self._assets = Assets(handler_registry.__contains__)
         self._run: Run | None = None
 
     def receive(self, name: str, doc: Mapping[str, Any]) -> None:

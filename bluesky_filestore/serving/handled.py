@@ -60,7 +60,12 @@ class HandledAdapters:
         """
         with answered():
             some = HandledFrames.from_parameters(
-                parameters, path_of(data_uris[0]), (), np.dtype(np.uint8), handlers=self._handlers, roots=self._roots
+                parameters,
+                list(map(path_of, data_uris)),
+                (),
+                np.dtype(np.uint8),
+                handlers=self._handlers,
+                roots=self._roots,
             )
             first = some.answer_of(0)
             events = replace(some, frame_shape=first.shape, dtype=first.dtype)

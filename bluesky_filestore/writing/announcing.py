@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bluesky_filestore.errors import DocumentError, FileStoreError
-from bluesky_filestore.frames import Assets
-from bluesky_filestore.normalize import channel_of, indices_of, source_of_resource, source_of_stream_resource
+from bluesky_filestore.errors import DocumentError, FileStoreError, UnknownSpecError
+from bluesky_filestore.frames import Assets, Source
+from bluesky_filestore.normalize import (
+    channel_of,
+    indices_of,
+    source_for_handler,
+    source_of_resource,
+    source_of_stream_resource,
+)
 
 __all__ = ["announce"]
 
@@ -25,9 +31,9 @@ def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
         if name == "datum":
             known = _add_datum(uid, doc, assets)
         else:
-            read = source_of_resource if name == "resource" else source_of_stream_resource
             assets.keep_document(name, uid, doc)
-            known = assets.add_source(read(doc))
+            read = _source_of_resource(doc, assets) if name == "resource" else source_of_stream_resource(doc)
+            known = assets.add_source(read)
     except FileStoreError as error:
         assets.keep_document(name, uid, doc)
         assets.add_unusable(uid, str(error))
@@ -39,9 +45,23 @@ def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
         raise DocumentError(f"{name} {uid!r} came twice, with different words; the second is left out.")
 
 
+def _source_of_resource(doc: Mapping[str, Any], assets: Assets) -> Source:
+    try:
+        return source_of_resource(doc)
+    except UnknownSpecError:
+        if not assets.has_handler(doc["spec"]):
+            raise
+    return source_for_handler(doc)
+
+
 def _add_datum(uid: str, doc: Mapping[str, Any], assets: Assets) -> bool:
-    part = channel_of(doc, assets.sources.get(doc["resource"]))
+    resource = doc["resource"]
+    source = assets.sources.get(resource)
+    if resource in assets.unusable or (source is not None and source.is_handled):
+        # What it means, a handler knows, or nobody.
+        return assets.add_datum(uid, resource, 0, 1, doc["datum_kwargs"])
+    part = channel_of(doc, source)
     if part is None:
-        return assets.add_datum(uid, doc["resource"], *indices_of(doc), doc["datum_kwargs"])
-    source, index = part
-    return assets.add_source(source) and assets.add_datum(uid, source.uid, index, 1, doc["datum_kwargs"])
+        return assets.add_datum(uid, resource, *indices_of(doc), doc["datum_kwargs"])
+    channel, index = part
+    return assets.add_source(channel) and assets.add_datum(uid, channel.uid, index, 1, doc["datum_kwargs"])

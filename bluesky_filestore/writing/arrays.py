@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.chunks import chunks_for_reading
 from bluesky_filestore.frames import Assets, FrameMap, Span
 
@@ -96,7 +96,7 @@ class ExternalArrays:
     def ask(self) -> None:
         """Ask what the server reads, if it matters and was not asked; raises as `take` does."""
         if self._ours is None and self._data_keys:
-            self._ours = frozenset(mimetype for mimetype in (HDF5_ROWS, FILE_SERIES) if self._reads(mimetype))
+            self._ours = frozenset(filter(self._reads, (HDF5_ROWS, FILE_SERIES, HANDLED)))
 
     def said(self, events_hold: "Mapping[str, Any]") -> Said:
         """What has to be said of the arrays.

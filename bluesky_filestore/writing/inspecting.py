@@ -9,6 +9,7 @@ from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
+from .asking import look_at_answers
 from .structure import FileFacts, Unseen
 
 __all__ = ["inspect"]
@@ -27,9 +28,12 @@ def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unsee
     Returns
     -------
     list of FileFacts or Unseen
-        One for each file. `Unseen` says whether the file is out of reach (its directory is not there), missing or
+        One for each file; of what a handler reads, one for each of the ``datum_kwargs`` among the source's
+        parameters. `Unseen` says whether the file is out of reach (its directory is not there), missing or
         broken, and why.
     """
+    if source.is_handled:
+        return look_at_answers(source, Path(files[0]))
     directories: dict[PurePath, bool] = {}
     same_size: dict[int, FileFacts] = {}
     seen: list[FileFacts | Unseen] = []

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.frames import Rows, Source
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
+from .answers import place_answers
 from .datasets import place_in_datasets
 from .placement import Inspector, Placement, Refusal
 from .series import place_in_series
@@ -51,7 +52,9 @@ def place(
     if any(_kind(source) != _kind(first) for source in used.values()):
         return Refusal("its resources are of different kinds, which one array of a catalog cannot join")
     try:
-        if first.template is None and first.mimetype == HDF5:
+        if first.is_handled:
+            placed = place_answers(rows, used, data_key, inspect, before, ours=HANDLED in ours)
+        elif first.template is None and first.mimetype == HDF5:
             placed = place_in_datasets(rows, used, data_key, inspect, before, ours=HDF5_ROWS in ours)
         elif first.template is not None and first.mimetype in _SERIES:
             placed = place_in_series(rows, used, data_key, inspect, before, ours=FILE_SERIES in ours)
@@ -71,6 +74,7 @@ def _kind(source: Source) -> tuple[Any, ...]:
         source.mimetype,
         source.dataset,
         source.template is None,
+        source.spec if source.is_handled else "",
         source.frames_per_index or 1,
         source.files_per_index,
         str(source.parameters.get("slice") or ""),

@@ -1,7 +1,7 @@
 """Shape and dtype of an external array: what the file says, or else the descriptor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.frame_axis import declared_shape, frames_that_fit, same_but_for_ones, why_no_frames
 from bluesky_filestore.frames import Source
 
-__all__ = ["EventStructure", "FileFacts", "Unseen", "event_structure"]
+__all__ = ["EventStructure", "FileFacts", "Unseen", "answer_structure", "event_structure"]
 
 _NUMPY_OF_JSON = {"number": "<f8", "array": "<f8", "integer": "<i8", "boolean": "|b1"}
 
@@ -96,6 +96,35 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
     if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
         differences.append(f"dtype: the descriptor says {declared_dtype}, the file {facts.dtype}")
     return EventStructure(shape, facts.dtype, frames, frame_shape, tuple(differences))
+
+
+def answer_structure(data_key: Mapping[str, Any], source: Source, facts: FileFacts | None) -> EventStructure:
+    """The array of one event that is what a handler answers, whatever frames it is made of.
+
+    Parameters
+    ----------
+    data_key, source
+        As for `event_structure`.
+    facts : FileFacts or None
+        The handler's answer; None if its file is out of reach.
+
+    Raises
+    ------
+    DocumentError
+        If neither says what the shape or the dtype is.
+    """
+    if facts is None:
+        event = event_structure(data_key, source, None)
+        return replace(event, frames=1, frame_shape=event.shape)
+    declared, declared_dtype = declared_shape(data_key), _declared_dtype(data_key)
+    differences = []
+    if declared is None or not same_but_for_ones(declared, facts.shape):
+        differences.append(
+            f"shape: the descriptor says {_listed(declared)}, the handler answers with {_listed(facts.shape)}"
+        )
+    if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
+        differences.append(f"dtype: the descriptor says {declared_dtype}, the handler answers with {facts.dtype}")
+    return EventStructure(facts.shape, facts.dtype, 1, facts.shape, tuple(differences))
 
 
 def _from_descriptor(declared: tuple[int, ...] | None, declared_dtype: str | None, source: Source) -> EventStructure:

@@ -1,0 +1,86 @@
+"""What handlers answer: shape and dtype of the events of a Resource. They are anybody's code, and may never answer.
+
+Each look has a thread of its own, which is waited for so long. Whoever has not answered by then is not asked again
+until he has: `_asked` holds those threads by spec and path. One thread at a time may look.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bluesky_filestore.addressing import HandledPart
+from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
+from bluesky_filestore.frame_axis import why_not_served
+from bluesky_filestore.frames import Source
+from bluesky_filestore.handlers import handler_registry
+from bluesky_filestore.handlers.handled_frames import HandledFrames
+from bluesky_filestore.reading.files import ANYWHERE
+
+from .structure import FileFacts, Unseen
+
+__all__ = ["look_at_answers"]
+
+_PATIENCE = 30.0
+"""Seconds."""
+_MOST_READ = 1 << 20
+"""Bytes of an answer of which each is looked at; of larger ones, the first that is new."""
+_asked: dict[tuple[str, str], threading.Thread] = {}
+
+
+def look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
+    """Look at what the handler of a source answers.
+
+    Parameters
+    ----------
+    source : Source
+        With ``resource_kwargs`` and a list ``datum_kwargs`` among its parameters.
+    path : Path
+        What the handler is made with.
+
+    Returns
+    -------
+    list of FileFacts or Unseen
+        One for each of the ``datum_kwargs``.
+    """
+    count = len(source.parameters["datum_kwargs"])
+    if not path.parent.is_dir():
+        return [Unseen("out of reach", f"directory {path.parent} is not there")] * count
+    seen: list[FileFacts | Unseen] = []
+    key = (source.spec, str(path))
+    thread = _asked.get(key)
+    if thread is None or not thread.is_alive():
+        thread = threading.Thread(target=_look, args=(source, path, seen), name="handler", daemon=True)
+        _asked[key] = thread
+        thread.start()
+        thread.join(_PATIENCE)
+    if thread.is_alive():
+        silent = f"the handler of spec {source.spec!r} has not answered for {path} within {_PATIENCE:g} s"
+        return [Unseen("busy", silent)] * count
+    del _asked[key]
+    return seen + seen[-1:] * (count - len(seen))
+
+
+def _look(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
+    """Add what is seen, up to the first that cannot be."""
+    try:
+        _look_at_each(source, path, seen)
+    except UnreadableFileError as error:
+        kinds = {MissingFileError: "missing", LockedFileError: "busy"}
+        seen.append(Unseen(kinds.get(type(error), "broken"), str(error).rstrip(".")))  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        seen.append(Unseen("broken", f"the handler of spec {source.spec!r} cannot be asked about {path}: {error!r}"))
+
+
+def _look_at_each(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
+    resource_kwargs: Mapping[str, Any] = source.parameters["resource_kwargs"]
+    datum_kwargs: Sequence[Mapping[str, Any]] = source.parameters["datum_kwargs"]
+    part = HandledPart(0, resource_kwargs, datum_kwargs, source.parameters["directory"])
+    handler_class = handler_registry[source.spec]
+    frames = HandledFrames(handler_class, source.spec, (str(path),), (part,), (), np.dtype("u1"), ANYWHERE)
+    for asked, answer in zip(datum_kwargs, frames.formats(_MOST_READ), strict=False):
+        unserved = why_not_served(answer.shape or (1,), answer.dtype)
+        words = f"what the handler of spec {source.spec!r} answers for {dict(asked)} of {path} is no array: {unserved}"
+        seen.append(Unseen("broken", words) if unserved else FileFacts(answer.shape, answer.dtype.str))
