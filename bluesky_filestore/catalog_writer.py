@@ -4,6 +4,7 @@ import atexit
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
 from numbers import Real
@@ -336,8 +337,22 @@ def _check_options(**options: object) -> None:
 
 
 def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of a writer, and those of a client."""
+    """The arguments of a writer, and those of a client.
+
+    Raises
+    ------
+    TypeError
+        If one is neither's, whether the catalog can be asked now or not.
+    """
+    from tiled.client import from_uri
+
     ours = {name for name, parameter in signature(CatalogWriter).parameters.items() if parameter.kind is _KEYWORD_ONLY}
+    known = ours | signature(from_uri).parameters.keys() - {"uri"}
+    for name in arguments:
+        if name not in known:
+            alike = get_close_matches(name, known, 1)
+            advice = f"did you mean {alike[0]!r}?" if alike else f"expected some of {', '.join(sorted(known))}."
+            raise TypeError(f"CatalogWriter has no option {name!r}, and neither has Tiled's client; {advice}")
     return (
         {name: value for name, value in arguments.items() if name in ours},
         {name: value for name, value in arguments.items() if name not in ours},

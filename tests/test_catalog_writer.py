@@ -579,6 +579,21 @@ def test_options_that_mean_nothing(catalog, options, words):
         CatalogWriter(catalog.client, **options)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("by", ["address", "profile"])
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("bach_size", "no option 'bach_size', .*did you mean 'batch_size'"), ("colour", "'colour', .*expected some of")],
+)
+def test_misspelt_option(catalog, profile, tmp_path, is_there, by, option, words):
+    """An option that nobody has is refused when the writer is made, while the catalog is away, too."""
+    uri = catalog.uri if is_there else "http://127.0.0.1:1"
+    profile(uri)
+    make = {"address": CatalogWriter.from_uri, "profile": CatalogWriter.from_profile}[by]
+    with pytest.raises(TypeError, match=words):
+        make(uri if by == "address" else "ours", api_key=catalog.api_key, spool=tmp_path, **{option: 5})
+
+
 @pytest.mark.parametrize(
     ("client", "words"),
     [

@@ -259,10 +259,24 @@ def test_resume_waits_for_the_catalog(spool, tmp_path, unused_port):
         assert list(documents(catalog.client[uid])) == docs
 
 
-def test_resume_is_interrupted(spool):
+def test_resume_waits_for_a_new_catalog(spool, tmp_path, unused_port):
+    """One that the spool does not know yet is waited for just so, and that is said."""
+    uid, docs = run_documents(3)
+    put(spool, docs, catalogs=[NOBODY])
+    arguments = ("resume", spool, "--uri", f"http://127.0.0.1:{unused_port}", "--wait", 60, "--api-key", "secret")
+    with subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("Waiting for the catalog: no catalog answers at http://127.0.0.1:")
+        with serve_catalog(tmp_path / "kept", port=unused_port, api_key="secret") as catalog:
+            assert "1 run delivered" in process.communicate(timeout=60)[0]
+            assert process.returncode == 0
+            assert list(documents(catalog.client[uid])) == docs
+
+
+@pytest.mark.parametrize(("more", "until"), [((), "->"), (("--uri", "http://127.0.0.1:11"), "Waiting")])
+def test_resume_is_interrupted(spool, more, until):
     """Ctrl-C ends it at once, and nothing is lost."""
     put(spool, run_documents(3)[1], catalogs=[NOBODY])
-    with running("resume", spool, "--wait", "inf", until="->") as (process, _):
+    with running("resume", spool, "--wait", "inf", *more, until=until) as (process, _):
         pass
     assert process.returncode == 130
     assert set(states(spool, NOBODY).values()) == {"waiting"}
@@ -304,7 +318,7 @@ def test_options_that_do_not_fit(spool, catalog):
         assert shown.exit_code == 2
         assert words in " ".join(shown.stderr.replace("│", " ").split())
     with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:11"):
-        invoke("resume", spool, "--uri", "http://127.0.0.1:11")
+        invoke("resume", spool, "--uri", "http://127.0.0.1:11", "--wait", 0.3)
     with pytest.raises(CatalogAccessError, match="does not take this API key"):
         invoke("resume", spool, "--uri", catalog.uri, "--api-key", "wrong")
 

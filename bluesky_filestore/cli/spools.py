@@ -75,14 +75,18 @@ def resume(
         for each in found:
             each.ask_again()
         spools = [each.directory for each in found]
-    targets = find_targets(spools, uri=uri, profile=profile, api_key=api_key)
     console = Console()
-    if not targets:
-        console.print("Nothing waits to be delivered.")
+
+    def say(words: str) -> None:
+        console.print(words, highlight=False, soft_wrap=True, markup=False)
+
     try:
+        targets = find_targets(spools, uri=uri, profile=profile, api_key=api_key, wait=wait, say=say)
+        if not targets:
+            say("Nothing waits to be delivered.")
         fine = [_deliver(console, target, wait=wait, park_after=park_after) for target in targets]
     except KeyboardInterrupt:
-        console.print("Interrupted; what is not delivered yet waits in the spool.")
+        say("Interrupted; what is not delivered yet waits in the spool.")
         raise typer.Exit(_INTERRUPTED) from None
     if not all(fine):
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """Which spools are delivered to which catalogs."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "find_targets"]
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+"""Seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -27,8 +31,21 @@ class Target:
     """Makes a client for it."""
 
 
-def find_targets(spools: Iterable[Path], *, uri: str, profile: str, api_key: str) -> list[Target]:
+def find_targets(
+    spools: Iterable[Path], *, uri: str, profile: str, api_key: str, wait: float, say: Callable[[str], None]
+) -> list[Target]:
     """The catalogs that have not got all there is, or the one that was asked for.
+
+    Parameters
+    ----------
+    spools : iterable of Path
+        The spool directories.
+    uri, profile, api_key : str
+        As the user gave them; empty if not.
+    wait : float
+        For how many seconds a catalog that no spool knows is waited for, if it is away.
+    say : callable
+        Is given a sentence if it has to be.
 
     Raises
     ------
@@ -42,9 +59,11 @@ def find_targets(spools: Iterable[Path], *, uri: str, profile: str, api_key: str
     directories = list(spools)
     client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
     if profile:
-        targets = _by_address(directories, *_of_profile(profile, client_kwargs))
+        address, make = _of_profile(profile, client_kwargs)
+        targets = _by_address(directories, address, make, _waiting(make, wait, say))
     elif uri:
-        targets = _by_address(directories, uri, partial(_connect, uri, client_kwargs))
+        make = partial(_connect, uri, client_kwargs)
+        targets = _by_address(directories, uri, make, _waiting(make, wait, say))
     else:
         targets = [
             Target(directory, known, partial(_connect, known, client_kwargs))
@@ -68,7 +87,37 @@ def _of_profile(profile: str, client_kwargs: dict[str, Any]) -> "tuple[str, Call
     return profile_content(profile)["uri"], make
 
 
-def _by_address(directories: list[Path], uri: str, make_client: "Callable[[], Container]") -> list[Target]:
+def _waiting(
+    make_client: "Callable[[], Container]", wait: float, say: Callable[[str], None]
+) -> "Callable[[], Container]":
+    """The same, but tried again for a while if the catalog is away."""
+    from bluesky_filestore.errors import CatalogError
+    from bluesky_filestore.writing.connecting import is_away
+
+    def make() -> "Container":
+        until, pause, told = time.monotonic() + wait, _FIRST_PAUSE, False
+        while True:
+            try:
+                return make_client()
+            except CatalogError as error:
+                left = until - time.monotonic()
+                if left <= 0 or not is_away(error):
+                    raise
+                if not told:
+                    say(f"Waiting for the catalog: {error}")
+                    told = True
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    return make
+
+
+def _by_address(
+    directories: list[Path],
+    uri: str,
+    make_client: "Callable[[], Container]",
+    wait_for_client: "Callable[[], Container]",
+) -> list[Target]:
     """The spools that know a catalog, or the only one, which gets to know it."""
     from bluesky_filestore.writing.connecting import comparable_address, container_address
 
@@ -77,7 +126,7 @@ def _by_address(directories: list[Path], uri: str, make_client: "Callable[[], Co
     knowing = [path for path in directories if meant in map(comparable_address, _known(path))]
     if not knowing:
         # It is asked before a spool is told of it. An earlier version may have known it by what it calls itself.
-        client = make_client()
+        client = wait_for_client()
         meant = comparable_address(str(client.uri))
         client.context.close()
         knowing = [path for path in directories if meant in map(comparable_address, _known(path))]
@@ -101,6 +150,12 @@ def _refuse_homeless(directories: list[Path]) -> None:
         with closing(Ledger(directory)) as ledger:
             if ledger.counts(0) and not ledger.catalogs():
                 raise typer.BadParameter(f"the spool in {directory} knows no catalog yet; say which one, with --uri.")
+
+
+def _connect_profile(name: str, client_kwargs: dict[str, Any]) -> "Container":
+    from bluesky_filestore.writing.connecting import connect_profile
+
+    return connect_profile(name, **client_kwargs)
 
 
 def _connect(uri: str, client_kwargs: dict[str, Any]) -> "Container":
