@@ -1,16 +1,20 @@
 """A picture of many frames: contrast stretched, numbered, side by side."""
 
 from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from .errors import OptionError
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-__all__ = ["contact_sheet", "stretched"]
+__all__ = ["check_picture", "contact_sheet", "save_picture", "stretched"]
 
 _TILE = 144
 _GAP = 8
@@ -45,6 +49,38 @@ def stretched(frame: NDArray[Any], percentile: float = 1.0) -> NDArray[np.uint8]
         return np.full(values.shape, 128, dtype=np.uint8)
     scaled = np.clip((np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) / (high - low), 0, 1)
     return np.asarray(np.rint(scaled * 255), dtype=np.uint8)
+
+
+def check_picture(path: Path) -> None:
+    """Try whether a picture can be written, before the work that leads to it.
+
+    Raises
+    ------
+    OptionError
+        If it cannot, with the reason.
+    """
+    Image.init()
+    known = {ending for ending, name in Image.EXTENSION.items() if name in Image.SAVE}
+    if path.suffix.lower() not in known:
+        raise OptionError(f"{str(path)!r} does not end as a picture; expected a name such as sheet.png.")
+    try:
+        is_there = path.exists()
+        with path.open("ab"):
+            pass
+        if not is_there:
+            path.unlink()
+    except OSError as error:
+        raise OptionError(
+            f"the picture cannot be written to {str(path)!r} ({error.strerror}); expected a file in a directory that "
+            f"is there and that this user may write to."
+        ) from error
+
+
+def save_picture(picture: "PILImage", path: Path) -> None:
+    """Write a picture as a whole, whoever else writes one of the same name."""
+    with TemporaryDirectory(dir=path.parent, prefix=".") as directory:
+        picture.save(Path(directory) / path.name)
+        (Path(directory) / path.name).replace(path)
 
 
 def contact_sheet(frames: Iterable[tuple[str, NDArray[Any]]], columns: int = 8) -> "PILImage":

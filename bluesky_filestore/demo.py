@@ -1,11 +1,13 @@
 """``bluesky-filestore demo``: the whole way on a simulated detector, and proof that nothing was lost on it."""
 
 import contextlib
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +16,20 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .catalog_writer import CatalogWriter
-from .contact_sheet import contact_sheet
-from .errors import CatalogError
+from .contact_sheet import check_picture, contact_sheet, save_picture
+from .errors import CatalogError, OptionError
 from .paths import join_resource
 from .serving import CatalogServer, serve_catalog
 from .sim import SimulatedIOC, pattern
 
+if TYPE_CHECKING:
+    from bluesky import RunEngine
+
 __all__ = ["Comparison", "run_demo"]
 
 _POINTS = 5
+_PATIENCE = 60.0
+"""Seconds: a loaded machine is slow, and no less right."""
 # Small frames: the picture shows their pixels, and the whole demo is quick.
 _SIZE = {"size.size_x": 160, "size.size_y": 120}
 
@@ -73,8 +80,20 @@ def run_demo(
     -------
     bool
         Whether every frame was equal.
+
+    Raises
+    ------
+    OptionError
+        Before anything is done, if `keep` or `sheet` cannot be written to.
+    KeyboardInterrupt
+        At Ctrl-C, when the plan has been aborted, everything stopped and what was temporary removed.
     """
+    if keep is None:
+        check_picture(sheet)
+    else:
+        _check_directory(keep)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_interrupts_restored())
         directory = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluesky-filestore-")))
         data = directory / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -83,9 +102,11 @@ def run_demo(
             ioc = stack.enter_context(SimulatedIOC(data))
             say("starting the catalog")
             catalog = stack.enter_context(serve_catalog(directory / "catalog", readable=[data]))
+            # From its end on, a further Ctrl-C does not keep the work from being tidied up.
+            stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
             comparisons = list(_take_and_compare(ioc, catalog, say))
         picture = directory / "frames.png" if keep else sheet
-        contact_sheet(_sample(comparisons), columns=_POINTS).save(picture)
+        save_picture(contact_sheet(_sample(comparisons), columns=_POINTS), picture)
         _show(console, comparisons, picture, keep)
         if then is not None:
             then(catalog)
@@ -95,35 +116,95 @@ def run_demo(
 def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[str], None]) -> Iterator[Comparison]:
     from bluesky import RunEngine
     from bluesky.plans import count, scan
-    from ophyd.sim import SynAxis
+    from ophyd import SoftPositioner
     from tiled.client import from_uri
 
     from .sim import SimDetectorHDF5, SimDetectorTIFF
 
-    run_engine = RunEngine()
+    run_engine = RunEngine(context_managers=[_aborted_by_interrupt])
     documents: list[tuple[str, dict[str, Any]]] = []
     run_engine.subscribe(lambda name, doc: documents.append((name, doc)))
-    writer = CatalogWriter(catalog.client, spool=catalog.directory / "spool")
-    run_engine.subscribe(writer)
     reader = from_uri(catalog.uri, api_key=catalog.api_key)
-    motor = SynAxis(name="motor")
+    motor = SoftPositioner(name="motor", init_pos=0.0)
     template = f"{ioc.directory}/%Y/%m/%d"
-    for detector_class, frames_per_point in ((SimDetectorHDF5, (1, 5)), (SimDetectorTIFF, (1, 3))):
-        detector = detector_class(ioc.prefix, name="det", write_path_template=template, root=ioc.directory)
-        try:
-            detector.wait_for_connection(timeout=10)
-            detector.cam.stage_sigs.update(_SIZE)
-            for frames in frames_per_point:
-                detector.cam.stage_sigs["num_images"] = frames
-                say(f"count and scan with {detector_class.__name__}, {frames} frames a point")
-                for plan in (count([detector], num=_POINTS), scan([detector], motor, -1, 1, _POINTS)):
-                    documents.clear()
-                    run_engine(plan)
-                    yield _compare(reader, documents)
-        finally:
-            # The next detector asks for the same records: one client of each is enough.
-            detector.destroy()
-    writer.close()
+    with CatalogWriter(catalog.client, spool=catalog.directory / "spool") as writer:
+        run_engine.subscribe(writer)
+        for detector_class, frames_per_point in ((SimDetectorHDF5, (1, 5)), (SimDetectorTIFF, (1, 3))):
+            detector = detector_class(ioc.prefix, name="det", write_path_template=template, root=ioc.directory)
+            try:
+                detector.wait_for_connection(timeout=_PATIENCE)
+                detector.cam.stage_sigs.update(_SIZE)
+                for frames in frames_per_point:
+                    detector.cam.stage_sigs["num_images"] = frames
+                    say(f"count and scan with {detector_class.__name__}, {frames} frames a point")
+                    for plan in (count([detector], num=_POINTS), scan([detector], motor, -1, 1, _POINTS)):
+                        documents.clear()
+                        _run(run_engine, plan)
+                        # The IOC may hold the file for a moment after the run's end.
+                        writer.flush(_PATIENCE)
+                        yield _compare(reader, documents)
+            finally:
+                # The next detector asks for the same records: one client of each is enough.
+                detector.destroy()
+
+
+def _run(run_engine: "RunEngine", plan: Any) -> None:
+    """Run a plan; KeyboardInterrupt if Ctrl-C has aborted it."""
+    from bluesky.utils import RunEngineInterrupted
+
+    try:
+        run_engine(plan)
+    except RunEngineInterrupted:
+        raise KeyboardInterrupt from None
+
+
+@contextlib.contextmanager
+def _aborted_by_interrupt(run_engine: "RunEngine") -> Iterator[None]:
+    """At Ctrl-C abort the plan, which nobody would resume; in place of the RunEngine's own way, a pause."""
+    before, aborts = signal.getsignal(signal.SIGINT), list[threading.Thread]()
+
+    def interrupted(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        # Not here, where the main thread may hold whatever it was holding.
+        aborts.append(threading.Thread(target=_abort, args=(run_engine,), name="abort"))
+        aborts[0].start()
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if aborts:
+        raise KeyboardInterrupt
+
+
+def _abort(run_engine: "RunEngine") -> None:
+    from bluesky.run_engine import TransitionError  # type: ignore[attr-defined]  # its own it keeps to itself
+
+    # The plan may have come to its end meanwhile.
+    with contextlib.suppress(TransitionError):
+        run_engine.abort("Ctrl-C")
+
+
+@contextlib.contextmanager
+def _interrupts_restored() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OptionError(
+            f"nothing can be kept in {str(directory)!r} ({error.strerror}); expected a directory that this user may "
+            f"make or write to."
+        ) from error
 
 
 def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Comparison:

@@ -1,13 +1,17 @@
 """The command line as a user meets it: other processes, real exit codes, no tracebacks."""
 
+import contextlib
 import os
+import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
-from command_line import run, running
+from command_line import COMMAND, run, running
 
 
 def test_version():
@@ -127,3 +131,68 @@ cli.main()
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
     assert shown.returncode == 1
     assert "8 of 8 arrays differ" in shown.stdout
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.0, 2.5])
+def test_demo_is_interrupted(tmp_path, delay):
+    """Ctrl-C in its runs ends it: no traceback, and neither processes nor files are left."""
+    process, said = on_a_terminal(tmp_path, "demo", "--sheet", tmp_path / "sheet.png", until=b"count and scan")
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    rest = said()
+    assert process.wait(timeout=60) == 130, rest
+    assert b"Traceback" not in rest
+    assert b"Error" not in rest
+    assert list(tmp_path.iterdir()) == [tmp_path / "tmp"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in left
+
+
+def on_a_terminal(directory, *arguments, until):
+    """A process whose temporary files are in a directory, and what gives all that it says from then on."""
+    mine, its = pty.openpty()
+    (directory / "tmp").mkdir()
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(directory / "tmp")},
+    )
+    os.close(its)
+    seen = b""
+    while until not in seen:
+        seen += os.read(mine, 4096)
+
+    def rest():
+        said = b""
+        with contextlib.suppress(OSError):
+            while more := os.read(mine, 4096):
+                said += more
+        os.close(mine)
+        return said
+
+    return process, rest
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sheet", "nowhere/sheet.png"], "the picture cannot be written to 'nowhere/sheet.png' (No such file"),
+        (["--sheet", "sheet.odd"], "'sheet.odd' does not end as a picture; expected a name such as sheet.png"),
+        (["--sheet", "directory.png"], "the picture cannot be written to 'directory.png' (Is a directory)"),
+        (["--keep", "file"], "nothing can be kept in 'file' (File exists); expected a directory"),
+        (["--keep", "file/below"], "nothing can be kept in 'file/below' (Not a directory); expected a directory"),
+    ],
+)
+def test_demo_tries_places_before_the_work(tmp_path, monkeypatch, options, words):
+    """Where picture or files cannot go, that is said before anything is done."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "directory.png").mkdir()
+    (tmp_path / "file").touch()
+    shown = run("demo", *options)
+    assert shown.returncode == 1
+    assert words in shown.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory.png", "file"]

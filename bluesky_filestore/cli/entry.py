@@ -5,11 +5,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bluesky_filestore import __version__
 from bluesky_filestore.errors import FileStoreError
 
+from .console import Console
 from .local import demo, doctor, serve, sim
 from .preview import preview
 from .runs import export, forget, park, rename
@@ -80,6 +80,10 @@ def _sentence(error: Exception) -> str:
         return escape(
             f"the package {error.name!r} is not installed; it comes with: pip install 'bluesky_filestore[all]'"
         )
-    if isinstance(error, OSError):
-        return escape(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        what = " -> ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
+        return escape(
+            f"{what or 'a file, directory or port'} cannot be used ({error.strerror}); expected one that is there and "
+            f"that this user may read, and write to where something is kept (--debug shows where it was needed)."
+        )
     return escape(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")

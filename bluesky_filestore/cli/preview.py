@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from bluesky_filestore.errors import OptionError
+
+from .console import Console
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -29,21 +32,22 @@ def preview(
     ] = None,
 ) -> None:
     """Draw a run's frames side by side. Exits with 1 if some of them are missing."""
+    from bluesky_filestore.contact_sheet import save_picture
     from bluesky_filestore.preview import preview as draw
     from bluesky_filestore.writing.connecting import connect, connect_profile
 
     if uri and profile:
         raise typer.BadParameter("give --uri or --profile, not both.")
     directories = dict(map(_directories, root_map or []))
+    if output is not None:
+        _check_output(output)
     client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
     client = connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
     run_uid, run = _find(client, uid)
-    drawn = draw(run, stream=stream or None, data_key=key or None, frames=frames, root_map=directories)
     path = output or Path(f"{run_uid[:8]}.png")
-    try:
-        drawn.picture.save(path)
-    except ValueError as error:
-        raise typer.BadParameter(f"--output {str(path)!r}: {error}; expected a name such as sheet.png.") from error
+    _check_output(path)
+    drawn = draw(run, stream=stream or None, data_key=key or None, frames=frames, root_map=directories)
+    save_picture(drawn.picture, path)
     way = "straight from the files" if drawn.array.source == "files" else "through the catalog"
     _say(f"{drawn.shown:,} of {drawn.count:,} frames of {drawn.array.name}, read {way}: {path}")
     for label, reason in list(drawn.missing.items())[:_MOST_NAMED]:
@@ -54,6 +58,15 @@ def preview(
         _say(f"Also there, with --stream and --key: {', '.join(drawn.others)}")
     if drawn.missing:
         raise typer.Exit(1)
+
+
+def _check_output(path: Path) -> None:
+    from bluesky_filestore.contact_sheet import check_picture
+
+    try:
+        check_picture(path)
+    except OptionError as error:
+        raise typer.BadParameter(f"--output: {error}") from error
 
 
 def _find(client: "Container", uid: str) -> "tuple[str, Container]":

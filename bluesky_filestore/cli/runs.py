@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from bluesky_filestore.errors import SpoolError
+
+from .console import Console
 
 __all__ = ["export", "forget", "park", "rename", "spools_meant"]
 
@@ -35,6 +36,10 @@ def _is_usable(directory: Path) -> bool:
         Console(stderr=True).print(f"[bold red]Left out:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return False
     return True
+
+
+# JSON leaves these as they are, and a terminal obeys them.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def park(
@@ -142,7 +147,7 @@ def export(
     with closing(lines):
         if output is None:
             for line in lines:
-                typer.echo(line)
+                typer.echo(line.translate(_ESCAPED))
             return
         with output.open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)

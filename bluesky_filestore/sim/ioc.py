@@ -248,6 +248,7 @@ class SimulatedIOC:
         if self._is_temporary:
             temporary = tempfile.TemporaryDirectory(prefix="simulated-ioc-")
             self.directory = Path(self._cleanup.enter_context(temporary)).resolve()
+        self._cleanup.callback(self._stop)
         with ExitStack() as at_failure:
             at_failure.callback(self._cleanup.close)
             self.reboot()
@@ -288,7 +289,6 @@ class SimulatedIOC:
     ) -> None:
         """Stop the IOC, put the environment back, and remove the data directory if it is a temporary one."""
         self._set_environment(self._saved)
-        self._stop()
         self._cleanup.close()
 
     def _choose_port(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .status import CatalogStatus, described_runs
+from .visible import visible
 
 __all__ = ["WriterStatus"]
 
@@ -49,7 +50,7 @@ class WriterStatus:
         return self.unsaved + max(each.waiting for each in self.catalogs)
 
     def __repr__(self) -> str:
-        return "\n".join(self._lines())
+        return visible("\n".join(self._lines()))
 
     def _lines(self) -> Iterator[str]:
         kept = f"kept in {self.spool}" if self.spool else "kept in memory"
