@@ -313,7 +313,7 @@ def test_unknown_spec(small):
     detector.tiff.filestore_spec = "AD_EIGER"
     finding = found(doctor(detector), "handler")
     assert finding.ok is None
-    assert "no adapter of a catalog" in finding.words
+    assert "no adapter of a stock catalog" in finding.words
     assert "area_detector_handlers" in finding.words
 
 

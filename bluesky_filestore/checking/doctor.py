@@ -1,15 +1,14 @@
 """Is a detector ready to take data? One line a check, before any is taken."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
-
-from bluesky_filestore.mixins.waiting import pv_name
 
 from .finding import Finding, Report, Verdict, fine, wrong
 from .places import check_directory, check_disk_space, check_name_length, check_path_flavour
 from .probe import probe_detector
 from .readiness import check_frames, check_idle, check_left_behind, check_priming, check_staging_order, check_trigger
-from .reading import check_compression, check_data_key, check_handler
+from .reading import check_codec, check_compression, check_data_key, check_handler
 from .subject import Subject, file_plugins
 
 __all__ = ["CHECKS", "doctor"]
@@ -30,8 +29,12 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("data key", check_data_key),
     ("handler", check_handler),
     ("compression", check_compression),
+    ("codec", check_codec),
 )
 """What is looked at, in this order; a check that does not apply gives None."""
+
+
+_SILENT = wrong("nobody answers", "Start the IOC, or correct the prefix or EPICS_CA_ADDR_LIST")
 
 
 def doctor(detector: Any, *, probe: bool = False) -> Report:
@@ -51,14 +54,19 @@ def doctor(detector: Any, *, probe: bool = False) -> Report:
     Report
         It shows itself with one line a check; `Report.ok` says whether there is no problem.
     """
-    plugins = file_plugins(detector)
+    try:
+        plugins = file_plugins(detector)
+    except Exception as error:  # noqa: BLE001 - a detector of whatever kind gets a report, not a traceback
+        advice = "Connect it first: a component of it cannot be made"
+        return Report((Finding("file plugins", _name_of(detector), False, _stumbled(error), advice),))
     findings = [finding for plugin in plugins for finding in _examine(plugin)]
     if not plugins:
         words = "no component has a file store mixin, so no frames will be documented"
         advice = "Add a file plugin, e.g. class MyHDF5(HDF5Plugin, FileStoreHDF5IterativeWrite)"
         findings.append(Finding("file plugins", _name_of(detector), False, words, advice))
     elif probe:
-        findings += probe_detector(Subject.of(plugins[0]).detector, findings)
+        parent = getattr(plugins[0], "parent", None)
+        findings += probe_detector(plugins[0] if parent is None else parent, findings)
     return Report(tuple(findings))
 
 
@@ -67,29 +75,30 @@ def _name_of(device: Any) -> str:
 
 
 def _examine(plugin: Any) -> Iterator[Finding]:
+    name = _name_of(plugin)
     connection = _attempt(_connect, plugin)
-    yield from _as_findings("IOC", plugin, connection)
-    if connection is None or connection.ok is False:
+    yield from _as_findings("IOC", name, connection)
+    if connection is not None and connection.advice == _SILENT.advice:
         return
     try:
         subject = Subject.of(plugin)
         will_write = subject.will_write
     except Exception as error:  # noqa: BLE001 - a detector of whatever kind gets a report, not a traceback
-        yield Finding("stage_sigs", plugin.name, False, _stumbled(error), "Look at the keys and values of stage_sigs")
-        return
+        yield Finding("stage_sigs", name, False, _stumbled(error), "Look at the keys and values of stage_sigs")
+        # The rest is looked at as it is set now.
+        subject, will_write = Subject.at_present(plugin), True
     if not will_write:
-        yield Finding("enabled", plugin.name, None, "it is disabled once staged, and will write nothing")
+        yield Finding("enabled", name, None, "it is disabled once staged, and will write nothing")
         return
-    for name, check in CHECKS:
-        yield from _as_findings(name, plugin, _attempt(check, subject))
+    for check, look in CHECKS:
+        yield from _as_findings(check, name, _attempt(look, subject))
 
 
 def _connect(plugin: Any) -> Verdict:
     try:
         plugin.file_path.get()
-    except TimeoutError:
-        words = f"nobody answers for {pv_name(plugin.file_path)}"
-        return wrong(words, "Start the IOC, or correct the prefix or EPICS_CA_ADDR_LIST")
+    except TimeoutError as error:
+        return replace(_SILENT, words=f"nobody answers: {str(error).rstrip('.')}")
     return fine("it answers")
 
 
@@ -101,9 +110,13 @@ def _attempt(check: Callable[[Any], Verdict | None], subject: Any) -> Verdict | 
 
 
 def _stumbled(error: Exception) -> str:
-    return f"this could not be looked at: {type(error).__name__}: {str(error).rstrip('.')}"
+    try:
+        words = str(error).rstrip(".")
+    except Exception:  # noqa: BLE001 - an error of others may be unable to say what it is
+        words = "it cannot say what is wrong"
+    return f"this could not be looked at: {type(error).__name__}: {words}"
 
 
-def _as_findings(check: str, plugin: Any, verdict: Verdict | None) -> Iterator[Finding]:
+def _as_findings(check: str, plugin: str, verdict: Verdict | None) -> Iterator[Finding]:
     if verdict is not None:
-        yield Finding(check, plugin.name, verdict.ok, verdict.words, verdict.advice)
+        yield Finding(check, plugin, verdict.ok, verdict.words, verdict.advice)

@@ -32,6 +32,8 @@ _UNIQUE_NAME = "01234567-89ab-cdef-0123"
 """As long as the names that the mixins give to files."""
 _EPICS_STRING = 39
 """Characters of a record that is a string and no array."""
+_NOT_IN_URIS = frozenset("#?;")
+"""What Tiled takes a path for ended by."""
 _ENOUGH_POINTS = 100
 
 
@@ -103,6 +105,10 @@ def check_path_flavour(subject: Subject) -> Verdict:
     if _is_absolute(shown) and semantics_of(shown) != where.write_flavour:
         words = f"{pv_name(plugin.file_path)} is {shown!r}, but path_semantics says {where.write_flavour!r}"
         return wrong(words, "Set path_semantics to the IOC's flavour, and write_path_template to such a path")
+    odd = "".join(sorted(_NOT_IN_URIS & set(where.read)))
+    if odd:
+        words = f"readers look in {where.read}, and no catalog can open a file with one of {odd!r} in its path"
+        return wrong(words, "Choose a directory without")
     return fine(f"{where.write_flavour}; the IOC writes to {where.write}, readers look in {where.read}")
 
 

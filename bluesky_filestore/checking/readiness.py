@@ -113,6 +113,12 @@ def check_left_behind(subject: Subject) -> Verdict:
         words = f"{pv_name(subject.plugin.position_mode)} is on, and a capture fails at once"
         return wrong(words, "Set it to Off, e.g. with stage_sigs['position_mode'] = 'Off'")
     layout = subject.text("xml_file_name") or subject.text("layout_filename")
+    valid = subject.text("xml_valid") or subject.text("layout_valid")
+    if layout and valid.lower() in ("no", "0"):
+        return wrong(
+            f"the HDF5 layout {layout!r} is not valid, and no file will be opened: {subject.text('xml_error_msg')}",
+            "Correct it, or set stage_sigs['xml_file_name'] = ''",
+        )
     if layout:
         return open_question(
             f"an HDF5 layout {layout!r} may put the frames elsewhere than /entry/data/data", "Run with --probe to see"

@@ -1,6 +1,6 @@
 """A file plugin as it will be once it is staged, found out without staging it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from bluesky_filestore.mixins import FileStorePluginBase
 from bluesky_filestore.mixins.upstream import pipeline
 from bluesky_filestore.mixins.waiting import optional
 
-__all__ = ["Subject", "as_text", "file_plugins"]
+__all__ = ["StagedValues", "Subject", "as_text", "file_plugins"]
 
 _SHAPING = {"size_x", "size_y", "bin_x", "bin_y", "x", "y", "min_x", "min_y"} | {
     "data_type",
@@ -25,7 +25,28 @@ def file_plugins(device: Any) -> list[Any]:
     if hasattr(device, "reg_root"):
         return [device]
     components = getattr(type(device), "_sig_attrs", {})
-    return [getattr(device, name) for name, cpt in components.items() if hasattr(cpt.cls, "reg_root")]
+    return [getattr(device, name) for name, cpt in components.items() if hasattr(getattr(cpt, "cls", None), "reg_root")]
+
+
+class StagedValues(Mapping[Any, Any]):
+    """What signals will be set to, the last of each; signals may be of any kind, also such that have no hash."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
+        self._pairs: dict[int, tuple[Any, Any]] = {}
+        for signal, value in pairs:
+            self._pairs[id(signal)] = (signal, value)
+
+    def __getitem__(self, signal: Any) -> Any:
+        return self._pairs[id(signal)][1]
+
+    def __contains__(self, signal: object) -> bool:
+        return id(signal) in self._pairs
+
+    def __iter__(self) -> Iterator[Any]:
+        return (signal for signal, _ in self._pairs.values())
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
 
 def as_text(signal: Any, value: Any) -> str:
@@ -51,7 +72,13 @@ class Subject:
     def of(cls, plugin: Any) -> Self:
         """Look at a plugin, and at what its detector's ``stage_sigs`` will do."""
         detector = plugin.parent if plugin.parent is not None else plugin
-        return cls(plugin, detector, dict(_stage_sigs(detector)))
+        return cls(plugin, detector, StagedValues(_stage_sigs(detector)))
+
+    @classmethod
+    def at_present(cls, plugin: Any) -> Self:
+        """Look at a plugin as it is set now, where nobody can tell what staging will do."""
+        detector = getattr(plugin, "parent", None)
+        return cls(plugin, plugin if detector is None else detector, StagedValues())
 
     @property
     def is_ours(self) -> bool:
@@ -96,7 +123,7 @@ class Subject:
             f"{signal.name} to {as_text(signal, value)}"
             for signal, value in self.staged.items()
             if getattr(signal, "attr_name", "") in _SHAPING
-            and any(parent in devices for parent in _parents(signal))
+            and any(parent is device for parent in _parents(signal) for device in devices)
             and as_text(signal, signal.get()) != as_text(signal, value)
         ]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich import console
 from rich.segment import Segment
 
-from bluesky_filestore.spool.visible import visible
+from bluesky_filestore.visible import visible
 
 __all__ = ["Console"]
 

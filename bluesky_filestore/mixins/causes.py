@@ -11,7 +11,7 @@ from ophyd.signal import EpicsSignalBase, EpicsSignalRO
 from .upstream import seen_format
 from .waiting import is_connected, optional, pv_name
 
-__all__ = ["bytes_of_frame", "likely_causes", "write_error"]
+__all__ = ["arriving_codec", "bytes_of_frame", "likely_causes", "write_error"]
 
 _LONGEST_SEARCH = 1.0
 """Seconds that a record is searched for, of which the class knows nothing."""
@@ -69,13 +69,19 @@ def _acquiring(plugin: Any) -> str:
 
 
 def _compressed(plugin: Any) -> str:
-    pv, value = _record(plugin, "codec", "Codec_RBV")
+    pv, value = arriving_codec(plugin)
     if not value:
         return ""
     return (
         f"Frames arrive compressed, {pv} is {value!r}, and a file plugin keeps silent of those that it can't write; "
         f"switch the codec plugin before it off, or take the frames from before that."
     )
+
+
+def arriving_codec(plugin: Any) -> tuple[str, str]:
+    """The record that says how the frames that arrive are compressed, and what it says; empty if they are not."""
+    pv, value = _record(plugin, "codec", "Codec_RBV")
+    return pv, "" if value is None else str(value)
 
 
 def _positions(plugin: Any) -> str:

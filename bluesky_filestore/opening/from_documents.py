@@ -10,11 +10,11 @@ import numpy as np
 
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.frames import Assets, Source
-from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.normalize import renamed_keys, unpacked
 from bluesky_filestore.reading.registered import Registered
 from bluesky_filestore.root_map import RootMap
 from bluesky_filestore.writing.announcing import announce
+from bluesky_filestore.writing.asking import has_handler
 from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.operations import CloseRun, DropArray, Operation, PlaceArray
 from bluesky_filestore.writing.run import Run
@@ -103,7 +103,7 @@ class _ReceivedRun:
         self.external: dict[_Key, _Key] = {}
         self.problems: list[str] = []
         self._root_map = root_map
-        self._assets = Assets(handler_registry.__contains__)
+        self._assets = Assets(has_handler)
         self._run: Run | None = None
 
     def receive(self, name: str, doc: Mapping[str, Any]) -> None:

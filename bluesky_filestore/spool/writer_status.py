@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bluesky_filestore.visible import visible
+
 from .status import CatalogStatus, described_runs
-from .visible import visible
 
 __all__ = ["WriterStatus"]
 

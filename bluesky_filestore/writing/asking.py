@@ -15,19 +15,24 @@ from bluesky_filestore.addressing import HandledPart
 from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
 from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
-from bluesky_filestore.handlers import handler_registry
-from bluesky_filestore.handlers.handled_frames import HandledFrames
-from bluesky_filestore.reading.files import ANYWHERE
 
 from .structure import FileFacts, Unseen
 
-__all__ = ["look_at_answers"]
+__all__ = ["has_handler", "look_at_answers"]
 
 _PATIENCE = 30.0
 """Seconds."""
 _MOST_READ = 1 << 20
 """Bytes of an answer of which each is looked at; of larger ones, the first that is new."""
 _asked: dict[tuple[str, str], threading.Thread] = {}
+
+
+def has_handler(spec: str) -> bool:
+    """Whether this process has a handler for a spec."""
+    # Not before it is needed: handlers load what reads their files.
+    from bluesky_filestore.handlers import handler_registry
+
+    return spec in handler_registry
 
 
 def look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
@@ -75,6 +80,10 @@ def _look(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
 
 
 def _look_at_each(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
+    from bluesky_filestore.handlers import handler_registry
+    from bluesky_filestore.handlers.handled_frames import HandledFrames
+    from bluesky_filestore.reading.files import ANYWHERE
+
     resource_kwargs: Mapping[str, Any] = source.parameters["resource_kwargs"]
     datum_kwargs: Sequence[Mapping[str, Any]] = source.parameters["datum_kwargs"]
     part = HandledPart(0, resource_kwargs, datum_kwargs, source.parameters["directory"])

@@ -17,12 +17,12 @@ from bluesky_filestore.errors import (
     RowsDifferError,
 )
 from bluesky_filestore.frames import Assets
-from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.normalize import unpacked
 from bluesky_filestore.sequence import Sequence
 from bluesky_filestore.validate import schema_fault
 
 from .announcing import announce
+from .asking import has_handler
 from .inspecting import inspect
 from .operations import Catalog, CheckRun, CloseRun, Operation
 from .outgoing import CatalogHealth, Outgoing
@@ -85,7 +85,7 @@ class Delivery:
     ) -> None:
         self._catalog, self._problems = catalog, problems
         self._validate, self._settle_time = validate, settle
-        self._assets = Assets(handler_registry.__contains__)
+        self._assets = Assets(has_handler)
         self._sequence = Sequence(self._assets)
         self._runs: dict[str, Run] = {}
         self._outgoing: dict[str, Outgoing] = {}
