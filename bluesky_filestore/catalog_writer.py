@@ -282,6 +282,9 @@ class CatalogWriter:
             if self._connection is not None:
                 self._connection.close()
 
+    def __repr__(self) -> str:
+        return f"<CatalogWriter for {', '.join(each.catalog.uri for each in self._spooling.uploaders)}>"
+
     def __enter__(self) -> "CatalogWriter":
         return self
 

@@ -196,3 +196,20 @@ def test_demo_tries_places_before_the_work(tmp_path, monkeypatch, options, words
     assert shown.returncode == 1
     assert words in shown.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory.png", "file"]
+
+
+def test_interrupted_while_it_loads():
+    """Ctrl-C while the command is still importing ends it without a traceback, too."""
+    code = """
+import sys
+from bluesky_filestore.cli import main
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+main()
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert shown.returncode == 130
+    assert shown.stderr == ""

@@ -186,3 +186,12 @@ def test_tables_are_read_while_they_grow(running):
         reader.join()
     assert set(statuses) == {200}
     assert len(table.read()) == 300
+
+
+def test_two_writers_of_one_run(catalog):
+    """Who makes what another writer has made is told so, and what to do: it may end a plan."""
+    from tiled.client.utils import ClientError
+
+    catalog.client.create_container("made twice")
+    with pytest.raises(ClientError, match=r"made by another writer; expected one writer for a run: .* unsubscribe one"):
+        catalog.client.create_container("made twice")

@@ -1,5 +1,5 @@
 """``python -m bluesky_filestore.cli``: the same as ``bluesky-filestore``."""
 
-from .entry import main
+from . import main
 
 main()

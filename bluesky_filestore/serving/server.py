@@ -312,6 +312,17 @@ def _keep_settings_apart(app: Any, api_key: str) -> None:
 def _say_when_refused(app: Any) -> None:
     """Tell the client why a file is not served, where Tiled only says that the server failed."""
     from fastapi.responses import JSONResponse
+    from tiled.catalog.adapter import Collision
+
+    @app.exception_handler(Collision)  # type: ignore[untyped-decorator]
+    async def taken(request: Any, error: Collision) -> JSONResponse:
+        return JSONResponse(
+            status_code=409,
+            content={
+                "detail": f"{error.args[0]} is in the catalog already, made by another writer; expected one writer for "
+                f"a run: of a CatalogWriter and a TiledWriter of one RunEngine and one catalog, unsubscribe one."
+            },
+        )
 
     @app.exception_handler(RuntimeError)  # type: ignore[untyped-decorator]
     async def refused(request: Any, error: RuntimeError) -> JSONResponse:

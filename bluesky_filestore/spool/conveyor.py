@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterable
 
-from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.errors import (
     CatalogAccessError,
     CatalogError,
@@ -178,7 +178,7 @@ class Conveyor:
     def _begin(self) -> None:
         self._catalog.ask_anew()
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
-        for mimetype in (HDF5_ROWS, FILE_SERIES):
+        for mimetype in (HDF5_ROWS, FILE_SERIES, HANDLED):
             self._catalog.reads(mimetype)
         waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
         for entry in waiting:
