@@ -608,6 +608,12 @@ def test_what_is_no_client(client, words):
         CatalogWriter(client)
 
 
+def test_shows_itself(catalog):
+    """A writer says which catalog it is for."""
+    with CatalogWriter(catalog.client) as writer:
+        assert repr(writer) == f"<CatalogWriter for {catalog.client.uri}>"
+
+
 def test_spool_by_relative_path(catalog, tmp_path, monkeypatch):
     """A relative spool stays where it was made when the program changes its directory; ~ is the user's home."""
     (tmp_path / "elsewhere").mkdir()

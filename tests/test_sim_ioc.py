@@ -234,3 +234,11 @@ def test_unknown_name() -> None:
     """A name that the package does not have is an AttributeError."""
     with pytest.raises(AttributeError, match="no attribute 'NoSuchDetector'"):
         _ = sim.NoSuchDetector
+
+
+def test_shows_itself(ioc):
+    """An IOC says what and where it is, and the detectors are offered before they are loaded."""
+    import bluesky_filestore.sim
+
+    assert repr(ioc) == f"<SimulatedIOC 13SIM1: on port {ioc.port}, writes to {ioc.directory}>"
+    assert {"SimDetectorHDF5", "SimDetectorTIFF"} < set(dir(bluesky_filestore.sim))

@@ -25,3 +25,8 @@ def __getattr__(name: str) -> object:
     value: object = getattr(import_module(f"{__name__}.detectors"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """With the detectors, so that they are offered before they are used."""
+    return sorted({*globals(), *__all__})

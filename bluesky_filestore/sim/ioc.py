@@ -230,11 +230,13 @@ class SimulatedIOC:
         self._is_temporary = directory is None
         self._cleanup = ExitStack()
         self._options = ["--plugin-delay", str(plugin_delay)]
-        if disk_space is not None:
-            self._options += ["--disk-space", str(disk_space)]
+        self._options += [] if disk_space is None else ["--disk-space", str(disk_space)]
         self._timeout = timeout
         self._child: subprocess.Popen[bytes] | None = None
         self._saved: dict[str, str | None] = {}
+
+    def __repr__(self) -> str:
+        return f"<SimulatedIOC {self.prefix} on port {self.port or 'of its choice'}, writes to {self.directory}>"
 
     def __enter__(self) -> Self:
         """Start the IOC, wait until it is ready, and set the environment.
@@ -302,7 +304,7 @@ class SimulatedIOC:
 
     def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
         options = ["--directory", str(self.directory), "--prefix", self.prefix, "--port", str(self.port)]
-        child: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+        return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
             [sys.executable, "-m", __package__, *options, *self._options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -310,7 +312,6 @@ class SimulatedIOC:
             # Ctrl-C is for the plan, not for the IOC.
             start_new_session=True,
         )
-        return child
 
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> bool:
         """Whether the child says in time that it is ready."""
