@@ -229,8 +229,8 @@ class SimulatedIOC:
         self.directory = Path() if directory is None else Path(directory).resolve()
         self._is_temporary = directory is None
         self._cleanup = ExitStack()
-        self._options = ["--plugin-delay", str(plugin_delay)]
-        self._options += [] if disk_space is None else ["--disk-space", str(disk_space)]
+        room = [] if disk_space is None else ["--disk-space", str(disk_space)]
+        self._options = ["--plugin-delay", str(plugin_delay), *room]
         self._timeout = timeout
         self._child: subprocess.Popen[bytes] | None = None
         self._saved: dict[str, str | None] = {}
@@ -255,8 +255,7 @@ class SimulatedIOC:
             at_failure.callback(self._cleanup.close)
             self.reboot()
             at_failure.pop_all()
-        if self._process_port is None:
-            type(self)._process_port = self.port
+        type(self)._process_port = self._process_port or self.port
         self._set_environment(client_environment(self.port))
         return self
 
