@@ -95,8 +95,7 @@ def run_demo(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interrupts_restored())
         directory = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluesky-filestore-")))
-        data = directory / "data"
-        data.mkdir(parents=True, exist_ok=True)
+        (data := directory / "data").mkdir(parents=True, exist_ok=True)
         with _progress(console) as say:
             say("starting the simulated IOC")
             ioc = stack.enter_context(SimulatedIOC(data))

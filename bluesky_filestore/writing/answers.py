@@ -48,9 +48,8 @@ def place_answers(
         unverified = sample.reason if isinstance(sample, Unseen) else ""
         event = answer_structure(data_key, first, None if isinstance(sample, Unseen) else sample)
         count = rows.count if unverified else 1
-    answers = _looked_at(rows, sources, range(count, rows.count), inspect)
     problem = ""
-    for answer in answers:
+    for answer in _looked_at(rows, sources, range(count, rows.count), inspect):
         problem = _difference(answer, FileFacts(event.shape, event.dtype), count)
         if problem:
             break
