@@ -116,7 +116,11 @@ def test_batches():
     rows, array = writing.run.take()
     assert (rows.first_row, rows.columns["x"]) == (1, [2.0])
     assert (array.shape[0], array.parameters["slice"], array.files, array.first_file) == (2, "0:2", (), 1)
-    assert [type(operation) for operation in writing.stop()] == [CloseRun]
+    assert array.dims[0] == "image_event"
+    # Only the names of its axes are others at the end: it has one with the table then.
+    ended, closed = writing.stop()
+    assert (ended.dims, ended.files, ended.first_file) == (None, (), 1)
+    assert isinstance(closed, CloseRun)
 
 
 def test_received_documents_stay_as_they_are():

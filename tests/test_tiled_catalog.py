@@ -414,6 +414,39 @@ def test_live(place):
     assert stream["seq_num"].read().tolist() == [1, 2, 3, 4, 5]
 
 
+def test_a_stream_is_read_between_any_two_requests(place):
+    """However far table and arrays came while a run goes on, the stock client reads the stream; at its end as one."""
+    client, directory = place
+    writing = Writing(client)
+    detector = Detector(writing.composed, directory, "AD_HDF5")
+    writing.describe(w={"source": "s", "dtype": "array", "shape": [2]})
+    written = {"w": 0, "image": 0, "x": 0}
+
+    def apply_and_read():
+        for operation in writing.run.take():
+            writing.catalog.apply(operation)
+            if isinstance(operation, CreateRun | CreateStream):
+                continue
+            found = client[writing.run.uid]["primary"].read()
+            counts = {name: found[name].shape[0] if name in found else 0 for name in written}
+            assert all(counts[name] >= before for name, before in written.items())
+            written.update(counts)
+            if "image" in found:
+                np.testing.assert_array_equal(found["image"].values, detector.points(range(counts["image"])))
+            if "w" in found:
+                assert found["w"].values.tolist() == [[point, 2 * point] for point in range(counts["w"])]
+
+    for point in range(5):
+        writing.event(detector, point, w=[point, 2 * point])
+        if point != 3:
+            apply_and_read()
+    writing.run.receive("stop", writing.composed.compose_stop())
+    apply_and_read()
+    found = client[writing.run.uid]["primary"].read()
+    assert written == {"w": 5, "image": 5, "x": 5}
+    assert {variable.dims[0] for variable in found.values()} == {"time"}
+
+
 def test_applied_twice(place):
     """Every operation applied twice leaves the same run as applied once."""
     client, directory = place

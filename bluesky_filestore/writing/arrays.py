@@ -30,6 +30,8 @@ class _Placed:
     """What was registered; None if it was refused."""
     settled: bool
     """Whether looking at its files again will not help."""
+    growing: bool = False
+    """Whether it was registered while its run went on, with axes of its own."""
 
 
 class ExternalArrays:
@@ -154,7 +156,9 @@ class ExternalArrays:
         before = self._placed.get(array)
         rows = self.frames.rows(*array)
         known = (rows.spans, rows.expected)
-        if before is not None and before.known == known and (before.settled or not final):
+        # At its end an array that grew gets the axes that it shares with its stream's table.
+        is_to_end = before is not None and before.growing and final
+        if before is not None and before.known == known and (before.settled or not final) and not is_to_end:
             return []
         registered = before.placement if before is not None else None
         data_key, ours = self._data_keys[array], self._ours or ()
@@ -166,23 +170,22 @@ class ExternalArrays:
             self._placed[array] = _Placed(known, None, placed.settled)
             return [DropArray(self._run, *array)] if registered is not None else []
         self._refused.pop(array, None)
-        self._placed[array] = _Placed(known, placed, placed.settled)
-        if placed == registered:
+        self._placed[array] = _Placed(known, placed, placed.settled, growing=not final)
+        if placed == registered and not is_to_end:
             return []
         old = registered.files if registered is not None else ()
         # An array goes on under another mimetype, too: its files are the same.
         if placed.files[: len(old)] == old:
-            return [self._operation(placed, array, len(old))]
+            return [self._operation(placed, array, len(old), final=final)]
         # A catalog adds files to an array and takes none away.
-        return [DropArray(self._run, *array), self._operation(placed, array, 0)]
+        return [DropArray(self._run, *array), self._operation(placed, array, 0, final=final)]
 
-    def _operation(self, placed: Placement, array: tuple[str, str], first_file: int) -> PlaceArray:
+    def _operation(self, placed: Placement, array: tuple[str, str], first_file: int, *, final: bool) -> PlaceArray:
         event = placed.event
         shape = (placed.count, *event.shape)
         named = tuple(self._data_keys[array].get("dims") or ())
         dims = ("time", *named) if named and len(named) == len(shape) - 1 else None
-        if placed.missing:
-            # xarray would not join an axis "time" of another length than the table's.
+        if placed.missing or not final:
             dims = own_dims(array[1], len(shape))
         return PlaceArray(
             self._run,

@@ -11,7 +11,7 @@ from bluesky_filestore.event_record import RECORD_COLUMN, EventRecord, encode_re
 from .array_type import ArrayType
 from .columns import Column, exact_array, is_column_name, is_masked
 from .gathering import GatheredEvent, completed
-from .operations import AppendArray, AppendRows, EndArray, Operation
+from .operations import AppendArray, AppendRows, NameAxes, Operation, own_dims
 
 __all__ = ["EventTable"]
 
@@ -42,6 +42,7 @@ class EventTable:
         self._arrays: dict[str, ArrayType] = {}
         self._continued: dict[str, str] = {}
         self._masked: set[str] = set()
+        self._growing: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         """Whether values of the key came with the events."""
@@ -63,14 +64,22 @@ class EventTable:
         ]
         return [*self.notes, *of_columns]
 
-    def take(self) -> list[Operation]:
-        """What has to be written for the events gathered since the last time."""
-        if not self._events:
-            return []
+    def take(self, *, final: bool = True) -> list[Operation]:
+        """What has to be written for the events gathered since the last time; `final` if no others will come."""
+        operations = self._take_events(final=final) if self._events else []
+        if final:
+            ended = [key for key in self._growing if key in self._arrays]
+            operations += [NameAxes(self._run, self._stream, key, None) for key in ended]
+            self._growing.clear()
+        return operations
+
+    def _take_events(self, *, final: bool) -> list[Operation]:
         events, first_row = list(self._events), self._written
         if not self._columns:
             self._choose(events)
         values = {name: self._fitted(name, events) for name in self._columns}
+        if not final and not first_row:
+            self._growing.update(self._arrays)
         arrays = [self._array_rows(key, first_row, events, values) for key in list(self._arrays)]
         values[RECORD_COLUMN] = self._records(events)
         operations: list[Operation] = [*self._tables(first_row, values), *arrays]
@@ -180,7 +189,7 @@ class EventTable:
 
     def _array_rows(
         self, key: str, first_row: int, events: Sequence[GatheredEvent], values: dict[str, list[Any]]
-    ) -> AppendArray | EndArray:
+    ) -> AppendArray | NameAxes:
         """The next rows of an array; where they are of another shape or type, a column goes on in its place."""
         values_here = [event.data.get(key) for event in events]
         array = _array(values_here)
@@ -191,15 +200,16 @@ class EventTable:
             if key not in self._masked and any(map(is_masked, values_here)):
                 self._masked.add(key)
                 self.notes.append(f"Masked elements of the array '{key}' in stream '{self._stream}' are NaN.")
-            return AppendArray(self._run, self._stream, key, first_row, wide, self._data_keys[key])
-        del self._arrays[key]
+            dims = own_dims(key, wide.ndim) if key in self._growing else None
+            return AppendArray(self._run, self._stream, key, first_row, wide, self._data_keys[key], dims)
+        ndim = 1 + len(self._arrays.pop(key).shape)
         name = self._begin_column(key, key if is_column_name(key) else f"array_{first_row}", "array")
         values[name] = self._fitted(name, events)
         self.notes.append(
             f"The array '{key}' in stream '{self._stream}' ends before event {first_row}, where its shape or type "
             f"changes; from there on it is JSON text in the column '{name}'."
         )
-        return EndArray(self._run, self._stream, key)
+        return NameAxes(self._run, self._stream, key, own_dims(key, ndim))
 
     def _begin_column(self, key: str, name: str, declared: str) -> str:
         """Begin a column for a key that cannot have one of its own name."""

@@ -21,7 +21,7 @@ __all__ = [
     "CreateRun",
     "CreateStream",
     "DropArray",
-    "EndArray",
+    "NameAxes",
     "Operation",
     "PlaceArray",
     "UpdateStream",
@@ -105,11 +105,13 @@ class AppendArray:
     """(events, *shape of one event)."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The data key, for the array's metadata when it is made."""
+    dims: tuple[str, ...] | None = None
+    """The names of the axes when it is made."""
 
 
 @dataclass(frozen=True, slots=True)
-class EndArray:
-    """An array whose values came in the events has fewer rows than the table, and an axis of its own for them."""
+class NameAxes:
+    """The axes of an array whose values came in the events have these names from now on."""
 
     run: str
     """The run's uid."""
@@ -117,6 +119,8 @@ class EndArray:
     """The stream's name."""
     data_key: str
     """The array's name."""
+    dims: tuple[str, ...] | None
+    """The names; None if the first axis is that of its stream's table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,11 @@ class PlaceArray:
 
 
 def own_dims(data_key: str, ndim: int) -> tuple[str, ...]:
-    """The names of the axes of an array that has fewer rows than its stream's table, and cannot have its "time"."""
+    """The names of the axes of an array that has, or may have, other rows than its stream's table.
+
+    The stock client's ``stream.read()`` gives both in one xarray dataset, whose axes of one name have one length. While
+    a run goes on, table and arrays are written, and read, one after the other.
+    """
     return (f"{data_key}_event", *(f"{data_key}_dim{axis}" for axis in range(1, ndim)))
 
 
@@ -196,7 +204,7 @@ Operation: TypeAlias = (
     | UpdateStream
     | AppendRows
     | AppendArray
-    | EndArray
+    | NameAxes
     | PlaceArray
     | DropArray
     | CloseRun

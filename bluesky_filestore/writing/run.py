@@ -7,6 +7,7 @@ with ``refused``, ``missing``, ``unverified`` and ``differences``, each by strea
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, DocumentError
@@ -158,7 +159,7 @@ class Run:
         self._arrays.ask()
         self._journal.look_for_late()
         for name, stream in self._streams.items():
-            self._pending += self._made(f"events of stream '{name}'", stream.table.take)
+            self._pending += self._made(f"events of stream '{name}'", partial(stream.table.take, final=final))
             self._losses += stream.table.take_losses()
         self._pending += self._made("arrays of frames", lambda: self._arrays.take(final=final))
         # Taken out when all of it is made: whatever goes wrong costs nothing else.

@@ -15,7 +15,7 @@ from .operations import (
     CreateRun,
     CreateStream,
     DropArray,
-    EndArray,
+    NameAxes,
     Operation,
     PlaceArray,
     UpdateStream,
@@ -107,8 +107,8 @@ class TiledCatalog:
                     self._tables.append(operation)
                 case AppendArray():
                     self._arrays.append(operation)
-                case EndArray():
-                    self._arrays.end(operation)
+                case NameAxes():
+                    self._arrays.name_axes(operation)
                 case PlaceArray():
                     self._arrays.place(operation)
                 case DropArray():

@@ -8,7 +8,7 @@ from bluesky_filestore.addressing import FILE_SERIES
 from bluesky_filestore.errors import RowsDifferError
 from bluesky_filestore.paths import semantics_of, to_uri
 
-from .operations import AppendArray, EndArray, PlaceArray, own_dims
+from .operations import AppendArray, NameAxes, PlaceArray
 from .tiled_nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class TiledArrays:
         self._taken_out.pop(path, None)
         self._rows[path] = operation.first_row + len(operation.values)
 
-    def end(self, operation: EndArray) -> None:
-        """Give the array's rows an axis of their own; xarray, and so the client, would not read its stream else."""
+    def name_axes(self, operation: NameAxes) -> None:
+        """Give the array's axes other names, if they have not got them."""
         node = self._nodes.find(_path(operation))
-        if node is not None:
-            structure = replace(node.structure(), dims=own_dims(operation.data_key, node.ndim))
+        if node is not None and node.structure().dims != operation.dims:
+            structure = replace(node.structure(), dims=operation.dims)
             _put(node, replace(node.data_sources()[0], structure=structure))
 
     def place(self, operation: PlaceArray) -> None:
@@ -164,7 +164,7 @@ class TiledArrays:
         from tiled.structures.data_source import DataSource
 
         values = operation.values
-        structure = _structure(values.shape, tuple((size,) for size in values.shape), values.dtype)
+        structure = _structure(values.shape, tuple((size,) for size in values.shape), values.dtype, operation.dims)
         source = DataSource(structure_family=StructureFamily.array, structure=structure)
         node = self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
         node.write(values)
@@ -175,7 +175,7 @@ def _gap(path: NodePath, present: int, first_row: int) -> RowsDifferError:
     return RowsDifferError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.", path[0])
 
 
-def _path(operation: AppendArray | EndArray | PlaceArray) -> NodePath:
+def _path(operation: AppendArray | NameAxes | PlaceArray) -> NodePath:
     return (operation.run, operation.stream, operation.data_key)
 
 
