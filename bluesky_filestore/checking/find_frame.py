@@ -86,9 +86,11 @@ def _read(file: Path, source: Source, number: int, row: int | None) -> FoundFram
     if source.mimetype == HDF5:
         return _from_hdf5(file, source.dataset or "", number, row)
     if source.mimetype == TIFF_SERIES:
-        import tifffile
+        from bluesky_filestore.reading.files import ANYWHERE
+        from bluesky_filestore.reading.tiff import read_tiff
 
-        array = tifffile.imread(file)
+        with ANYWHERE.opened(str(file)) as descriptor:
+            array = read_tiff(descriptor, str(file))
         return FoundFrame(file, number, tuple(array.shape), array.dtype.str)
     raise DocumentError(f"files of type {source.mimetype!r} are not looked into; expected HDF5 or TIFF.")
 

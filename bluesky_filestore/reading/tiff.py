@@ -6,11 +6,17 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.errors import TruncatedFileError
+
 from .files import bytes_of, read_at
+
+if TYPE_CHECKING:
+    import tifffile
 
 __all__ = ["plain_pixels", "read_tiff"]
 
@@ -24,6 +30,8 @@ _RELEVANT = {
 }
 _UNPACKED, _ZLIB, _OLD_ZLIB = (1,), (8,), (32946,)
 _SHORT, _LONG = 3, 4
+# Before it there is the header: no pixels are there.
+_FIRST_OFFSET = 8
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _BITS_OF_KIND = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
 _YCBCR = 6
@@ -60,6 +68,12 @@ class _Pixels:
     strips: tuple[_Strip, ...] = ()
     """All of them where they are packed."""
 
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether some of them have no place."""
+        lost = (strip.offset < _FIRST_OFFSET or not strip.size for strip in self.strips)
+        return self.offset < _FIRST_OFFSET or any(lost)
+
 
 class _Beginning:
     """A file whose first bytes are read at once: that is mostly all that is wanted before the pixels."""
@@ -90,13 +104,15 @@ def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = Non
     Raises
     ------
     TruncatedFileError
-        If pixels are missing.
+        If pixels are missing, or were never written: their place is 0 then, and libraries give zeros.
     OSError, ValueError
         What tifffile raises, for files it cannot read.
     """
     pixels = plain_pixels(descriptor)
     if pixels is None:
         return _by_tifffile(descriptor, path)
+    if pixels.is_unwritten:
+        raise _unwritten(path)
     fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
     values = into if into is not None and fits else np.empty(pixels.shape, pixels.dtype)
     if not pixels.strips:
@@ -128,6 +144,8 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
         file.seek(0)
         try:
             with tifffile.TiffFile(file, name=path) as opened:
+                if _has_gaps(opened):
+                    raise _unwritten(path)
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:
             raise ValueError(f"it is no TIFF file that can be read ({error})") from error
@@ -135,6 +153,24 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
             # RuntimeError is what the codecs of imagecodecs raise.
             raise ValueError(f"its pixels cannot be unpacked ({error})") from error
     return values
+
+
+def _has_gaps(file: "tifffile.TiffFile") -> bool:
+    """Whether tifffile would give zeros for pages, strips or tiles of what it reads, as they have no place."""
+    for page in file.series[0].pages if file.series else ():
+        if page is None:
+            return True
+        places = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if any(offset < _FIRST_OFFSET or not size for offset, size in places):
+            return True
+    return False
+
+
+def _unwritten(path: str) -> TruncatedFileError:
+    return TruncatedFileError(
+        f"file {path} has no data for all of its pixels: a strip or tile has no place in it, so it was never written, "
+        f"or the file was cut short; expected pixels, since zeros are none."
+    )
 
 
 def plain_pixels(descriptor: int) -> _Pixels | None:
