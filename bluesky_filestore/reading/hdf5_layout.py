@@ -13,7 +13,7 @@ from bluesky_filestore.frame_axis import why_not_served
 
 from .files import Roots
 from .hdf5_opening import open_hdf5
-from .hdf5_written import unwritten_frames
+from .hdf5_written import MOST_SOURCES_DEEP, blocks_of, too_deep, unwritten_frames
 from .rows import Frames
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 _MOST_LINKS = 32
-_MOST_SOURCES_DEEP = 4
 _MOST_NAMES = 6
 
 
@@ -186,22 +185,31 @@ def other_files(dataset: "h5py.Dataset", path: str, depth: int = 0) -> Iterator[
         yield str(Path(name).absolute())
     if not dataset.is_virtual:
         return
+    if depth >= MOST_SOURCES_DEEP:
+        raise too_deep(dataset, path, depth)
+    everywhere = np.arange(0)
     for source in dataset.virtual_sources():
-        # "%b" stands for the number of the block.
-        other = path if source.file_name == "." else str(directory / source.file_name.replace("%b", "0"))
-        if other != path:
-            yield other
-        if depth < _MOST_SOURCES_DEEP and Path(other).is_file():
-            with open_hdf5(other) as file:
-                try:
-                    found = dataset_in(file, other, source.dset_name.replace("%b", "0"))
-                except UnreadableFileError:
-                    # It leads nowhere; its frames are among those that have no data.
-                    continue
-                if isinstance(found, Elsewhere):
-                    yield found.path
-                elif found != dataset:
-                    yield from other_files(found, other, depth + 1)
+        for _, file_name, name in blocks_of(source, everywhere, dataset.shape[0]):
+            other = path if file_name == "." else str(directory / file_name)
+            if other != path:
+                yield other
+            yield from _behind(dataset, other, name, depth)
+
+
+def _behind(dataset: "h5py.Dataset", other: str, name: str, depth: int) -> Iterator[str]:
+    """The files that a virtual dataset gets to by way of a dataset of another one."""
+    if not Path(other).is_file():
+        return
+    with open_hdf5(other) as file:
+        try:
+            found = dataset_in(file, other, name)
+        except UnreadableFileError:
+            # It leads nowhere; its frames are among those that have no data.
+            return
+        if isinstance(found, Elsewhere):
+            yield found.path
+        elif found != dataset:
+            yield from other_files(found, other, depth + 1)
 
 
 def _offsets(dataset: "h5py.Dataset") -> tuple[NDArray[np.int64] | None, int]:

@@ -1,19 +1,23 @@
 """Which frames of an HDF5 dataset were never written: HDF5 gives its fill value for them, which is no data."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.errors import UnreadableFileError
+
 from .hdf5_opening import open_hdf5
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["unwritten_frames"]
+__all__ = ["MOST_SOURCES_DEEP", "blocks_of", "too_deep", "unwritten_frames"]
 
-_MOST_SOURCES_DEEP = 4
+MOST_SOURCES_DEEP = 8
+"""How many virtual datasets may be made of one another."""
 
 
 def unwritten_frames(dataset: "h5py.Dataset", path: str, depth: int = 0) -> NDArray[np.bool_] | None:
@@ -30,6 +34,11 @@ def unwritten_frames(dataset: "h5py.Dataset", path: str, depth: int = 0) -> NDAr
         Its file.
     depth : int
         How many virtual datasets lead to it.
+
+    Raises
+    ------
+    UnreadableFileError
+        If they are too many to follow.
     """
     if not dataset.size:
         return None
@@ -75,42 +84,98 @@ def _lost_of_external(dataset: "h5py.Dataset") -> NDArray[np.bool_]:
 
 
 def _lost_of_virtual(dataset: "h5py.Dataset", path: str, depth: int) -> NDArray[np.bool_]:
-    lost = np.ones(dataset.shape[0], dtype=bool)
-    broken = np.zeros(dataset.shape[0], dtype=bool)
+    if depth >= MOST_SOURCES_DEEP:
+        raise too_deep(dataset, path, depth)
+    count = dataset.shape[0]
+    mapped = np.zeros(count, dtype=np.int64)
+    broken = np.zeros(count, dtype=bool)
     for source in dataset.virtual_sources():
-        rows = _rows_of(source.vspace, dataset.shape[0])
-        lost[rows] = False
-        if "%b" in source.file_name or "%b" in source.dset_name or depth >= _MOST_SOURCES_DEEP:
-            continue
-        of_source = _lost_of_source(dataset, source, path, depth)
-        if of_source is None:
-            continue
-        taken = of_source[_rows_of(source.src_space, len(of_source))]
-        # Where source and target do not go in step, one frame that is lost is as good as all.
-        broken[rows] |= taken if len(taken) == len(broken[rows]) else bool(taken.any())
-    return lost | broken
+        rows, elements = _selected(source.vspace, count)
+        np.add.at(mapped, rows, elements)
+        for part, file, name in blocks_of(source, rows, count):
+            lost = _lost_of_source(dataset, source, file, name, path, depth)
+            if lost is None:
+                continue
+            taken, of_each = _selected(source.src_space, len(lost))
+            if len(taken) == len(part) or np.array_equal(np.unique(of_each), np.unique(elements)):
+                # Of what goes on for ever there may be more in the source than here.
+                broken[part[: len(taken)]] |= lost[taken][: len(part)]
+            else:
+                # Where source and target do not go in step, one frame that is lost is as good as all.
+                broken[part] |= bool(lost[taken].any())
+    unmapped: NDArray[np.bool_] = mapped < mapped.max(initial=1)
+    return unmapped | broken
 
 
-def _lost_of_source(dataset: "h5py.Dataset", source: Any, path: str, depth: int) -> NDArray[np.bool_] | None:
+def too_deep(dataset: "h5py.Dataset", path: str, depth: int) -> UnreadableFileError:
+    """The error for a virtual dataset that too many lead to."""
+    return UnreadableFileError(
+        f"virtual dataset {dataset.name} of file {path} is reached by {depth} others, or by itself; expected at most "
+        f"{MOST_SOURCES_DEEP}: it cannot be told which of its frames have data."
+    )
+
+
+def blocks_of(source: Any, rows: NDArray[np.int64], count: int) -> Iterator[tuple[NDArray[np.int64], str, str]]:
+    """The rows of each block of a part, its file and dataset: "%b" stands for the number of the block."""
+    if not any("%b" in name.replace("%%", "") for name in (source.file_name, source.dset_name)):
+        yield rows, source.file_name, source.dset_name
+        return
+    (start, *_), (stride, *_), _, (block, *_) = source.vspace.get_regular_hyperslab()
+    for number, first in enumerate(range(int(start), count, int(stride))):
+        names = (name.replace("%b", str(number)) for name in (source.file_name, source.dset_name))
+        yield np.arange(first, min(first + int(block), count)), *names
+
+
+def _lost_of_source(
+    dataset: "h5py.Dataset", source: Any, file_name: str, name: str, path: str, depth: int
+) -> NDArray[np.bool_] | None:
     """The lost frames of what a virtual dataset is made of; all, if it is not there."""
     import h5py
 
     gone = np.ones(source.src_space.shape[0] if source.src_space.shape else 1, dtype=bool)
-    if source.file_name == ".":
-        found = dataset.file.get(source.dset_name)
+    if file_name == ".":
+        found = dataset.file.get(name)
         return unwritten_frames(found, path, depth + 1) if isinstance(found, h5py.Dataset) else gone
-    other = Path(path).parent / source.file_name
+    other = Path(path).parent / file_name
     if not other.is_file():
         return gone
     with open_hdf5(str(other)) as file:
-        found = file.get(source.dset_name)
-        return unwritten_frames(found, str(other), depth + 1) if isinstance(found, h5py.Dataset) else gone
+        found = file.get(name)
+        if not isinstance(found, h5py.Dataset) or not found.shape:
+            return gone
+        lost = unwritten_frames(found, str(other), depth + 1)
+        if len(gone) <= found.shape[0]:
+            return lost
+        # It became shorter than what was mapped of it.
+        return np.append(np.zeros(found.shape[0], bool) if lost is None else lost, gone[found.shape[0] :])
 
 
-def _rows_of(space: Any, count: int) -> slice:
-    """The rows between the first and the last that a selection has; all of one without bounds."""
-    try:
-        first, last = space.get_select_bounds()
-    except (RuntimeError, ValueError):
-        return slice(None)
-    return slice(int(first[0]), min(int(last[0]) + 1, count))
+def _selected(space: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows before a count that are selected of a dataspace, and how many elements of each."""
+    import h5py
+
+    kind = space.get_select_type()
+    if kind == h5py.h5s.SEL_NONE:
+        return _counted(np.arange(0), 0)
+    if not space.shape:
+        # All of a dataset whose shape is not kept here.
+        return _counted(np.arange(count), 0)
+    if kind == h5py.h5s.SEL_ALL:
+        return _counted(np.arange(min(space.shape[0], count)), int(np.prod(space.shape[1:])))
+    if kind == h5py.h5s.SEL_POINTS:
+        rows, elements = np.unique(np.asarray(space.get_select_elem_pointlist())[:, 0], return_counts=True)
+        return rows[rows < count], elements[rows < count]
+    if space.is_regular_hyperslab():
+        (start, stride, blocks, block), *others = zip(*space.get_regular_hyperslab(), strict=True)
+        # "As many as there are" is a large number.
+        blocks, block = min(int(blocks), -(-max(0, count - int(start)) // int(stride))), min(int(block), count)
+        rows = (int(start) + int(stride) * np.arange(blocks)[:, np.newaxis] + np.arange(block)).reshape(-1)
+        return _counted(rows[rows < count], int(np.prod([int(axis[2]) * int(axis[3]) for axis in others])))
+    found = np.zeros(count, np.int64)
+    for first, last in space.get_select_hyper_blocklist():
+        found[int(first[0]) : int(last[0]) + 1] += int(np.prod(np.asarray(last[1:]) - np.asarray(first[1:]) + 1))
+    return np.flatnonzero(found), found[found > 0]
+
+
+def _counted(rows: NDArray[np.int64], elements: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return rows, np.full(len(rows), elements, dtype=np.int64)
