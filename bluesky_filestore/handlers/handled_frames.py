@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.addressing import HandledPart, HandledRows
-from bluesky_filestore.errors import AddressError, FileStoreError, UnreadableFileError
+from bluesky_filestore.errors import AddressError, FileStoreError, ForbiddenFileError, UnreadableFileError
 from bluesky_filestore.paths import with_trailing_separator
 from bluesky_filestore.protocols import HandlerClass
 from bluesky_filestore.reading.files import Roots, told
@@ -140,10 +141,31 @@ class HandledFrames:
         """What the handler answers, if all files that it names for the event lie where they may."""
         datum_kwargs = part.datum_kwargs[place]
         with self._told(self._path(part), f"{dict(datum_kwargs)} of "):
-            if self.roots.directories is not None and hasattr(handler, "get_file_list"):
-                for path in handler.get_file_list([datum_kwargs]):
-                    self.roots.admit(str(path))
+            if self.roots.directories is not None:
+                self._check_files(handler, part, datum_kwargs)
             return np.asarray(as_read(handler(**datum_kwargs)))
+
+    def _check_files(self, handler: Any, part: HandledPart, datum_kwargs: Mapping[str, Any]) -> None:
+        """Refuse what a handler would read outside the roots, by way of links as well."""
+        import h5py
+
+        from bluesky_filestore.reading.hdf5_links import check_links
+
+        if hasattr(handler, "get_file_list"):
+            files = [str(file) for file in handler.get_file_list([datum_kwargs])]
+        else:
+            files = [self._path(part)]
+            for name, value in {**part.resource_kwargs, **datum_kwargs}.items():
+                if isinstance(value, str) and _may_lead_away(value):
+                    raise ForbiddenFileError(
+                        f"the handler of spec {self.spec!r} does not say which files it reads (it has no "
+                        f"get_file_list), and its argument {name}={value!r} may lead outside the directories that may "
+                        f"be read; expected a handler that says it, or no such path."
+                    )
+        for file in files:
+            admitted = self.roots.admit(file)
+            if Path(admitted).is_file() and h5py.is_hdf5(admitted):
+                check_links(admitted, self.roots)
 
     @contextmanager
     def _handler(self, part: HandledPart) -> Iterator[Any]:
@@ -200,3 +222,9 @@ def handled_frames(registered: Registered, *, handlers: Mapping[str, HandlerClas
             f"the array has shape {list(shape)}; expected {frames.count} events, as many as datum_kwargs."
         )
     return frames
+
+
+def _may_lead_away(text: str) -> bool:
+    """Whether a text, as part of a path, leads out of a directory; paths in a file of HDF5 look much like it."""
+    parts = Path(text).parts
+    return ".." in parts or (len(parts) > 1 and parts[0] == "/" and Path(*parts[:2]).exists())

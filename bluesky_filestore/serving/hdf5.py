@@ -10,6 +10,7 @@ from bluesky_filestore.reading.files import ANYWHERE, Roots, told
 from bluesky_filestore.reading.hdf5 import HDF5Files, shared_files
 from bluesky_filestore.reading.hdf5_joined import JoinedDatasets
 from bluesky_filestore.reading.hdf5_layout import NoFramesError
+from bluesky_filestore.reading.hdf5_links import check_links
 from bluesky_filestore.reading.hdf5_superblock import is_written_with_swmr
 from bluesky_filestore.reading.registered import Registered, frames_of, joined_datasets
 from bluesky_filestore.specs import HDF5
@@ -17,7 +18,6 @@ from bluesky_filestore.specs import HDF5
 from .assets import path_of, paths_of, registered_of
 from .found import found_structure
 from .frames_adapter import FramesAdapter, answered
-from .hdf5_links import check_links
 
 if TYPE_CHECKING:
     from tiled.structures.data_source import DataSource

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bluesky_filestore.errors import ForbiddenFileError
-from bluesky_filestore.reading.files import Roots, told
-from bluesky_filestore.reading.hdf5_layout import other_files
-from bluesky_filestore.reading.hdf5_opening import open_hdf5
+from bluesky_filestore.errors import FileStoreError
+
+from .files import Roots, told
+from .hdf5_layout import other_files
+from .hdf5_opening import open_hdf5
 
 if TYPE_CHECKING:
     import h5py
@@ -30,12 +31,12 @@ def check_links(path: str, roots: Roots) -> None:
         if roots.directories is None:
             return
 
-        def problem(name: str, link: Any) -> ForbiddenFileError | None:
+        def problem(name: str, link: Any) -> FileStoreError | None:
             # HDF5 lets no error through; what is returned ends the visit.
             try:
                 for other in _led_to(file, real, name, link):
                     roots.admit(other)
-            except ForbiddenFileError as error:
+            except FileStoreError as error:
                 return error
             return None
 
