@@ -244,6 +244,38 @@ def test_a_flipped_bit_is_found_at_once(tmp_path, place):
     assert "a.h5" in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+KILLED = """
+import os, sys, h5py, numpy as np
+file = h5py.File(sys.argv[1], "w", libver="latest")
+data = file.create_dataset("d", (0, 16, 8), "u2", chunks=(1, 16, 8), maxshape=(None, 16, 8))
+file.swmr_mode = True
+for number in range(40):
+    data.resize(number + 1, axis=0)
+    data[number] = number
+    data.flush()
+os._exit(0)
+"""
+
+
+def test_a_writer_that_was_killed(tmp_path):
+    """What it wrote is read; where a bit of it is another one reading ends with an error, and holds up nobody."""
+    path = tmp_path / "a.h5"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60, check=True)
+    os.utime(path, (1, 1))
+    with HDF5Files() as files:
+        assert files.read(str(path), "d", [0, 39], swmr=True)[:, 0, 0].tolist() == [0, 39]
+    content = path.read_bytes()
+    # Of what HDF5 keeps of the dataset, not of its frames.
+    for place in (content.index(b"OHDR") + 20, content.index(b"EAHD") + 8):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        os.utime(path, (1, 1))
+        command = [sys.executable, "-c", FLIPPED, str(path)]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "a.h5" in said, place
+
+
 def test_what_is_no_file_is_not_opened(files, tmp_path):
     """A pipe or a directory is refused without waiting for it."""
     os.mkfifo(tmp_path / "pipe.h5")
