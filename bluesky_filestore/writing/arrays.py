@@ -1,6 +1,6 @@
 """The external arrays of a run: what is registered of each, what was refused, and what has to be said of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +162,9 @@ class ExternalArrays:
             return []
         registered = before.placement if before is not None else None
         data_key, ours = self._data_keys[array], self._ours or ()
-        placed = place(rows, self._assets.sources, data_key, self._inspect, registered, ours)
+        # Rows that were corrected are of other frames, whose files nobody has looked at.
+        same = registered if before is not None and _begins_with(rows.spans, before.known[0]) else None
+        placed = place(rows, self._assets.sources, data_key, self._inspect, same, ours)
         if isinstance(placed, Refusal):
             if not (placed.settled or final):
                 return []
@@ -202,3 +204,15 @@ class ExternalArrays:
             # What bluesky-tiled-plugins' validate() has to know so as not to take the frame axis out again.
             metadata={"frame_per_point": event.frames} if event.shape == (event.frames, *event.frame_shape) else {},
         )
+
+
+def _begins_with(spans: Sequence[Span], before: Sequence[Span]) -> bool:
+    """Whether rows go on from those that there were before."""
+    if not before:
+        return True
+    place, last = len(before) - 1, before[-1]
+    if len(spans) <= place or tuple(spans[:place]) != tuple(before[:place]):
+        return False
+    now = spans[place]
+    goes_on = last.count == 1 or now.step == last.step
+    return (now.source, now.start) == (last.source, last.start) and now.count >= last.count and goes_on
