@@ -123,6 +123,23 @@ def test_server_away_for_whole_runs(server, data_directory, tmp_path):
             run.compare(client)
 
 
+def test_first_run_after_the_server_died(server, data_directory, tmp_path):
+    """A stop finds out at once that the catalog that was up is away, and not only when its client has given up."""
+    runs = [new_run(data_directory) for _ in range(2)]
+    with client_of(server.uri, API_KEY) as client:
+        writer = CatalogWriter(client, spool=tmp_path / "spool", wait_on_stop=30.0)
+        feed(writer, runs[0], pace=0.0)
+        server.kill()
+        began = time.monotonic()
+        feed(writer, runs[1], pace=0.0)
+        assert time.monotonic() - began < 2.0
+        server.start()
+        flush(writer)
+        writer.close()
+        for run in runs:
+            run.compare(client)
+
+
 def resume(spool, uri, make_client, *, until=lambda progress: False):
     """Deliver what is in a spool, to the end or until something is the case."""
     with closing(follow(spool, uri, make_client, wait=30.0)) as following:

@@ -35,7 +35,7 @@ def test_every_frame_belongs_to_its_event(place, case):
     client, data, ours = place
     built = build(case, data / str(next(numbers)))
     note("\n".join(f"{name} {doc}" for name, doc in built.documents))
-    with CatalogWriter(client) as writer:
+    with CatalogWriter(client, settle=0.2) as writer:
         for name, doc in built.documents:
             writer(name, doc)
     assert writer.status().problems == ()

@@ -30,7 +30,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _FIRST_LOOK, _SLOWEST_LOOK = 0.05, 5.0
 _HOUSEKEEPING_SECONDS = 5.0
 _PRUNING_SECONDS = 0.5
-_ASK_AFTER = 1.0
+_ASK_AFTER, _ASK_AGAIN_AFTER = 0.1, 1.0
 _POLL_SECONDS = 0.05
 _REMEMBERED = 10_000
 
@@ -173,7 +173,7 @@ class Uploader:
                 self._news.wait(min(_POLL_SECONDS, deadline - now))
             if now >= next_question:
                 # A request that is under way may be tried again for most of a minute before it fails.
-                next_question = now + _ASK_AFTER
+                next_question = now + _ASK_AGAIN_AFTER
                 self._ask_whether_it_answers()
 
     def _ask_whether_it_answers(self) -> None:
