@@ -53,11 +53,12 @@ def frames_that_fit(declared: Shape | None, frame_shape: Shape) -> int | None:
     return whole if whole and not rest and same_but_for_ones(declared, (whole, *frame_shape)) else None
 
 
-def why_no_frames(declared: Shape | None, frames: int, frame_shape: Shape) -> str:
+def why_no_frames(declared: Shape | None, frames: int, frame_shape: Shape, count: int) -> str:
     """Why the first axis of a dataset can not be that of frames; empty if it is.
 
     Where sizes agree it is. Where they differ, the number of axes has to tell that a frame of the one is a frame of
-    the other (the region of interest was changed, say): then the file is right.
+    the other (the region of interest was changed, say): then the file is right. But where the sizes agree with frames
+    along another axis, or with one image in colours, it could be either, and is refused.
 
     Parameters
     ----------
@@ -67,12 +68,14 @@ def why_no_frames(declared: Shape | None, frames: int, frame_shape: Shape) -> st
         How many frames an event has.
     frame_shape : tuple of int
         The shape of the dataset without its first axis.
+    count : int
+        The size of the first axis.
 
     Examples
     --------
-    >>> why_no_frames((1, 4, 6), 1, (4, 6))
+    >>> why_no_frames((1, 4, 6), 1, (4, 6), 10)
     ''
-    >>> why_no_frames((1, 4, 6), 1, (6,))
+    >>> why_no_frames((1, 4, 6), 1, (6,), 4)
     'its first axis is not that of frames: the descriptor says [1, 4, 6] an event, the dataset would give [1, 6]'
     """
     if declared is None:
@@ -85,12 +88,20 @@ def why_no_frames(declared: Shape | None, frames: int, frame_shape: Shape) -> st
     )
     frame = declared[1:] if begins_with_frames else declared
     coloured = frame_shape == (*frame, _COLOURS) and len(frame) == _AXES_OF_IMAGE
-    if fits or coloured or len(frame) == len(frame_shape):
+    along_another = _other_axis_of_frames(frame, (count, *frame_shape))
+    if fits or coloured or (len(frame) == len(frame_shape) and along_another is None):
         return ""
-    return (
+    words = (
         f"its first axis is not that of frames: the descriptor says {list(declared)} an event, "
         f"the dataset would give {[frames, *frame_shape]}"
     )
+    return words if along_another is None else f"{words}, or such along axis {along_another} (counted from 0)"
+
+
+def _other_axis_of_frames(frame: Shape, stored: Shape) -> int | None:
+    """The axis after the first without which a dataset has the shape of a frame; None if there is none."""
+    axes = range(len(stored) - 1, 0, -1)
+    return next((axis for axis in axes if same_but_for_ones(frame, stored[:axis] + stored[axis + 1 :])), None)
 
 
 def why_not_served(shape: Shape | None, dtype: Any) -> str:

@@ -400,8 +400,8 @@ def test_file_that_this_process_has_open_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, "nothing at '/entry/data/data'"),
-        ({"/entry/data/data/x": [1]}, "group without an axis of frames"),
+        ({}, "has no dataset /entry/data/data"),
+        ({"/entry/data/data/x": [1]}, "a group of 1 .x. at /entry/data/data"),
         ({"/entry/data/data": 1.0}, "dataset without an axis of frames"),
     ],
 )

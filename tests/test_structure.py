@@ -407,7 +407,7 @@ def test_looking_at_files(tmp_path):
         ("broken", True),
         ("missing", True),
     ]
-    for dataset, words in (("/nowhere", "has no dataset '/nowhere'"), ("/entry/data/names", "holds no numbers")):
+    for dataset, words in (("/nowhere", "has no dataset /nowhere"), ("/entry/data/names", "holds no numbers")):
         (facts,) = inspect(hdf5(dataset=dataset), [tmp_path / "good.h5"])
         assert words in facts.reason
     (away,) = inspect(hdf5(), [tmp_path / "nowhere" / "a.h5"])

@@ -89,7 +89,7 @@ class HDF5DatasetHandler(BaseHandler):
             unserved = why_not_served(dataset.shape, dataset.dtype)
             stored: tuple[int, ...] = (self._frames, *dataset.shape[1:])
             frame_shape = np.broadcast_to(np.zeros(()), stored)[(slice(None), *self._rest)].shape[1:]
-            wrong = unserved or why_no_frames(declared, self._frames, frame_shape)
+            wrong = unserved or why_no_frames(declared, self._frames, frame_shape, dataset.shape[0])
             if wrong:
                 raise UnreadableFileError(
                     f"dataset {self._key!r} of file {self._file.path} has the shape {list(dataset.shape)}: {wrong}."

@@ -8,8 +8,9 @@ from typing import Any
 import h5py
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.reading.files import told
 from bluesky_filestore.reading.hdf5_filters import missing_filter_error, missing_filters
-from bluesky_filestore.reading.hdf5_layout import check_written
+from bluesky_filestore.reading.hdf5_layout import Elsewhere, check_written, dataset_in, linked_dataset
 from bluesky_filestore.reading.hdf5_opening import open_hdf5
 from bluesky_filestore.reading.hdf5_written import unwritten_frames
 
@@ -36,7 +37,7 @@ class HDF5File:
         self.path = str(path)
         self._locking = locking
         self._lock = threading.RLock()
-        self._file: h5py.File | None = None
+        self._files: dict[str, h5py.File] = {}
         self._datasets: dict[str, h5py.Dataset] = {}
         self._complete: dict[str, int] = {}
 
@@ -74,17 +75,19 @@ class HDF5File:
         TruncatedFileError
             If one has no data, or there are fewer, even after another look at a file that is being written.
         """
+        # That may be another than this one, where a link led to it.
+        path = str(dataset.file.filename)
         if dataset.shape[0] < wanted.stop and dataset.file.swmr_mode:
             dataset.id.refresh()
         if dataset.shape[0] < wanted.stop:
             raise TruncatedFileError(
-                f"file {self.path} holds {dataset.shape[0]} frames in {dataset.name!r}; expected at least "
+                f"file {path} holds {dataset.shape[0]} frames in {dataset.name!r}; expected at least "
                 f"{wanted.stop}, since frames {wanted.start} to {wanted.stop - 1} are asked for."
             )
         name = str(dataset.name)
         if wanted.stop > self._complete.get(name, 0):
-            unwritten = unwritten_frames(dataset, self.path)
-            check_written(unwritten, wanted, self.path, name)
+            unwritten = unwritten_frames(dataset, path)
+            check_written(unwritten, wanted, path, name)
             if unwritten is None:
                 self._complete[name] = dataset.shape[0]
         return slice(wanted.start, wanted.stop)
@@ -94,19 +97,25 @@ class HDF5File:
         with self._lock:
             self._datasets.clear()
             self._complete.clear()
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            while self._files:
+                self._files.popitem()[1].close()
 
     def _opened(self, key: str) -> h5py.Dataset:
         found = self._datasets.get(key)
         if found is not None:
             return found
-        if self._file is None:
-            self._file = open_hdf5(self.path, locking=self._locking)
-        found = self._file.get(key)
+        path, name = linked_dataset(self.path, key, self._look)
+        found = self._look(path, name)
         if not isinstance(found, h5py.Dataset) or not found.shape:
-            what = "nothing" if found is None else f"{type(found).__name__.lower()} without an axis of frames"
-            raise UnreadableFileError(f"file {self.path} has {what} at {key!r}; expected a dataset of frames.")
+            raise UnreadableFileError(
+                f"file {path} has a dataset without an axis of frames at {name!r}; expected a dataset of frames."
+            )
         self._datasets[key] = found
         return found
+
+    def _look(self, path: str, name: str) -> h5py.Dataset | Elsewhere:
+        """A dataset of a file, which stays open."""
+        with told(path):
+            if path not in self._files:
+                self._files[path] = open_hdf5(path, locking=self._locking)
+            return dataset_in(self._files[path], path, name)

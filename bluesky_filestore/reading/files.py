@@ -19,7 +19,7 @@ from bluesky_filestore.errors import (
     UnreadableFileError,
 )
 
-__all__ = ["ANYWHERE", "Roots", "Signature", "bytes_of", "read_at", "signature_of", "told"]
+__all__ = ["ANYWHERE", "Roots", "Signature", "bytes_of", "locked_error", "read_at", "signature_of", "told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,20 +186,31 @@ def told(path: str) -> Iterator[None]:
             f"file {path} may not be read by the user of this program; expected the right to read it."
         ) from error
     except BlockingIOError as error:
-        raise LockedFileError(
-            f"file {path} is kept locked by the program that writes it; expected it closed, or written with SWMR: "
-            f"try again later."
-        ) from error
+        raise locked_error(path) from error
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def locked_error(path: str, words: str = "") -> LockedFileError:
+    """The error for a file whose writer lets nobody read it, with what would let them.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    words : str
+        What HDF5 says.
+    """
+    return LockedFileError(
+        f"file {path} is open for writing, and its writer keeps others out; expected it closed, or written in HDF5's "
+        f"SWMR mode (FileStoreHDF5 with swmr=True): try again later{f' ({words})' if words else ''}."
+    )
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableFileError:
     words = str(error)
     if "already open for" in words or "unable to lock file" in words:
-        return LockedFileError(
-            f"file {path} is open for writing; expected it closed, or written with SWMR: try again later ({words})."
-        )
+        return locked_error(path, words)
     if "truncated file" in words:
         return TruncatedFileError(f"file {path} was cut short: {words}.")
     return UnreadableFileError(f"file {path} cannot be read: {error.strerror or words}.")

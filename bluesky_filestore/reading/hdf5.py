@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import ForbiddenFileError, UnreadableFileError
+from bluesky_filestore.errors import UnreadableFileError
 
 from .files import ANYWHERE, Roots, Signature, signature_of, told
 from .hdf5_filters import missing_filter_error, missing_filters
 from .hdf5_frames import frames_at_places, frames_through_hdf5
-from .hdf5_layout import Elsewhere, Layout, dataset_in, layout_of
+from .hdf5_layout import Elsewhere, Layout, dataset_in, layout_of, linked_dataset
 from .hdf5_opening import open_hdf5
 from .rows import AxisKey, Frames
 
@@ -32,7 +32,6 @@ _H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
 _MOST_FILES = 32
 _MOST_LAYOUT_BYTES = 32 * 2**20
 _LAYOUT_BYTES = 1024
-_MOST_LINKED_FILES = 8
 # A file that is being written changes between two reads; finding where all its frames lie is not worth it.
 _SETTLED_AFTER = 2.0
 
@@ -187,15 +186,14 @@ class HDF5Files:
 
     def _followed(self, path: str, dataset: str, swmr: bool, roots: Roots) -> tuple[str, str]:
         """The file that a dataset is in, where external links lead, and its path there."""
-        for _ in range(_MOST_LINKED_FILES):
+
+        def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | None":
             if (path, dataset) in self._layouts:
-                return path, dataset
+                return None
             with self._open(path, swmr) as file:
-                found = dataset_in(file, path, dataset)
-            if not isinstance(found, Elsewhere):
-                return path, dataset
-            path, dataset = roots.admit(found.path), found.dataset
-        raise ForbiddenFileError(f"file {path} is reached by more than {_MOST_LINKED_FILES} external links.")
+                return dataset_in(file, path, dataset)
+
+        return linked_dataset(path, dataset, look, roots)
 
     @contextmanager
     def _dataset(self, path: str, dataset: str, swmr: bool, roots: Roots) -> "Iterator[tuple[h5py.Dataset, Layout]]":

@@ -1,6 +1,6 @@
 """Where the frames of an HDF5 dataset lie in its file, and whether they lie there at all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.errors import ForbiddenFileError, TruncatedFileError, UnreadableFileError
 from bluesky_filestore.frame_axis import why_not_served
 
-from .files import Roots
+from .files import ANYWHERE, Roots
 from .hdf5_opening import open_hdf5
 from .hdf5_written import MOST_SOURCES_DEEP, blocks_of, too_deep, unwritten_frames
 from .rows import Frames
@@ -27,10 +27,12 @@ __all__ = [
     "dataset_in",
     "group_in_words",
     "layout_of",
+    "linked_dataset",
     "other_files",
 ]
 
 _MOST_LINKS = 32
+_MOST_LINKED_FILES = 8
 _MOST_NAMES = 6
 
 
@@ -138,6 +140,42 @@ def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsew
             f"file {path} has no dataset {name}; expected one: the file is another, or not all written yet."
         )
     return at
+
+
+def linked_dataset(
+    path: str, name: str, look: "Callable[[str, str], h5py.Dataset | Elsewhere | None]", roots: Roots = ANYWHERE
+) -> tuple[str, str]:
+    """The file that a dataset is in, where external links lead, and its path there.
+
+    Parameters
+    ----------
+    path, name : str
+        The file and the dataset that are asked for.
+    look : callable
+        Finds a dataset of a file, as `dataset_in` does.
+    roots : Roots
+        Where the files may lie that links lead to.
+
+    Raises
+    ------
+    ForbiddenFileError
+        If they lie elsewhere, or links lead on and on.
+    UnreadableFileError
+        If file or dataset cannot be read, or is not there; it names the links that lead to it.
+    """
+    links = ""
+    for _ in range(_MOST_LINKED_FILES):
+        try:
+            found = look(path, name)
+        except UnreadableFileError as error:
+            if not links:
+                raise
+            raise type(error)(f"{links}{error}") from error
+        if not isinstance(found, Elsewhere):
+            return path, name
+        links += f"dataset {name} of file {path} is a link to {found.dataset} of file {found.path}: "
+        path, name = roots.admit(found.path), found.dataset
+    raise ForbiddenFileError(f"file {path} is reached by more than {_MOST_LINKED_FILES} external links.")
 
 
 def group_in_words(group: "h5py.Group") -> str:

@@ -7,9 +7,9 @@ missing for ever, with the lock held that all of h5py waits for.
 import fcntl
 import os
 
-from bluesky_filestore.errors import LockedFileError, TruncatedFileError
+from bluesky_filestore.errors import TruncatedFileError
 
-from .files import ANYWHERE
+from .files import ANYWHERE, locked_error
 
 __all__ = ["check_not_cut_short", "is_written_with_swmr"]
 
@@ -53,7 +53,7 @@ def check_not_cut_short(path: str) -> None:
     # In a file with a user block all addresses count from its end, but that of the end of the file.
     if base == 0 and length < end:
         if _is_locked(path):
-            raise LockedFileError(f"file {path} is still being written, and its writer lets nobody read it meanwhile.")
+            raise locked_error(path)
         raise TruncatedFileError(
             f"file {path} ends after {length} bytes; expected {end}, as its header says: it was cut short."
         )

@@ -3,8 +3,9 @@
 import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
-from bluesky_filestore.errors import LockedFileError, UnreadableFileError
+from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
 from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
@@ -80,8 +81,13 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
             return _npy(path)
         if source.mimetype == JPEG_SERIES:
             return _jpeg(path)
+    except LockedFileError as error:
+        return Unseen("busy", str(error))
+    except MissingFileError as error:
+        # It is led to by a link.
+        return Unseen("missing", str(error))
     except UnreadableFileError as error:
-        return Unseen("busy" if isinstance(error, LockedFileError) else "broken", str(error))
+        return Unseen("broken", str(error))
     except BlockingIOError as error:
         # What h5py raises where the writer's lock keeps it out.
         return Unseen("busy", f"file {path} is still being written ({error.strerror})")
@@ -94,21 +100,28 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
 
 
 def _hdf5(path: Path, dataset: str) -> FileFacts | Unseen:
-    import h5py
-
-    from bluesky_filestore.reading.hdf5_layout import group_in_words
+    from bluesky_filestore.reading.files import told
+    from bluesky_filestore.reading.hdf5_layout import Elsewhere, dataset_in, linked_dataset
     from bluesky_filestore.reading.hdf5_opening import open_hdf5
 
-    with open_hdf5(str(path)) as file:
-        found = file.get(dataset)
-        if isinstance(found, h5py.Group):
-            return Unseen("broken", f"file {path} has {group_in_words(found)} at {dataset!r}; expected one dataset")
-        if not isinstance(found, h5py.Dataset):
-            return Unseen("broken", f"file {path} has no dataset {dataset!r}")
-        unserved = why_not_served(found.shape, found.dtype)
-        if unserved:
-            return Unseen("broken", f"dataset {dataset!r} of file {path} cannot be registered: {unserved}")
-        return FileFacts(tuple(found.shape), found.dtype.str)
+    facts: list[FileFacts | Unseen] = []
+
+    def look(name: str, dataset: str) -> Any:
+        with told(name), open_hdf5(name) as file:
+            found = dataset_in(file, name, dataset)
+            if not isinstance(found, Elsewhere):
+                facts.append(_facts_of(found, name, dataset))
+            return found
+
+    linked_dataset(str(path), dataset, look)
+    return facts[-1]
+
+
+def _facts_of(found: Any, path: str, dataset: str) -> FileFacts | Unseen:
+    unserved = why_not_served(found.shape, found.dtype)
+    if unserved:
+        return Unseen("broken", f"dataset {dataset!r} of file {path} cannot be registered: {unserved}")
+    return FileFacts(tuple(found.shape), found.dtype.str)
 
 
 def _tiff(path: Path) -> FileFacts:

@@ -79,7 +79,9 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
         return _from_descriptor(declared, declared_dtype, source)
     frame_shape = _frame_shape(source, facts)
     frames = _frames_per_event(declared, frame_shape, source)
-    wrong_axis = why_no_frames(declared, frames, frame_shape) if source.template is None else ""
+    wrong_axis = ""
+    if source.template is None:
+        wrong_axis = why_no_frames(declared, frames, frame_shape, facts.shape[0] if facts.shape else 0)
     if wrong_axis:
         raise DocumentError(
             f"dataset {source.dataset!r} of {source.path} has the shape {list(facts.shape)}: {wrong_axis}"
