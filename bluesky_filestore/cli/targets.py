@@ -152,12 +152,6 @@ def _refuse_homeless(directories: list[Path]) -> None:
                 raise typer.BadParameter(f"the spool in {directory} knows no catalog yet; say which one, with --uri.")
 
 
-def _connect_profile(name: str, client_kwargs: dict[str, Any]) -> "Container":
-    from bluesky_filestore.writing.connecting import connect_profile
-
-    return connect_profile(name, **client_kwargs)
-
-
 def _connect(uri: str, client_kwargs: dict[str, Any]) -> "Container":
     from bluesky_filestore.writing.connecting import connect
 
