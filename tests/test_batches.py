@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bluesky_filestore.frames import Assets
+from bluesky_filestore.handlers.asking import inspect
 from bluesky_filestore.normalize import unpacked
-from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.operations import AppendRows, CloseRun, DropArray, PlaceArray
 from bluesky_filestore.writing.run import Run, announce
 

@@ -6,11 +6,12 @@ import pytest
 
 from bluesky_filestore import fill, open_array
 from bluesky_filestore.errors import DocumentError, UnreadableFileError
+from bluesky_filestore.file_facts import FileFacts
 from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
 from bluesky_filestore.paths import pure_path
 from bluesky_filestore.specs import HDF5
-from bluesky_filestore.writing.structure import FileFacts, event_structure
+from bluesky_filestore.writing.structure import event_structure
 from tests.test_bad_input import IMAGE, Documents
 
 AXES = [

@@ -9,6 +9,7 @@ import pytest
 
 from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.errors import CatalogUnreachableError, DocumentError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Assets
 from bluesky_filestore.normalize import unpacked
 from bluesky_filestore.specs import HDF5
@@ -24,7 +25,6 @@ from bluesky_filestore.writing.operations import (
 )
 from bluesky_filestore.writing.placement import reads_nothing_of_ours
 from bluesky_filestore.writing.run import Run, announce
-from bluesky_filestore.writing.structure import FileFacts, Unseen
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "dtype_numpy": "<u2", "external": "FILESTORE:"}

@@ -10,12 +10,13 @@ from spooled import put, run_documents, states
 from test_cli_spool import invoke
 
 from bluesky_filestore import CatalogWriter
+from bluesky_filestore.catalog_address import comparable_address, container_address
 from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.spool import Ledger
 from bluesky_filestore.spool.catalogs import forget_catalog, recognise, rename_catalog
 from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.places import spool_for
-from bluesky_filestore.writing.connecting import address_of, comparable_address, connect, container_address
+from bluesky_filestore.writing.connecting import address_of, connect
 from bluesky_filestore.writing.connection import Connection
 
 HERE, THERE = "http://here:8000/api/v1/metadata/", "http://there:8000/api/v1/metadata/"

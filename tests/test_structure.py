@@ -12,13 +12,14 @@ from PIL import Image
 
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Rows, Source, Span
+from bluesky_filestore.handlers.asking import inspect
 from bluesky_filestore.paths import pure_path
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
-from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.placement import Placement, Refusal
 from bluesky_filestore.writing.placing import place
-from bluesky_filestore.writing.structure import FileFacts, Unseen, event_structure
+from bluesky_filestore.writing.structure import event_structure
 
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
 

@@ -16,8 +16,8 @@ from bluesky_filestore import serve_catalog
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.errors import CatalogUnreachableError, RowsDifferError
 from bluesky_filestore.frames import Assets
+from bluesky_filestore.handlers.asking import inspect
 from bluesky_filestore.specs import HDF5, TIFF_SERIES
-from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.operations import (
     AppendArray,
     CloseRun,

@@ -11,7 +11,7 @@ from PIL import Image
 from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.errors import CatalogError, RowsDifferError
 from bluesky_filestore.frames import Assets
-from bluesky_filestore.writing.inspecting import inspect
+from bluesky_filestore.handlers.asking import inspect
 from bluesky_filestore.writing.operations import AppendArray, AppendRows, CreateRun, CreateStream, PlaceArray
 from bluesky_filestore.writing.run import Run, announce
 from bluesky_filestore.writing.tiled import TiledCatalog

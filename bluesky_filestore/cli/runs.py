@@ -90,9 +90,9 @@ def rename(
     spool: Spool = None,
 ) -> None:
     """Have what waits for a catalog go to another address of it; what was delivered counts as delivered there."""
+    from bluesky_filestore.catalog_address import container_address
     from bluesky_filestore.spool import Ledger
     from bluesky_filestore.spool.catalogs import rename_catalog
-    from bluesky_filestore.writing.connecting import container_address
 
     address = container_address(new)
     for directory in _knowing(old, spools_meant(spool)):

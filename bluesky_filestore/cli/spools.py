@@ -157,8 +157,8 @@ def _deliver(console: Console, target: Target, *, wait: float, park_after: float
 
 
 def _say_end(console: Console, target: Target, *, going_on: int) -> bool:
+    from bluesky_filestore.catalog_address import comparable_address
     from bluesky_filestore.spool.status import described_runs, look_at
-    from bluesky_filestore.writing.connecting import comparable_address
 
     meant = comparable_address(target.uri)
     found = next(each for each in look_at(target.directory).catalogs if comparable_address(each.catalog) == meant)

@@ -119,7 +119,7 @@ def _by_address(
     wait_for_client: "Callable[[], Container]",
 ) -> list[Target]:
     """The spools that know a catalog, or the only one, which gets to know it."""
-    from bluesky_filestore.writing.connecting import comparable_address, container_address
+    from bluesky_filestore.catalog_address import comparable_address, container_address
 
     address = container_address(uri)
     meant = comparable_address(address)

@@ -9,16 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Assets, Source
+from bluesky_filestore.handlers.asking import has_handler, inspect
 from bluesky_filestore.normalize import renamed_keys, unpacked
 from bluesky_filestore.reading.registered import Registered
 from bluesky_filestore.root_map import RootMap
 from bluesky_filestore.writing.announcing import announce
-from bluesky_filestore.writing.asking import has_handler
-from bluesky_filestore.writing.inspecting import inspect
 from bluesky_filestore.writing.operations import CloseRun, DropArray, Operation, PlaceArray
 from bluesky_filestore.writing.run import Run
-from bluesky_filestore.writing.structure import FileFacts, Unseen
 
 from .mapped_paths import mapped_paths
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import SpoolError
-from bluesky_filestore.writing.connecting import comparable_address
 
 from .lease import Lease
 from .ledger import Ledger

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bluesky_filestore.writing.connecting import comparable_address
+from bluesky_filestore.catalog_address import comparable_address
 
 from .database import BACKSTOP_PAGES, connect, identity, in_our_words, put_aside, transaction
 from .encoding import decode

@@ -7,8 +7,8 @@ from tempfile import gettempdir, mkdtemp
 
 from platformdirs import user_state_path
 
+from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import OptionError, SpoolError
-from bluesky_filestore.writing.connecting import comparable_address
 
 from .database import FILE_NAME
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from bluesky_filestore.addressing import HANDLED, HandledPart, HandledRows
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Rows, Source
 
 from .columns import plain
 from .placement import Inspector, Placement, Refusal
-from .structure import FileFacts, Unseen, answer_structure
+from .structure import answer_structure
 
 __all__ = ["place_answers"]
 

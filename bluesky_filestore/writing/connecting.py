@@ -1,13 +1,13 @@
 """A Tiled client, or quickly the reason why there is none."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from bluesky_filestore.catalog_address import ADDRESS_EXAMPLE, node_address, shown_address
 from bluesky_filestore.errors import (
     CatalogAccessError,
     CatalogError,
@@ -21,17 +21,14 @@ if TYPE_CHECKING:
 __all__ = [
     "PROBE_TIMEOUT",
     "address_of",
-    "comparable_address",
     "connect",
     "connect_profile",
-    "container_address",
     "in_our_words",
     "is_away",
     "is_gone",
     "key_for",
     "may_still_be_done",
     "profile_content",
-    "shown_address",
 ]
 
 PROBE_TIMEOUT = 5.0
@@ -40,7 +37,6 @@ _LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 # What Tiled speaks of when it refuses one run, with the status that it has for keys, too (in tiled.server.router and
 # tiled.catalog.adapter).
 _OF_ONE_RUN = "access tags"
-_EXAMPLE = "http://localhost:8000"
 _GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
 
 
@@ -92,70 +88,10 @@ def profile_content(name: str) -> Mapping[str, Any]:
     return content
 
 
-def container_address(uri: str) -> str:
-    """The address of a container as Tiled's client would have it, without asking anybody, and without an API key.
-
-    Raises
-    ------
-    CatalogUnreachableError
-        If it is no address.
-
-    Examples
-    --------
-    >>> container_address("http://localhost:8000")
-    'http://localhost:8000/api/v1/metadata/'
-    >>> container_address("https://tiled.example.org/api/v1/metadata/raw")
-    'https://tiled.example.org/api/v1/metadata/raw'
-    """
-    try:
-        url = httpx.URL(uri)
-    except (httpx.InvalidURL, TypeError):
-        # What httpx says has the address in it, and with it perhaps a key.
-        raise CatalogUnreachableError(
-            f"{shown_address(uri)!r} is no address that can be used; expected one such as {_EXAMPLE}."
-        ) from None
-    base, is_node, node = url.path.partition("/metadata")
-    if not is_node:
-        base = base.rstrip("/")
-        # As Tiled's client reads an address that says less than all.
-        base += "/api/v1" if "/api" not in base else "/v1" if "/v1" not in base else ""
-    return _address(url, base, node.split("/"))
-
-
 def address_of(client: "Container") -> str:
     """The address of a client's container as whoever made the client gave it, whatever the server calls it."""
     api = httpx.URL(str(client.context.api_uri))
-    return _address(api, api.path, client.path_parts)
-
-
-def comparable_address(uri: str) -> str:
-    """What the addresses of one container have in common, however they are written.
-
-    Examples
-    --------
-    >>> comparable_address("http://127.0.0.1:8000/api/v1/metadata/raw/") == comparable_address(
-    ...     "http://LOCALHOST:8000/api/v1/metadata/raw"
-    ... )
-    True
-    """
-    try:
-        url = httpx.URL(container_address(uri))
-    except CatalogUnreachableError:
-        return uri
-    return str(url.copy_with(host="localhost")) if _is_this_machine(url.host) else str(url)
-
-
-def _address(url: httpx.URL, base: str, parts: Iterable[str]) -> str:
-    node = "/".join(part for part in parts if part)
-    return shown_address(url.copy_with(path=f"{base.rstrip('/')}/metadata/{node}", query=None, fragment=None))
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified
+    return node_address(api, api.path, client.path_parts)
 
 
 def key_for(uri: str, client_kwargs: Mapping[str, Any]) -> str | None:
@@ -195,21 +131,6 @@ def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], C
             ) from error
 
 
-def shown_address(uri: object) -> str:
-    """An address as it may be printed and stored: without its query and its user, where keys and passwords are.
-
-    Examples
-    --------
-    >>> shown_address("http://user:password@localhost:8000/api/v1?api_key=secret")
-    'http://localhost:8000/api/v1'
-    """
-    address = str(uri).partition("?")[0].partition("#")[0]
-    scheme, separator, rest = address.partition("://")
-    host, slash, path = (rest if separator else scheme).partition("/")
-    host = host.rpartition("@")[2]
-    return f"{scheme}://{host}{slash}{path}" if separator else f"{host}{slash}{path}"
-
-
 def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
     """Ask once, where Tiled's own client tries for 45 s before it gives up, and leaves a connection behind."""
     try:
@@ -224,7 +145,7 @@ def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
     except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
         raise CatalogUnreachableError(
             f"something answers at {shown_address(uri)} that is no Tiled server; expected the address of one, such as "
-            f"{_EXAMPLE}."
+            f"{ADDRESS_EXAMPLE}."
         ) from error
     key = key_for(uri, client_kwargs)
     if not key and authentication["required"] and not authentication["providers"]:

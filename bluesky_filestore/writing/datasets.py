@@ -14,11 +14,12 @@ import numpy as np
 
 from bluesky_filestore.addressing import HDF5_ROWS, HDF5Rows, RowSpan, parsed_slice
 from bluesky_filestore.errors import DocumentError, FileStoreError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Rows, Source, Span
 from bluesky_filestore.specs import HDF5
 
 from .placement import Inspector, Placement, Refusal
-from .structure import EventStructure, FileFacts, Unseen, event_structure
+from .structure import EventStructure, event_structure
 
 __all__ = ["place_in_datasets"]
 

@@ -17,13 +17,12 @@ from bluesky_filestore.errors import (
     RowsDifferError,
 )
 from bluesky_filestore.frames import Assets
+from bluesky_filestore.handlers.asking import has_handler, inspect
 from bluesky_filestore.normalize import unpacked
 from bluesky_filestore.sequence import Sequence
 from bluesky_filestore.validate import schema_fault
 
 from .announcing import announce
-from .asking import has_handler
-from .inspecting import inspect
 from .operations import Catalog, CheckRun, CloseRun, Operation
 from .outgoing import CatalogHealth, Outgoing
 from .problems import Problems

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Source
 
-from .structure import EventStructure, FileFacts, Unseen
+from .structure import EventStructure
 
 __all__ = ["Inspector", "Placement", "Reads", "Refusal", "reads_nothing_of_ours"]
 

@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 
 from bluesky_filestore.addressing import FILE_SERIES, FileSeries, RowSpan
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frames import Rows, Source, Span
 from bluesky_filestore.specs import HDF5
 
 from .placement import Inspector, Placement, Refusal
-from .structure import EventStructure, FileFacts, Unseen, event_structure
+from .structure import EventStructure, event_structure
 
 __all__ = ["place_in_series"]
 

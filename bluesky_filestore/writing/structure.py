@@ -2,37 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.file_facts import FileFacts
 from bluesky_filestore.frame_axis import declared_shape, frames_that_fit, same_but_for_ones, why_no_frames
 from bluesky_filestore.frames import Source
 
-__all__ = ["EventStructure", "FileFacts", "Unseen", "answer_structure", "event_structure"]
+__all__ = ["EventStructure", "answer_structure", "event_structure"]
 
 _NUMPY_OF_JSON = {"number": "<f8", "array": "<f8", "integer": "<i8", "boolean": "|b1"}
-
-
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What a file (or the dataset in it) says of itself."""
-
-    shape: tuple[int, ...]
-    """As it is stored; the frames of an HDF5 dataset are along its first axis."""
-    dtype: str
-    """In numpy's notation, with byte order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """Why nothing is known of a file."""
-
-    kind: Literal["out of reach", "missing", "busy", "broken"]
-    """Out of reach: its directory is not there, so that this machine has no say in it. Busy: it is being written."""
-    reason: str
-    """In words, with the path."""
 
 
 @dataclass(frozen=True, slots=True)

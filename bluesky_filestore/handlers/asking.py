@@ -1,4 +1,4 @@
-"""What handlers answer: shape and dtype of the events of a Resource. They are anybody's code, and may never answer.
+"""What files say of themselves, and what handlers answer for them, who are anybody's code and may never answer.
 
 Each look has a thread of its own, which is waited for so long. Whoever has not answered by then is not asked again
 until he has: `_asked` holds those threads by spec and path. One thread at a time may look.
@@ -6,19 +6,19 @@ until he has: `_asked` holds those threads by spec and path. One thread at a tim
 
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from bluesky_filestore.addressing import HandledPart
 from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
+from bluesky_filestore.reading.inspecting import inspect_files
 
-from .structure import FileFacts, Unseen
-
-__all__ = ["has_handler", "look_at_answers"]
+__all__ = ["has_handler", "inspect"]
 
 _PATIENCE = 30.0
 """Seconds."""
@@ -35,21 +35,26 @@ def has_handler(spec: str) -> bool:
     return spec in handler_registry
 
 
-def look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
-    """Look at what the handler of a source answers.
+def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
+    """Look at files of one source, with its handler where it has one.
 
     Parameters
     ----------
     source : Source
-        With ``resource_kwargs`` and a list ``datum_kwargs`` among its parameters.
-    path : Path
-        What the handler is made with.
+        Says what the files are. One that is handled has ``resource_kwargs`` and a list ``datum_kwargs`` among its
+        parameters.
+    files : sequence of PurePath
+        The files to look at, as for `inspect_files`; of a handled source the path that the handler is made with.
 
     Returns
     -------
     list of FileFacts or Unseen
-        One for each of the ``datum_kwargs``.
+        One for each file; of a handled source one for each of the ``datum_kwargs``.
     """
+    return _look_at_answers(source, Path(files[0])) if source.is_handled else inspect_files(source, files)
+
+
+def _look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
     count = len(source.parameters["datum_kwargs"])
     if not path.parent.is_dir():
         return [Unseen("out of reach", f"directory {path.parent} is not there")] * count

@@ -1,4 +1,4 @@
-"""What a data file says of itself: shape, dtype, number of frames. Nothing else of the writing side reads files."""
+"""What a data file says of itself: shape, dtype, number of frames."""
 
 import stat
 from collections.abc import Sequence
@@ -6,17 +6,15 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
+from bluesky_filestore.file_facts import FileFacts, Unseen
 from bluesky_filestore.frame_axis import why_not_served
 from bluesky_filestore.frames import Source
 from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
-from .asking import look_at_answers
-from .structure import FileFacts, Unseen
-
-__all__ = ["inspect"]
+__all__ = ["inspect_files"]
 
 
-def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
+def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
     """Look at files of one source.
 
     Parameters
@@ -29,12 +27,9 @@ def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unsee
     Returns
     -------
     list of FileFacts or Unseen
-        One for each file; of what a handler reads, one for each of the ``datum_kwargs`` among the source's
-        parameters. `Unseen` says whether the file is out of reach (its directory is not there), missing or
+        One for each file. `Unseen` says whether the file is out of reach (its directory is not there), missing or
         broken, and why.
     """
-    if source.is_handled:
-        return look_at_answers(source, Path(files[0]))
     directories: dict[PurePath, bool] = {}
     same_size: dict[int, FileFacts] = {}
     seen: list[FileFacts | Unseen] = []
@@ -100,9 +95,9 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
 
 
 def _hdf5(path: Path, dataset: str) -> FileFacts | Unseen:
-    from bluesky_filestore.reading.files import told
-    from bluesky_filestore.reading.hdf5_layout import Elsewhere, dataset_in, linked_dataset
-    from bluesky_filestore.reading.hdf5_opening import open_hdf5
+    from .files import told
+    from .hdf5_layout import Elsewhere, dataset_in, linked_dataset
+    from .hdf5_opening import open_hdf5
 
     facts: list[FileFacts | Unseen] = []
 

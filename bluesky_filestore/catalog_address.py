@@ -1,0 +1,88 @@
+"""Addresses of catalogs, which are their names in spools: as Tiled's client would have them, without asking anybody."""
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+import httpx
+
+from bluesky_filestore.errors import CatalogUnreachableError
+
+__all__ = ["ADDRESS_EXAMPLE", "comparable_address", "container_address", "node_address", "shown_address"]
+
+ADDRESS_EXAMPLE = "http://localhost:8000"
+
+
+def container_address(uri: str) -> str:
+    """The address of a container as Tiled's client would have it, without asking anybody, and without an API key.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        If it is no address.
+
+    Examples
+    --------
+    >>> container_address("http://localhost:8000")
+    'http://localhost:8000/api/v1/metadata/'
+    >>> container_address("https://tiled.example.org/api/v1/metadata/raw")
+    'https://tiled.example.org/api/v1/metadata/raw'
+    """
+    try:
+        url = httpx.URL(uri)
+    except (httpx.InvalidURL, TypeError):
+        # What httpx says has the address in it, and with it perhaps a key.
+        raise CatalogUnreachableError(
+            f"{shown_address(uri)!r} is no address that can be used; expected one such as {ADDRESS_EXAMPLE}."
+        ) from None
+    base, is_node, node = url.path.partition("/metadata")
+    if not is_node:
+        base = base.rstrip("/")
+        # As Tiled's client reads an address that says less than all.
+        base += "/api/v1" if "/api" not in base else "/v1" if "/v1" not in base else ""
+    return node_address(url, base, node.split("/"))
+
+
+def comparable_address(uri: str) -> str:
+    """What the addresses of one container have in common, however they are written.
+
+    Examples
+    --------
+    >>> comparable_address("http://127.0.0.1:8000/api/v1/metadata/raw/") == comparable_address(
+    ...     "http://LOCALHOST:8000/api/v1/metadata/raw"
+    ... )
+    True
+    """
+    try:
+        url = httpx.URL(container_address(uri))
+    except CatalogUnreachableError:
+        return uri
+    return str(url.copy_with(host="localhost")) if _is_this_machine(url.host) else str(url)
+
+
+def node_address(url: httpx.URL, base: str, parts: Iterable[str]) -> str:
+    """The address of a node, by its path."""
+    node = "/".join(part for part in parts if part)
+    return shown_address(url.copy_with(path=f"{base.rstrip('/')}/metadata/{node}", query=None, fragment=None))
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def shown_address(uri: object) -> str:
+    """An address as it may be printed and stored: without its query and its user, where keys and passwords are.
+
+    Examples
+    --------
+    >>> shown_address("http://user:password@localhost:8000/api/v1?api_key=secret")
+    'http://localhost:8000/api/v1'
+    """
+    address = str(uri).partition("?")[0].partition("#")[0]
+    scheme, separator, rest = address.partition("://")
+    host, slash, path = (rest if separator else scheme).partition("/")
+    host = host.rpartition("@")[2]
+    return f"{scheme}://{host}{slash}{path}" if separator else f"{host}{slash}{path}"

@@ -1,0 +1,26 @@
+"""What is known of a file that an array is made of, by whoever looked into it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["FileFacts", "Unseen"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file (or the dataset in it) says of itself."""
+
+    shape: tuple[int, ...]
+    """As it is stored; the frames of an HDF5 dataset are along its first axis."""
+    dtype: str
+    """In numpy's notation, with byte order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Why nothing is known of a file."""
+
+    kind: Literal["out of reach", "missing", "busy", "broken"]
+    """Out of reach: its directory is not there, so that this machine has no say in it. Busy: it is being written."""
+    reason: str
+    """In words, with the path."""
