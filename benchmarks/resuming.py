@@ -58,7 +58,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     from tiled.client import from_uri
 
-    from bluesky_filestore.spool import Uploader
+    from bluesky_filestore.spool.uploader import Uploader
     from bluesky_filestore.spool.status import look_at
     from bluesky_filestore.writing.tiled import TiledCatalog
 

@@ -16,7 +16,8 @@ import pytest
 from acquiring import acquirer
 
 from bluesky_filestore import documents
-from bluesky_filestore.spool import Ledger, Uploader
+from bluesky_filestore.spool import Ledger
+from bluesky_filestore.spool.uploader import Uploader
 from bluesky_filestore.writing.tiled import TiledCatalog
 
 KILLS = 50

@@ -13,8 +13,9 @@ from disks import garble
 from spooled import put, put_and_die, run_documents, states
 
 from bluesky_filestore import documents
-from bluesky_filestore.spool import Ledger, Store, Uploader
+from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.conveyor import Conveyor
+from bluesky_filestore.spool.uploader import Uploader
 from bluesky_filestore.writing.tiled import TiledCatalog
 
 HOLDER = """

@@ -1,7 +1,6 @@
-"""The spool: where documents are safe as soon as a callback returns, and from where they are delivered."""
+"""Documents on the disk, until every catalog has them."""
 
 from .ledger import Ledger
 from .store import Store
-from .uploader import Uploader
 
-__all__ = ["Ledger", "Store", "Uploader"]
+__all__ = ["Ledger", "Store"]
