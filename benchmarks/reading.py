@@ -35,8 +35,8 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from bluesky_filestore import open_array
-from bluesky_filestore.addressing import FILE_SERIES, FileSeries, RowSpan
-from bluesky_filestore.specs import HDF5, TIFF_SERIES
+from bluesky_filestore.model.addressing import FILE_SERIES, FileSeries, RowSpan
+from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 
 SIZE, DATASET, KEY = 512, "/entry/data/data", "key"
 WRITTEN, NAMES_A_FILE, RANDOM = 1000, 100, 40

@@ -58,9 +58,9 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     from tiled.client import from_uri
 
-    from bluesky_filestore.spool.uploader import Uploader
+    from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+    from bluesky_filestore.delivery.uploader import Uploader
     from bluesky_filestore.spool.status import look_at
-    from bluesky_filestore.writing.tiled import TiledCatalog
 
     with tempfile.TemporaryDirectory() as temporary, server(Path(temporary, "catalog")) as (uri, _):
         catalog, spool = TiledCatalog(from_uri(uri, api_key=KEY)), Path(temporary, "spool")

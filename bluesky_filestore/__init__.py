@@ -45,7 +45,6 @@ __all__ = [
 if TYPE_CHECKING:
     from .catalog_writer import CatalogWriter
     from .checking import doctor
-    from .document_reader import documents
     from .handlers import (
         deregister_handler,
         discover_handlers,
@@ -74,7 +73,8 @@ if TYPE_CHECKING:
         new_uid,
         resource_factory,
     )
-    from .opening import open_array
+    from .reading import open_array
+    from .reading.document_reader import documents
     from .serving import serve_catalog
 
 
@@ -83,11 +83,11 @@ _HOMES = {
     "deregister_handler": "handlers",
     "discover_handlers": "handlers",
     "doctor": "checking",
-    "documents": "document_reader",
+    "documents": "reading.document_reader",
     "fill": "handlers",
     "fill_event": "handlers",
     "handler_registry": "handlers",
-    "open_array": "opening",
+    "open_array": "reading",
     "register_handler": "handlers",
     "serve_catalog": "serving",
 }

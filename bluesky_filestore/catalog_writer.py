@@ -14,16 +14,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bluesky_filestore.catalog_address import comparable_address, container_address, shown_address
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.catalogs.tiled.connecting import (
+    connect,
+    connect_profile,
+    is_away,
+    key_for,
+    profile_content,
+)
+from bluesky_filestore.catalogs.tiled.connection import Connection
+from bluesky_filestore.delivery.spooling import Spooling
+from bluesky_filestore.delivery.writer_status import WriterStatus
 from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
+from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
-from bluesky_filestore.spool.spooling import Spooling
 from bluesky_filestore.spool.status import CatalogStatus, look_at
 from bluesky_filestore.spool.store import Durability
-from bluesky_filestore.spool.writer_status import WriterStatus
-from bluesky_filestore.writing.connecting import connect, connect_profile, is_away, key_for, profile_content
-from bluesky_filestore.writing.connection import Connection
-from bluesky_filestore.writing.operations import Catalog
-from bluesky_filestore.writing.tiled import TiledCatalog
 
 if TYPE_CHECKING:
     from tiled.client.container import Container

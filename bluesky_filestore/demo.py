@@ -16,9 +16,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .catalog_writer import CatalogWriter
-from .contact_sheet import check_picture, contact_sheet, save_picture
 from .errors import CatalogError, OptionError
-from .paths import join_resource
+from .model.paths import join_resource
+from .reading.contact_sheet import check_picture, contact_sheet, save_picture
 from .serving import CatalogServer, serve_catalog
 from .sim import SimulatedIOC, pattern
 

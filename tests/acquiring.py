@@ -47,7 +47,7 @@ def main():
     import tiled.client  # noqa: F401
 
     import bluesky_filestore.catalog_writer
-    import bluesky_filestore.reading.hdf5  # noqa: F401 - a child finds it imported
+    import bluesky_filestore.files.hdf5  # noqa: F401 - a child finds it imported
 
     print("ready", file=sys.stderr, flush=True)
     for line in sys.stdin:

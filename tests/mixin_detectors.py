@@ -27,7 +27,7 @@ from ophyd.areadetector.plugins import (
 from ophyd.areadetector.trigger_mixins import SingleTrigger
 
 import bluesky_filestore
-from bluesky_filestore.paths import join_resource
+from bluesky_filestore.model.paths import join_resource
 from bluesky_filestore.sim import SimulatedIOC, client_environment
 from bluesky_filestore.sim.ioc import free_port
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import event_model
 
+from bluesky_filestore.operations.operations import CloseRun
 from bluesky_filestore.spool import Ledger, Store
-from bluesky_filestore.writing.operations import CloseRun
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 

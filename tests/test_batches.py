@@ -7,11 +7,11 @@ from document_streams import build, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bluesky_filestore.frames import Assets
 from bluesky_filestore.handlers.asking import inspect
-from bluesky_filestore.normalize import unpacked
-from bluesky_filestore.writing.operations import AppendRows, CloseRun, DropArray, PlaceArray
-from bluesky_filestore.writing.run import Run, announce
+from bluesky_filestore.model.frame_map import Assets
+from bluesky_filestore.model.normalize import unpacked
+from bluesky_filestore.operations.operations import AppendRows, CloseRun, DropArray, PlaceArray
+from bluesky_filestore.operations.run import Run, announce
 
 numbers = itertools.count()
 

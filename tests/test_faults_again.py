@@ -13,11 +13,11 @@ from small_runs import _plain as plain
 from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.delivery.conveyor import Conveyor
+from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.spool import Ledger, Store
-from bluesky_filestore.spool.conveyor import Conveyor
-from bluesky_filestore.writing.problems import Problems
-from bluesky_filestore.writing.tiled import TiledCatalog
 
 CASES = 4
 NUMBER = {"source": "s", "dtype": "number", "shape": []}

@@ -18,9 +18,9 @@ from spooled import put
 from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter
+from bluesky_filestore.delivery.resuming import follow
 from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.spool import Ledger
-from bluesky_filestore.spool.resuming import follow
 from bluesky_filestore.spool.status import look_at
 
 _numbers = count()

@@ -16,9 +16,9 @@ import pytest
 from acquiring import acquirer
 
 from bluesky_filestore import documents
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.delivery.uploader import Uploader
 from bluesky_filestore.spool import Ledger
-from bluesky_filestore.spool.uploader import Uploader
-from bluesky_filestore.writing.tiled import TiledCatalog
 
 KILLS = 50
 EVENTS = 12

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bluesky_filestore import CatalogWriter, deregister_handler, fill, open_array, register_handler
-from bluesky_filestore.addressing import HANDLED
 from bluesky_filestore.handlers import asking
+from bluesky_filestore.model.addressing import HANDLED
 
 COLUMN = {"source": "s", "dtype": "array", "shape": [10], "dtype_numpy": "<f8", "external": "FileStore:"}
 NUMBER = {"source": "s", "dtype": "number", "shape": []}

@@ -8,9 +8,9 @@ import pytest
 import tifffile
 
 from bluesky_filestore.errors import ForbiddenFileError
+from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import HandledFrames
-from bluesky_filestore.reading.files import ANYWHERE, Roots
 
 
 @pytest.mark.parametrize("how", ["inside", "filename", "template", "link"])

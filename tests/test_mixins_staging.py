@@ -31,7 +31,12 @@ from ophyd.areadetector.plugins import TIFFPlugin_V34
 from ophyd.areadetector.trigger_mixins import MultiTrigger
 
 from bluesky_filestore import FileStoreHDF5IterativeWrite, FileStoreIterativeWrite, FileStoreTIFFSquashing
-from bluesky_filestore.errors import ExtraFramesError, IOCUnreachableError, MissingFramesError, StageTimeoutError
+from bluesky_filestore.errors import (
+    ExtraFramesError,
+    IOCUnreachableError,
+    MissingFramesError,
+    StageTimeoutError,
+)
 from bluesky_filestore.mixins import PathInfo
 from bluesky_filestore.sim import SimDetectorHDF5, client_environment, pattern
 

@@ -12,7 +12,7 @@ from mixin_detectors import Camera, Detectors, OurHDF5, OurTIFF, frames_in, of, 
 from bluesky_filestore import FileStoreHDF5IterativeWrite
 from bluesky_filestore.errors import MissingFramesError, StageError
 from bluesky_filestore.mixins import FlyableFileStore
-from bluesky_filestore.paths import from_uri
+from bluesky_filestore.model.paths import from_uri
 from bluesky_filestore.sim import pattern
 
 

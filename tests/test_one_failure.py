@@ -3,16 +3,23 @@
 import numpy as np
 import pytest
 from spooled import Applied
-from test_run import IMAGE, NUMBER, Writing
+from test_operations_run import IMAGE, NUMBER, Writing
 
+from bluesky_filestore.delivery.problems import Problems
+from bluesky_filestore.delivery.run_delivery import CUT_SHORT, Delivery
+from bluesky_filestore.operations import event_table, run
+from bluesky_filestore.operations.arrays import ExternalArrays
+from bluesky_filestore.operations.columns import Column
+from bluesky_filestore.operations.event_table import EventTable
+from bluesky_filestore.operations.operations import (
+    AppendArray,
+    AppendRows,
+    CloseRun,
+    CreateRun,
+    CreateStream,
+    PlaceArray,
+)
 from bluesky_filestore.spool.encoding import decode, encode
-from bluesky_filestore.writing import event_table, run
-from bluesky_filestore.writing.arrays import ExternalArrays
-from bluesky_filestore.writing.columns import Column
-from bluesky_filestore.writing.delivery import CUT_SHORT, Delivery
-from bluesky_filestore.writing.event_table import EventTable
-from bluesky_filestore.writing.operations import AppendArray, AppendRows, CloseRun, CreateRun, CreateStream, PlaceArray
-from bluesky_filestore.writing.problems import Problems
 
 TEXT = {"source": "s", "dtype": "string", "shape": []}
 LIST = {"source": "s", "dtype": "array", "shape": [2]}

@@ -19,8 +19,8 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from bluesky_filestore import serve_catalog
-from bluesky_filestore.addressing import HDF5_ROWS, HDF5Rows, RowSpan
 from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.model.addressing import HDF5_ROWS, HDF5Rows, RowSpan
 from bluesky_filestore.serving import adapters
 
 FRAMES = np.arange(6 * 4 * 5, dtype="u2").reshape(6, 4, 5)

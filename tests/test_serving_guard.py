@@ -11,8 +11,8 @@ from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter, serve_catalog
 from bluesky_filestore.catalog_address import container_address, shown_address
+from bluesky_filestore.catalogs.tiled.connecting import connect
 from bluesky_filestore.errors import CatalogError, FileStoreError
-from bluesky_filestore.writing.connecting import connect
 
 SECRET = "a sample nobody may know of"  # noqa: S105
 # What a client has to know before it has a key: that this is a Tiled server, and how to come by one.

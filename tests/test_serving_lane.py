@@ -16,8 +16,8 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from bluesky_filestore import deregister_handler, register_handler, serve_catalog
-from bluesky_filestore.addressing import FILE_SERIES, HANDLED, FileSeries, RowSpan
-from bluesky_filestore.specs import HDF5, TIFF_SERIES
+from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, FileSeries, RowSpan
+from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 
 COUNT = 60
 # Large enough that the whole array is sent in several batches.

@@ -4,9 +4,9 @@ from contextlib import closing
 
 from spooled import Applied, run_documents
 
+from bluesky_filestore.delivery.conveyor import Conveyor
+from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.spool import Ledger, Store
-from bluesky_filestore.spool.conveyor import Conveyor
-from bluesky_filestore.writing.problems import Problems
 
 
 def test_documents_are_counted_once(tmp_path):

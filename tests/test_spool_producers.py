@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from spooled import Applied, run_documents
 
+from bluesky_filestore.delivery.conveyor import Conveyor
+from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.spool import Ledger, Store
-from bluesky_filestore.spool.conveyor import Conveyor
 from bluesky_filestore.spool.lease import Lease
-from bluesky_filestore.writing.problems import Problems
 
 WRITER = """
 import sys

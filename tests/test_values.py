@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bluesky_filestore import CatalogWriter, documents
-from bluesky_filestore.event_record import exact_json, from_exact_json
+from bluesky_filestore.model.event_record import exact_json, from_exact_json
 
 WHEN = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
 

@@ -7,7 +7,14 @@ from typing import Any, TypeAlias
 from .finding import Finding, Report, Verdict, fine, wrong
 from .places import check_directory, check_disk_space, check_name_length, check_path_flavour
 from .probe import probe_detector
-from .readiness import check_frames, check_idle, check_left_behind, check_priming, check_staging_order, check_trigger
+from .readiness import (
+    check_frames,
+    check_idle,
+    check_left_behind,
+    check_priming,
+    check_staging_order,
+    check_trigger,
+)
 from .reading import check_codec, check_compression, check_data_key, check_handler
 from .subject import Subject, file_plugins
 

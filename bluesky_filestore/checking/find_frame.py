@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError, MissingFramesError
-from bluesky_filestore.frames import Source
-from bluesky_filestore.normalize import indices_of, source_of_resource, source_of_stream_resource
-from bluesky_filestore.specs import HDF5, TIFF_SERIES
+from bluesky_filestore.model.frame_map import Source
+from bluesky_filestore.model.normalize import indices_of, source_of_resource, source_of_stream_resource
+from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 
 __all__ = ["FoundFrame", "find_frame"]
 
@@ -86,8 +86,8 @@ def _read(file: Path, source: Source, number: int, row: int | None) -> FoundFram
     if source.mimetype == HDF5:
         return _from_hdf5(file, source.dataset or "", number, row)
     if source.mimetype == TIFF_SERIES:
-        from bluesky_filestore.reading.files import ANYWHERE
-        from bluesky_filestore.reading.tiff import read_tiff
+        from bluesky_filestore.files.readable import ANYWHERE
+        from bluesky_filestore.files.tiff import read_tiff
 
         with ANYWHERE.opened(str(file)) as descriptor:
             array = read_tiff(descriptor, str(file))

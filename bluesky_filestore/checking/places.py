@@ -14,7 +14,7 @@ from bluesky_filestore.errors import PathError
 from bluesky_filestore.mixins import FileStorePluginBase
 from bluesky_filestore.mixins.upstream import seen_format
 from bluesky_filestore.mixins.waiting import optional, pv_name
-from bluesky_filestore.paths import (
+from bluesky_filestore.model.paths import (
     PathSemantics,
     check_semantics,
     fill_in,

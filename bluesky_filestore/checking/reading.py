@@ -8,7 +8,7 @@ from bluesky_filestore.mixins.causes import arriving_codec
 from bluesky_filestore.mixins.data_keys import data_key_name, external_key
 from bluesky_filestore.mixins.upstream import pipeline
 from bluesky_filestore.mixins.waiting import optional, pv_name
-from bluesky_filestore.specs import spec_named
+from bluesky_filestore.model.specs import spec_named
 
 from .finding import Verdict, fine, open_question, wrong
 from .subject import Subject, as_text, file_plugins

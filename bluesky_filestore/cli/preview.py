@@ -32,9 +32,9 @@ def preview(
     ] = None,
 ) -> None:
     """Draw a run's frames side by side. Exits with 1 if some of them are missing."""
-    from bluesky_filestore.contact_sheet import save_picture
-    from bluesky_filestore.preview import preview as draw
-    from bluesky_filestore.writing.connecting import connect, connect_profile
+    from bluesky_filestore.catalogs.tiled.connecting import connect, connect_profile
+    from bluesky_filestore.reading.contact_sheet import save_picture
+    from bluesky_filestore.reading.preview import preview as draw
 
     if uri and profile:
         raise typer.BadParameter("give --uri or --profile, not both.")
@@ -61,7 +61,7 @@ def preview(
 
 
 def _check_output(path: Path) -> None:
-    from bluesky_filestore.contact_sheet import check_picture
+    from bluesky_filestore.reading.contact_sheet import check_picture
 
     try:
         check_picture(path)
@@ -79,8 +79,8 @@ def _find(client: "Container", uid: str) -> "tuple[str, Container]":
     """
     from tiled.queries import Like
 
+    from bluesky_filestore.catalogs.tiled.connecting import in_our_words
     from bluesky_filestore.errors import RunNotFoundError
-    from bluesky_filestore.writing.connecting import in_our_words
 
     with in_our_words(str(client.uri)):
         # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.

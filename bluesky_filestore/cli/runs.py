@@ -91,8 +91,8 @@ def rename(
 ) -> None:
     """Have what waits for a catalog go to another address of it; what was delivered counts as delivered there."""
     from bluesky_filestore.catalog_address import container_address
+    from bluesky_filestore.delivery.catalog_names import rename_catalog
     from bluesky_filestore.spool import Ledger
-    from bluesky_filestore.spool.catalogs import rename_catalog
 
     address = container_address(new)
     for directory in _knowing(old, spools_meant(spool)):
@@ -102,8 +102,8 @@ def rename(
 
 
 def _forget_catalog(uri: str, directories: list[Path], *, yes: bool) -> None:
+    from bluesky_filestore.delivery.catalog_names import forget_catalog
     from bluesky_filestore.spool import Ledger
-    from bluesky_filestore.spool.catalogs import forget_catalog
     from bluesky_filestore.spool.status import described_runs
 
     for directory in _knowing(uri, directories):

@@ -93,7 +93,7 @@ def resume(
 
 
 def _look(spool: Path | None) -> "tuple[list[SpoolStatus], dict[str, str]]":
-    from bluesky_filestore.spool.answering import answers
+    from bluesky_filestore.catalogs.tiled.answering import answers
     from bluesky_filestore.spool.status import look_at
 
     spools = [look_at(directory) for directory in spools_meant(spool)]
@@ -121,7 +121,7 @@ def _until_interrupt(look: Callable[[], None], watch: bool) -> None:
 
 def _deliver(console: Console, target: Target, *, wait: float, park_after: float) -> bool:
     """Deliver what waits for one catalog, with progress; whether all of it is there."""
-    from bluesky_filestore.spool.resuming import follow
+    from bluesky_filestore.delivery.resuming import follow
     from bluesky_filestore.spool.status import described_runs
 
     console.print(f"{target.directory} -> {target.uri}", highlight=False, soft_wrap=True, markup=False)

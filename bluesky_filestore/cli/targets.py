@@ -79,7 +79,7 @@ def find_targets(
 
 
 def _of_profile(profile: str, client_kwargs: dict[str, Any]) -> "tuple[str, Callable[[], Container]]":
-    from bluesky_filestore.writing.connecting import connect_profile, profile_content
+    from bluesky_filestore.catalogs.tiled.connecting import connect_profile, profile_content
 
     def make() -> "Container":
         return connect_profile(profile, **client_kwargs)
@@ -91,8 +91,8 @@ def _waiting(
     make_client: "Callable[[], Container]", wait: float, say: Callable[[str], None]
 ) -> "Callable[[], Container]":
     """The same, but tried again for a while if the catalog is away."""
+    from bluesky_filestore.catalogs.tiled.connecting import is_away
     from bluesky_filestore.errors import CatalogError
-    from bluesky_filestore.writing.connecting import is_away
 
     def make() -> "Container":
         until, pause, told = time.monotonic() + wait, _FIRST_PAUSE, False
@@ -153,6 +153,6 @@ def _refuse_homeless(directories: list[Path]) -> None:
 
 
 def _connect(uri: str, client_kwargs: dict[str, Any]) -> "Container":
-    from bluesky_filestore.writing.connecting import connect
+    from bluesky_filestore.catalogs.tiled.connecting import connect
 
     return connect(uri, **client_kwargs)

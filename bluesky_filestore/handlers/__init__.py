@@ -1,13 +1,7 @@
 """The reading side: which handler reads which spec, our handlers, and events filled with their frames."""
 
 from .filling import fill, fill_event
-from .registry import (
-    HandlerRegistry,
-    deregister_handler,
-    discover_handlers,
-    handler_registry,
-    register_handler,
-)
+from .registry import HandlerRegistry, deregister_handler, discover_handlers, handler_registry, register_handler
 
 __all__ = [
     "HandlerRegistry",

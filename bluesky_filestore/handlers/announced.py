@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
-from bluesky_filestore.frames import Assets, FrameMap, Source
-from bluesky_filestore.normalize import range_of, source_of_stream_resource, unpacked
+from bluesky_filestore.model.frame_map import Assets, FrameMap, Source
+from bluesky_filestore.model.normalize import range_of, source_of_stream_resource, unpacked
 
 __all__ = ["Announced", "ExternalEvent"]
 

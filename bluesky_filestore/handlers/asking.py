@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from bluesky_filestore.addressing import HandledPart
 from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
-from bluesky_filestore.file_facts import FileFacts, Unseen
-from bluesky_filestore.frame_axis import why_not_served
-from bluesky_filestore.frames import Source
-from bluesky_filestore.reading.inspecting import inspect_files
+from bluesky_filestore.files.inspecting import inspect_files
+from bluesky_filestore.model.addressing import HandledPart
+from bluesky_filestore.model.file_facts import FileFacts, Unseen
+from bluesky_filestore.model.frame_axis import why_not_served
+from bluesky_filestore.model.frame_map import Source
 
 __all__ = ["has_handler", "inspect"]
 
@@ -30,7 +30,7 @@ _asked: dict[tuple[str, str], threading.Thread] = {}
 def has_handler(spec: str) -> bool:
     """Whether this process has a handler for a spec."""
     # Not before it is needed: handlers load what reads their files.
-    from bluesky_filestore.handlers import handler_registry
+    from . import handler_registry
 
     return spec in handler_registry
 
@@ -85,9 +85,10 @@ def _look(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
 
 
 def _look_at_each(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
-    from bluesky_filestore.handlers import handler_registry
-    from bluesky_filestore.handlers.handled_frames import HandledFrames
-    from bluesky_filestore.reading.files import ANYWHERE
+    from bluesky_filestore.files.readable import ANYWHERE
+
+    from . import handler_registry
+    from .handled_frames import HandledFrames
 
     resource_kwargs: Mapping[str, Any] = source.parameters["resource_kwargs"]
     datum_kwargs: Sequence[Mapping[str, Any]] = source.parameters["datum_kwargs"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from bluesky_filestore.errors import DocumentError, FileStoreError, UnreadableFileError
-from bluesky_filestore.reading.files import told
+from bluesky_filestore.files.readable import told
 
 __all__ = ["ArrayFormat", "BaseHandler", "frames_of_point", "positive", "read_errors"]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.protocols import HandlerClass
-from bluesky_filestore.root_map import RootMap
 
 from .announced import Announced, ExternalEvent
 from .opened import OpenHandlers

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.addressing import HandledPart, HandledRows
 from bluesky_filestore.errors import AddressError, FileStoreError, ForbiddenFileError, UnreadableFileError
-from bluesky_filestore.paths import with_trailing_separator
+from bluesky_filestore.files.readable import Roots, told
+from bluesky_filestore.files.registered import Registered
+from bluesky_filestore.files.rows import AxisKey, Frames
+from bluesky_filestore.model.addressing import HandledPart, HandledRows
+from bluesky_filestore.model.paths import with_trailing_separator
 from bluesky_filestore.protocols import HandlerClass
-from bluesky_filestore.reading.files import Roots, told
-from bluesky_filestore.reading.registered import Registered
-from bluesky_filestore.reading.rows import AxisKey, Frames
 
 from .base import ArrayFormat
 from .lazily import as_read
@@ -56,7 +56,7 @@ class HandledFrames:
         handlers: Mapping[str, HandlerClass],
         roots: Roots,
     ) -> "HandledFrames":
-        """From the parameters of a data source of the mimetype `bluesky_filestore.addressing.HANDLED`.
+        """From the parameters of a data source of the mimetype `bluesky_filestore.model.addressing.HANDLED`.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class HandledFrames:
         """Refuse what a handler would read outside the roots, by way of links as well."""
         import h5py
 
-        from bluesky_filestore.reading.hdf5_links import check_links
+        from bluesky_filestore.files.hdf5_links import check_links
 
         if hasattr(handler, "get_file_list"):
             files = [str(file) for file in handler.get_file_list([datum_kwargs])]
@@ -206,7 +206,7 @@ class HandledFrames:
 
 
 def handled_frames(registered: Registered, *, handlers: Mapping[str, HandlerClass], roots: Roots) -> HandledFrames:
-    """The frames of an array of the mimetype `bluesky_filestore.addressing.HANDLED`.
+    """The frames of an array of the mimetype `bluesky_filestore.model.addressing.HANDLED`.
 
     Raises
     ------

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.addressing import parsed_slice
 from bluesky_filestore.errors import DocumentError, UnreadableFileError
-from bluesky_filestore.frame_axis import why_no_frames, why_not_served
-from bluesky_filestore.specs import spec_named
+from bluesky_filestore.model.addressing import parsed_slice
+from bluesky_filestore.model.frame_axis import why_no_frames, why_not_served
+from bluesky_filestore.model.specs import spec_named
 
 from .base import ArrayFormat, BaseHandler, frames_of_point, positive
 from .hdf5_file import HDF5File

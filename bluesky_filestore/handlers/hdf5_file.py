@@ -8,11 +8,11 @@ from typing import Any
 import h5py
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
-from bluesky_filestore.reading.files import told
-from bluesky_filestore.reading.hdf5_filters import missing_filter_error, missing_filters
-from bluesky_filestore.reading.hdf5_layout import Elsewhere, check_written, dataset_in, linked_dataset
-from bluesky_filestore.reading.hdf5_opening import open_hdf5
-from bluesky_filestore.reading.hdf5_written import unwritten_frames
+from bluesky_filestore.files.hdf5_filters import missing_filter_error, missing_filters
+from bluesky_filestore.files.hdf5_layout import Elsewhere, check_written, dataset_in, linked_dataset
+from bluesky_filestore.files.hdf5_opening import open_hdf5
+from bluesky_filestore.files.hdf5_written import unwritten_frames
+from bluesky_filestore.files.readable import told
 
 from .base import read_errors
 

@@ -6,7 +6,7 @@ import h5py
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import UnreadableFileError
-from bluesky_filestore.specs import spec_named
+from bluesky_filestore.model.specs import spec_named
 
 from .base import ArrayFormat
 from .hdf5_file import HDF5File

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from bluesky_filestore.errors import FileStoreError, PathError, UnreadableFileError
-from bluesky_filestore.frame_axis import declared_shape
-from bluesky_filestore.frames import Source
-from bluesky_filestore.paths import join_resource, semantics_of, with_trailing_separator
+from bluesky_filestore.model.frame_axis import declared_shape
+from bluesky_filestore.model.frame_map import Source
+from bluesky_filestore.model.paths import join_resource, semantics_of, with_trailing_separator
+from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.protocols import Handler, HandlerClass
-from bluesky_filestore.root_map import RootMap
 
 from .hdf5 import HDF5DatasetHandler
 from .lazily import as_lazy, as_read

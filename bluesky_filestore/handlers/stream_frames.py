@@ -6,9 +6,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import UnknownSpecError
-from bluesky_filestore.frame_axis import declared_shape, frames_that_fit, same_but_for_ones
-from bluesky_filestore.frames import Source
-from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.model.frame_axis import declared_shape, frames_that_fit, same_but_for_ones
+from bluesky_filestore.model.frame_map import Source
+from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .base import ArrayFormat, BaseHandler
 from .hdf5 import HDF5DatasetHandler

@@ -6,8 +6,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from bluesky_filestore.reading.files import ANYWHERE
-from bluesky_filestore.reading.tiff import read_tiff
+from bluesky_filestore.files.readable import ANYWHERE
+from bluesky_filestore.files.tiff import read_tiff
 
 from .base import ArrayFormat, read_errors
 from .series import FileSeriesHandler

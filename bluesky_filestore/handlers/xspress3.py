@@ -7,7 +7,7 @@ import h5py
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import DocumentError
-from bluesky_filestore.specs import spec_named
+from bluesky_filestore.model.specs import spec_named
 
 from .base import ArrayFormat, BaseHandler, frames_of_point
 from .hdf5_file import HDF5File

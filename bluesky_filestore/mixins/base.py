@@ -9,8 +9,8 @@ from typing import Any
 
 from ophyd.device import BlueskyInterface, GenerateDatumInterface, Staged
 
-from bluesky_filestore.compose import compose_resource
 from bluesky_filestore.errors import StageError, TemplateError
+from bluesky_filestore.model.compose import compose_resource
 
 from .path_providers import PathProvider
 from .templates import PathTemplates

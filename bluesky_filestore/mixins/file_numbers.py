@@ -14,7 +14,7 @@ from typing import Any
 from ophyd.device import Staged
 
 from bluesky_filestore.errors import FileExistsAlreadyError, StageError
-from bluesky_filestore.paths import PathSemantics, pure_path
+from bluesky_filestore.model.paths import PathSemantics, pure_path
 
 from .file_records import fill_in_template, literals
 from .waiting import optional, pv_name

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from bluesky_filestore.errors import DirectoryMissingError, StageError, TemplateError
-from bluesky_filestore.paths import PathSemantics, pure_path
+from bluesky_filestore.model.paths import PathSemantics, pure_path
 
 from .waiting import PathSetting, TimedSetting, optional, poll_until, pv_name, says
 

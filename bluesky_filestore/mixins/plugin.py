@@ -8,7 +8,14 @@ from pathlib import PurePath
 from typing import Any
 
 from bluesky_filestore.errors import PathError
-from bluesky_filestore.paths import PathSemantics, fill_in, from_uri, pure_path, semantics_of, with_trailing_separator
+from bluesky_filestore.model.paths import (
+    PathSemantics,
+    fill_in,
+    from_uri,
+    pure_path,
+    semantics_of,
+    with_trailing_separator,
+)
 
 from .file_numbers import free_number
 from .file_records import check_opened_file, file_name, put_name, put_path

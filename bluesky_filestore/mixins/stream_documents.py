@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from event_model import ComposeStreamResourceBundle
 
-from bluesky_filestore.compose import compose_stream_resource
+from bluesky_filestore.model.compose import compose_stream_resource
 
 __all__ = ["AssetDocs", "StreamDocuments", "check_asset_docs"]
 

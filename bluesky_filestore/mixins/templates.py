@@ -5,7 +5,7 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from bluesky_filestore.errors import TemplateError
-from bluesky_filestore.paths import (
+from bluesky_filestore.model.paths import (
     FlavouredPath,
     PathSemantics,
     absolute_root,

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from bluesky_filestore.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
-from bluesky_filestore.reading.files import ANYWHERE, Roots
-from bluesky_filestore.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.files.readable import ANYWHERE, Roots
+from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
+from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .handled import HandledAdapters
 from .hdf5 import HDF5Adapters

@@ -17,10 +17,10 @@ from urllib.parse import parse_qsl
 import numpy as np
 from fastapi import HTTPException
 
-from bluesky_filestore.addressing import parsed_slice
 from bluesky_filestore.errors import AddressError
-from bluesky_filestore.reading.files import bytes_of
-from bluesky_filestore.reading.rows import as_axis_key, expanded_index
+from bluesky_filestore.files.readable import bytes_of
+from bluesky_filestore.files.rows import as_axis_key, expanded_index
+from bluesky_filestore.model.addressing import parsed_slice
 
 from .frames_adapter import FramesAdapter
 from .known_arrays import KnownArrays

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tiled.utils import path_from_uri
 
 from bluesky_filestore.errors import AddressError, ForbiddenFileError
-from bluesky_filestore.reading.registered import Registered
+from bluesky_filestore.files.registered import Registered
 
 if TYPE_CHECKING:
     from tiled.structures.array import ArrayStructure

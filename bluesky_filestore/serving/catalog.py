@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bluesky_filestore.errors import CatalogError
-from bluesky_filestore.reading.files import Roots
+from bluesky_filestore.files.readable import Roots
 
 from .adapters import adapters
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 
-from bluesky_filestore.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows
-from bluesky_filestore.chunks import chunks_for_reading
-from bluesky_filestore.reading.files import Roots
-from bluesky_filestore.reading.hdf5 import HDF5Files
-from bluesky_filestore.reading.hdf5_rows import HDF5Frames
-from bluesky_filestore.reading.registered import Registered, frames_of
-from bluesky_filestore.reading.series import FrameFiles
+from bluesky_filestore.files.hdf5 import HDF5Files
+from bluesky_filestore.files.hdf5_rows import HDF5Frames
+from bluesky_filestore.files.readable import Roots
+from bluesky_filestore.files.registered import Registered, frames_of
+from bluesky_filestore.files.series import FrameFiles
+from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows
+from bluesky_filestore.model.chunks import chunks_for_reading
 
 from .assets import path_of
 from .frames_adapter import FramesAdapter, answered

@@ -23,8 +23,8 @@ from bluesky_filestore.errors import (
     MissingFileError,
     UnreadableFileError,
 )
-from bluesky_filestore.reading.registered import OpenFrames, checked_dtype
-from bluesky_filestore.reading.rows import array_of, as_axis_key, expanded_index
+from bluesky_filestore.files.registered import OpenFrames, checked_dtype
+from bluesky_filestore.files.rows import array_of, as_axis_key, expanded_index
 
 if TYPE_CHECKING:
     from tiled.storage import Storage

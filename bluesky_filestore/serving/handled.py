@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import HandledFrames, handled_frames
 from bluesky_filestore.protocols import HandlerClass
-from bluesky_filestore.reading.files import ANYWHERE, Roots
 
 from .assets import path_of, paths_of, registered_of
 from .found import found_structure

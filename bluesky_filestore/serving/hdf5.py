@@ -6,14 +6,14 @@ from tiled.adapters.hdf5 import SWMR_DEFAULT, HDF5Adapter, HDF5ArrayAdapter, get
 from tiled.structures.core import StructureFamily
 
 from bluesky_filestore.errors import AddressError
-from bluesky_filestore.reading.files import ANYWHERE, Roots, told
-from bluesky_filestore.reading.hdf5 import HDF5Files, shared_files
-from bluesky_filestore.reading.hdf5_joined import JoinedDatasets
-from bluesky_filestore.reading.hdf5_layout import NoFramesError
-from bluesky_filestore.reading.hdf5_links import check_links
-from bluesky_filestore.reading.hdf5_superblock import is_written_with_swmr
-from bluesky_filestore.reading.registered import Registered, frames_of, joined_datasets
-from bluesky_filestore.specs import HDF5
+from bluesky_filestore.files.hdf5 import HDF5Files, shared_files
+from bluesky_filestore.files.hdf5_joined import JoinedDatasets
+from bluesky_filestore.files.hdf5_layout import NoFramesError
+from bluesky_filestore.files.hdf5_links import check_links
+from bluesky_filestore.files.hdf5_superblock import is_written_with_swmr
+from bluesky_filestore.files.readable import ANYWHERE, Roots, told
+from bluesky_filestore.files.registered import Registered, frames_of, joined_datasets
+from bluesky_filestore.model.specs import HDF5
 
 from .assets import path_of, paths_of, registered_of
 from .found import found_structure

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bluesky_filestore.reading.files import ANYWHERE, Roots
-from bluesky_filestore.reading.hdf5 import HDF5Files
-from bluesky_filestore.reading.registered import frames_of
+from bluesky_filestore.files.hdf5 import HDF5Files
+from bluesky_filestore.files.readable import ANYWHERE, Roots
+from bluesky_filestore.files.registered import frames_of
 
 from .assets import paths_of, registered_of
 from .found import found_adapter
@@ -18,7 +18,7 @@ __all__ = ["OwnAdapters"]
 
 
 class OwnAdapters:
-    """Makes the adapters of data sources of one of the mimetypes of `bluesky_filestore.addressing`.
+    """Makes the adapters of data sources of one of the mimetypes of `bluesky_filestore.model.addressing`.
 
     Parameters
     ----------

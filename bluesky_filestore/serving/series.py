@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, overload
 from tiled.adapters.sequence import FileSequenceAdapter
 
 from bluesky_filestore.errors import AddressError
-from bluesky_filestore.reading.files import ANYWHERE, Roots
-from bluesky_filestore.reading.registered import frames_of
+from bluesky_filestore.files.readable import ANYWHERE, Roots
+from bluesky_filestore.files.registered import frames_of
 
 from .assets import path_of, registered_of, uris_of
 from .found import found_adapter

@@ -1,0 +1,1 @@
+"""Catalogs that operations are applied to, one a folder."""

@@ -1,0 +1,197 @@
+"""Operations applied to a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bluesky_filestore.errors import CatalogError, RowsDifferError
+from bluesky_filestore.operations.operations import (
+    AppendArray,
+    AppendRows,
+    CheckRun,
+    CloseRun,
+    CreateRun,
+    CreateStream,
+    DropArray,
+    NameAxes,
+    Operation,
+    PlaceArray,
+    UpdateStream,
+)
+
+from .arrays import TiledArrays
+from .clients import PlainClients
+from .connecting import PROBE_TIMEOUT, address_of, in_our_words, is_gone, may_still_be_done
+from .mimetypes import Mimetypes
+from .nodes import NodePath, Nodes, row_count
+from .tables import TiledTables
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["TiledCatalog"]
+
+
+class TiledCatalog:
+    """A catalog of runs in a Tiled container; see `bluesky_filestore.operations.operations.Catalog`.
+
+    Parameters
+    ----------
+    client : tiled.client.container.Container
+        The container that the runs go into.
+    """
+
+    def __init__(self, client: "Container") -> None:
+        # Here, and not when the first event of a process waits to be written.
+        clients = PlainClients()
+        clients.load()
+        # Not include_data_sources(), which asks the catalog: it may be away.
+        self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
+        self._address = address_of(client)
+        self._mimetypes = Mimetypes(client)
+        self._doubted: set[str] = set()
+        self._held: dict[str, dict[NodePath, int]] = {}
+        self.ask_anew()
+
+    def ask_anew(self) -> None:
+        """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
+        self._nodes = Nodes(self._root)
+        self._tables = TiledTables(self._nodes)
+        self._arrays = TiledArrays(self._nodes)
+
+    @property
+    def uri(self) -> str:
+        """The address of the container, as whoever made the client gave it."""
+        return self._address
+
+    @property
+    def own_uri(self) -> str:
+        """What the server calls it; see `bluesky_filestore.operations.operations.Catalog`."""
+        return str(self._root.uri)
+
+    def check(self) -> None:
+        """Ask whether the catalog answers, without trying again.
+
+        Raises
+        ------
+        CatalogUnreachableError, CatalogAccessError
+        """
+        with in_our_words(self.uri):
+            self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
+
+    def reads(self, mimetype: str) -> bool:
+        """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
+        with in_our_words(self.uri):
+            return self._mimetypes.has(mimetype)
+
+    def apply(self, operation: Operation) -> None:
+        """Make the operation's words true; see `bluesky_filestore.operations.operations.Catalog`."""
+        try:
+            self._apply(operation)
+        except CatalogError as error:
+            # What was there may have been taken away by a request of ours that came late.
+            if isinstance(operation, AppendRows | AppendArray | PlaceArray) and is_gone(error):
+                raise RowsDifferError(f"of run {operation.run} something is gone: {error}", operation.run) from error
+            raise
+
+    def _apply(self, operation: Operation) -> None:
+        with self._in_doubt_of_silence(operation.run):
+            match operation:
+                case CreateRun():
+                    self._create_run(operation)
+                case CreateStream():
+                    self._create_stream(operation)
+                case UpdateStream():
+                    _replace_entries(self._nodes.get((operation.run, operation.stream)), operation.metadata)
+                case AppendRows():
+                    self._tables.append(operation)
+                case AppendArray():
+                    self._arrays.append(operation)
+                case NameAxes():
+                    self._arrays.name_axes(operation)
+                case PlaceArray():
+                    self._arrays.place(operation)
+                case DropArray():
+                    self._arrays.drop((operation.run, operation.stream, operation.data_key))
+                case CloseRun():
+                    self._close_run(operation)
+                case CheckRun():
+                    self._check_run(operation.run)
+
+    def doubt(self, run: str) -> None:
+        """Know that something may be on its way; see `bluesky_filestore.operations.operations.Catalog`."""
+        self._doubted.add(run)
+
+    def in_doubt(self, run: str) -> bool:
+        """Whether something was not answered; see `bluesky_filestore.operations.operations.Catalog`."""
+        return run in self._doubted
+
+    @contextmanager
+    def _in_doubt_of_silence(self, run: str) -> Iterator[None]:
+        try:
+            with in_our_words(self.uri):
+                yield
+        except CatalogError as error:
+            if may_still_be_done(error):
+                self._doubted.add(run)
+            raise
+
+    def start_over(self, run: str) -> None:
+        """Remove the rows of a run; see `bluesky_filestore.operations.operations.Catalog`."""
+        with self._in_doubt_of_silence(run):
+            self._held.pop(run, None)
+            self._nodes.forget((run,))
+            self._tables.forget(run)
+            self._arrays.forget(run)
+            for stream in self._nodes.find((run,)) or ():
+                for key, child in list(self._nodes.get((run, stream)).items()):
+                    if child.data_sources()[0].management != "external":
+                        self._nodes.remove((run, stream, key))
+
+    def _create_run(self, operation: CreateRun) -> None:
+        from tiled.structures.core import Spec
+
+        self._nodes.make(
+            (operation.run,),
+            "container",
+            metadata=dict(operation.metadata),
+            specs=[*(Spec(**spec) for spec in operation.specs), Spec("BlueskyRun", version="3.0")],
+            access_tags=None if operation.access_tags is None else list(operation.access_tags),
+        )
+
+    def _create_stream(self, operation: CreateStream) -> None:
+        from tiled.structures.core import Spec
+
+        self._nodes.make(
+            (operation.run, operation.stream),
+            "container",
+            metadata=dict(operation.metadata),
+            specs=[Spec("BlueskyEventStream", version="3.0"), Spec("composite")],
+        )
+
+    def _close_run(self, operation: CloseRun) -> None:
+        run = operation.run
+        if operation.is_complete:
+            self._tables.verify(run)
+        self._arrays.close(run)
+        if run in self._doubted:
+            self._held[run] = {**self._held.get(run, {}), **self._tables.sent(run), **self._arrays.sent(run)}
+        _replace_entries(self._nodes.get((run,)), operation.metadata)
+        self._nodes.forget((run,))
+        self._tables.forget(run)
+        self._arrays.forget(run)
+
+    def _check_run(self, run: str) -> None:
+        self._nodes.forget((run,))
+        for path, expected in self._held.get(run, {}).items():
+            present = row_count(self._nodes.find(path))
+            if present != expected:
+                raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
+        self._held.pop(run, None)
+        self._doubted.discard(run)
+
+
+def _replace_entries(node: Any, entries: Mapping[str, Any]) -> None:
+    # Not update_metadata, which merges deeply: what an entry no longer says would stay.
+    patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in entries.items()]
+    node.patch_metadata(metadata_patch=patch, drop_revision=True)

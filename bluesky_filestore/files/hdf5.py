@@ -1,0 +1,289 @@
+"""Frames of HDF5 datasets: by their place in the file where that is enough, else through a pool of open files."""
+
+import fcntl
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.errors import UnreadableFileError
+
+from .hdf5_filters import missing_filter_error, missing_filters
+from .hdf5_frames import frames_at_places, frames_through_hdf5
+from .hdf5_layout import Elsewhere, Layout, dataset_in, layout_of, linked_dataset
+from .hdf5_opening import open_hdf5
+from .readable import ANYWHERE, Roots, Signature, signature_of, told
+from .rows import AxisKey, Frames
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["HDF5Files", "shared_files"]
+
+# What h5py raises for a damaged file, beside OSError.
+_H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
+_MOST_FILES = 32
+_MOST_LAYOUT_BYTES = 32 * 2**20
+_LAYOUT_BYTES = 1024
+# A file that is being written changes between two reads; finding where all its frames lie is not worth it.
+_SETTLED_AFTER = 2.0
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """One file of the pool."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held while the file is read: it must not be closed meanwhile."""
+    file: "h5py.File | None" = None
+    """None before it is opened and after it is closed."""
+    signature: Signature | None = None
+    """What it looked like when it was opened."""
+
+
+class HDF5Files:
+    """Datasets of any number of HDF5 files, of which few are kept open; for any number of threads.
+
+    Parameters
+    ----------
+    most_files : int
+        How many files may be open when nobody is reading.
+    """
+
+    def __init__(self, most_files: int = _MOST_FILES) -> None:
+        self._most_files = most_files
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._layouts: OrderedDict[tuple[str, str], tuple[Signature, Layout]] = OrderedDict()
+        self._layout_bytes = 0
+
+    def layout(self, path: str, dataset: str, *, swmr: bool = False, roots: Roots = ANYWHERE) -> Layout:
+        """How a dataset is laid out now.
+
+        Raises
+        ------
+        UnreadableFileError
+            If file or dataset cannot be read, in the form that says why.
+        """
+        path, dataset = self._followed(roots.admit(path), dataset, swmr, roots)
+        known = self._known_layout(path, dataset, signature_of(path))
+        if known is not None:
+            return known
+        with self._dataset(path, dataset, swmr, roots) as (_, layout):
+            return layout
+
+    def read(
+        self,
+        path: str,
+        dataset: str,
+        frames: Frames,
+        part: tuple[AxisKey, ...] = (),
+        *,
+        swmr: bool = False,
+        roots: Roots = ANYWHERE,
+    ) -> NDArray[np.generic]:
+        """Frames of a dataset, one after the other along the first axis.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        dataset : str
+            The path of the dataset in it; frames lie along its first axis.
+        frames : sequence of int
+            Which, from 0 on.
+        part : tuple of int and slice
+            What is taken of each; empty for all of it.
+        swmr : bool
+            Whether the file may be being written in HDF5's SWMR mode.
+        roots : Roots
+            Where the file, and the files it leads to, may lie.
+
+        Raises
+        ------
+        UnreadableFileError
+            If file, dataset or frame cannot be read, in the form that says why.
+        """
+        real, name = self._followed(roots.admit(path), dataset, swmr, roots)
+        values = self._by_place(real, name, frames, part)
+        if values is not None:
+            return values
+        with self._dataset(real, name, swmr, roots) as (found, layout):
+            # Of a file that grows meanwhile the places would be out of date before they are used.
+            if layout.offsets is None or found.file.swmr_mode:
+                layout.check(frames, real, name)
+                try:
+                    return frames_through_hdf5(found, frames, part)
+                except OSError as error:
+                    missing = missing_filters(found)
+                    if missing:
+                        raise missing_filter_error(missing, path, name) from error
+                    raise
+        values = self._by_place(real, name, frames, part)
+        if values is None:
+            raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
+        return values
+
+    def __len__(self) -> int:
+        """How many files are open."""
+        return len(self._files)
+
+    def __enter__(self) -> "HDF5Files":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files that nobody is reading."""
+        self._close_beyond(0)
+
+    def _by_place(
+        self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...]
+    ) -> NDArray[np.generic] | None:
+        """Frames by their place in the file; None if that is not known, or not any more."""
+        if (path, dataset) not in self._layouts:
+            return None
+        with ANYWHERE.opened(path) as descriptor:
+            found = os.fstat(descriptor)
+            layout = self._known_layout(
+                path, dataset, Signature(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            )
+            if layout is None or layout.offsets is None:
+                return None
+            layout.check(frames, path, dataset)
+            return frames_at_places(descriptor, layout, path, frames, part)
+
+    def _known_layout(self, path: str, dataset: str, signature: Signature) -> Layout | None:
+        with self._lock:
+            known = self._layouts.get((path, dataset))
+            if known is None:
+                return None
+            if known[0] != signature:
+                self._forget_layout((path, dataset))
+                return None
+            self._layouts.move_to_end((path, dataset))
+            return known[1]
+
+    def _remember_layout(self, key: tuple[str, str], signature: Signature, layout: Layout) -> None:
+        with self._lock:
+            if key in self._layouts:
+                self._forget_layout(key)
+            self._layouts[key] = (signature, layout)
+            self._layout_bytes += _bytes_of(layout)
+            while self._layout_bytes > _MOST_LAYOUT_BYTES and len(self._layouts) > 1:
+                self._forget_layout(next(iter(self._layouts)))
+
+    def _forget_layout(self, key: tuple[str, str]) -> None:
+        self._layout_bytes -= _bytes_of(self._layouts.pop(key)[1])
+
+    def _followed(self, path: str, dataset: str, swmr: bool, roots: Roots) -> tuple[str, str]:
+        """The file that a dataset is in, where external links lead, and its path there."""
+
+        def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | None":
+            if (path, dataset) in self._layouts:
+                return None
+            with self._open(path, swmr) as file:
+                return dataset_in(file, path, dataset)
+
+        return linked_dataset(path, dataset, look, roots)
+
+    @contextmanager
+    def _dataset(self, path: str, dataset: str, swmr: bool, roots: Roots) -> "Iterator[tuple[h5py.Dataset, Layout]]":
+        signature = signature_of(path)
+        with self._open(path, swmr) as file:
+            found: Any = dataset_in(file, path, dataset)
+            if isinstance(found, Elsewhere):
+                raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
+            changing = swmr and time.time() - signature.modified / 1e9 < _SETTLED_AFTER
+            if swmr:
+                found.refresh()
+            layout = self._known_layout(path, dataset, signature)
+            if layout is None:
+                layout = layout_of(found, path, roots, with_offsets=not changing)
+                if layout.keeps and not changing:
+                    self._remember_layout((path, dataset), signature, layout)
+            yield found, layout
+            keep = layout.offsets is None and layout.keeps
+        if not keep:
+            self._close(path)
+
+    @contextmanager
+    def _open(self, path: str, swmr: bool) -> "Iterator[h5py.File]":
+        with self._locked(path) as entry, told(path):
+            signature = signature_of(path)
+            if entry.file is not None and not _is_still_true(entry.signature, signature, swmr and entry.file.swmr_mode):
+                entry.file.close()
+                entry.file = None
+            if entry.file is None:
+                entry.file = _opened(path)
+            entry.signature = signature
+            try:
+                yield entry.file
+            except _H5PY_ERRORS as error:
+                raise UnreadableFileError(
+                    f"file {path} cannot be read, it is damaged or not all written: {error}."
+                ) from error
+        self._close_beyond(self._most_files)
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[_OpenFile]:
+        while True:
+            with self._lock:
+                entry = self._files.setdefault(path, _OpenFile())
+                self._files.move_to_end(path)
+            with entry.lock:
+                # Who waited for the lock may find that the file was closed and left the pool.
+                if self._files.get(path) is entry:
+                    yield entry
+                    return
+
+    def _close(self, path: str) -> None:
+        with self._lock:
+            entry = self._files.get(path)
+        if entry is None:
+            return
+        with entry.lock:
+            if entry.file is not None:
+                entry.file.close()
+                entry.file = None
+            with self._lock:
+                if self._files.get(path) is entry:
+                    del self._files[path]
+
+    def _close_beyond(self, most: int) -> None:
+        with self._lock:
+            surplus = list(self._files)[: max(0, len(self._files) - most)]
+        for path in surplus:
+            self._close(path)
+
+
+_shared = HDF5Files()
+
+
+def shared_files() -> HDF5Files:
+    """The one pool of this process."""
+    return _shared
+
+
+def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool:
+    """Whether what HDF5 knows of an open file still holds: of changes, only those of a writer in SWMR mode leave it."""
+    return before is not None and (before == now or (swmr and before.same_file(now)))
+
+
+def _opened(path: str) -> "h5py.File":
+    file = open_hdf5(path)
+    # The lock told whether somebody writes to the file. Kept, it would keep out whoever wants to.
+    fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_UN)
+    return file
+
+
+def _bytes_of(layout: Layout) -> int:
+    return _LAYOUT_BYTES + (0 if layout.offsets is None else layout.offsets.nbytes)

@@ -1,0 +1,92 @@
+"""Frames of one open HDF5 dataset, or of the file it lies in."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .hdf5_layout import Layout
+from .readable import bytes_of, read_at
+from .rows import AxisKey, Frames, runs_of
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["frames_at_places", "frames_through_hdf5"]
+
+_BATCH_BYTES = 16 * 2**20
+
+
+def frames_at_places(
+    descriptor: int, layout: Layout, path: str, frames: Frames, part: tuple[AxisKey, ...]
+) -> NDArray[np.generic]:
+    """Frames read by their place in the file, which `layout` has to know."""
+    places = _places(layout, frames)
+    if not part:
+        values = np.empty((len(frames), *layout.frame_shape), layout.dtype)
+        _fill(values, places, descriptor, layout, path)
+        return values
+    batch = max(1, min(len(frames), _BATCH_BYTES // max(1, layout.frame_bytes)))
+    whole = np.empty((batch, *layout.frame_shape), layout.dtype)
+    values = np.empty((len(frames), *whole[0][part].shape), layout.dtype)
+    for first in range(0, len(frames), batch):
+        some = places[first : first + batch]
+        _fill(whole[: len(some)], some, descriptor, layout, path)
+        values[first : first + batch] = whole[(slice(len(some)), *part)]
+    return values
+
+
+def frames_through_hdf5(dataset: "h5py.Dataset", frames: Frames, part: tuple[AxisKey, ...]) -> NDArray[np.generic]:
+    """Frames read by HDF5, with whatever filters or files it needs."""
+    part = (*part, *(slice(None),) * (dataset.ndim - 1 - len(part)))
+    # HDF5 counts upwards only.
+    upwards, order = _upwards(part, dataset.shape[1:])
+    sizes = zip(upwards, dataset.shape[1:], strict=True)
+    shape = tuple(len(range(size)[key]) for key, size in sizes if isinstance(key, slice))
+    values = np.empty((len(frames), *shape), dataset.dtype)
+    for place, run in runs_of(frames):
+        taken = (slice(run.start, run.stop, run.step), *upwards)
+        into = values[place : place + len(run)]
+        if into.size:
+            dataset.read_direct(into, taken)
+    return values[(slice(None), *order)]
+
+
+def _places(layout: Layout, frames: Frames) -> NDArray[np.int64]:
+    """Where each frame begins in the file, -1 where it was never written."""
+    if layout.offsets is None:
+        raise ValueError("the places of the frames are not known; expected a layout with offsets.")
+    numbers = np.asarray(frames, dtype=np.int64)
+    chunks, inside = np.divmod(numbers, layout.frames_per_chunk)
+    begins = layout.offsets[chunks]
+    return np.where(begins < 0, -1, begins + inside * layout.frame_bytes)
+
+
+def _fill(values: NDArray[np.generic], places: NDArray[np.int64], descriptor: int, layout: Layout, path: str) -> None:
+    if not values.size:
+        return
+    size = layout.frame_bytes
+    buffer = bytes_of(values)
+    # Frames that lie one behind the other in the file are read at once.
+    breaks = np.flatnonzero((np.diff(places) != size) | (places[:-1] < 0)) + 1
+    for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
+        if places[first] < 0:
+            layout.check(range(layout.count), path, "of frames")
+        else:
+            read_at(descriptor, buffer[first * size : last * size], int(places[first]), path)
+
+
+def _upwards(part: tuple[AxisKey, ...], shape: tuple[int, ...]) -> tuple[tuple[AxisKey, ...], tuple[slice, ...]]:
+    """The same elements in upward order, and what puts them into the order that was asked for."""
+    keys: list[AxisKey] = []
+    order: list[slice] = []
+    for key, size in zip(part, shape, strict=True):
+        if isinstance(key, int):
+            keys.append(key)
+            continue
+        taken = range(size)[key]
+        downwards = taken.step < 0
+        upwards = taken[::-1] if downwards else taken
+        keys.append(slice(upwards.start, max(upwards.stop, upwards.start), upwards.step))
+        order.append(slice(None, None, -1 if downwards else 1))
+    return tuple(keys), tuple(order)

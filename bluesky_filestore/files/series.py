@@ -1,0 +1,215 @@
+"""Frames that are a file each."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.errors import AddressError, TruncatedFileError, UnreadableFileError
+from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+
+from .hdf5 import HDF5Files
+from .readable import ANYWHERE, Roots
+from .rows import AxisKey, Frames
+from .tiff import read_tiff
+
+__all__ = ["FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
+
+_MANY, _THREADS = 32, 4
+_LEAST_SHARE, _MOST_SHARE = 8, 32
+
+PathOf: TypeAlias = Callable[[int], str]
+"""The file of a frame, by the frame's number in the array."""
+ReadFile: TypeAlias = Callable[[str, dict[str, str], NDArray[np.generic] | None], NDArray[np.generic]]
+"""The frame of a file; the dict keeps what is found of directories in the course of one reading.
+
+Where the array that is given fits, the frame may be read into it, and it is the answer."""
+
+_ReadOpen: TypeAlias = Callable[[int, str, NDArray[np.generic] | None], NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Frames of one shape and dtype in a file each."""
+
+    path_of: PathOf
+    """The file of each frame."""
+    count: int
+    """How many frames there are."""
+    frame_shape: tuple[int, ...]
+    """The shape of one."""
+    dtype: np.dtype[np.generic]
+    """Of the elements."""
+    read_file: ReadFile
+    """Reads one."""
+
+    def end_paths(self) -> list[str]:
+        """The files of the first and of the last frame."""
+        return [self.path_of(frame) for frame in (0, self.count - 1)]
+
+    def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
+        """Frames, one after the other along the first axis, or a part of each."""
+        shape = np.broadcast_to(np.zeros(()), self.frame_shape)[part].shape if part else self.frame_shape
+        values = np.empty((len(frames), *shape), self.dtype)
+        admitted: dict[str, str] = {}
+
+        def read_some(places: range) -> None:
+            for place in places:
+                self._read_one(frames[place], values[place, ...], part, admitted)
+
+        if len(frames) < _MANY:
+            read_some(range(len(frames)))
+            return values
+        # Disks answer several at a time, and who reads waits without Python's lock.
+        share = min(max(len(frames) // (4 * _THREADS), _LEAST_SHARE), _MOST_SHARE)
+        shares = [range(first, min(first + share, len(frames))) for first in range(0, len(frames), share)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(read_some, shares):
+                pass
+        return values
+
+    def _read_one(
+        self, frame: int, into: NDArray[np.generic], part: tuple[AxisKey, ...], admitted: dict[str, str]
+    ) -> None:
+        path = self.path_of(frame)
+        whole = None if part else into
+        try:
+            found = self.read_file(path, admitted, whole)
+        except UnreadableFileError as error:
+            raise type(error)(f"frame {frame} (counted from 0) cannot be read: {error}") from error
+        if found is not whole:
+            self._check(found, path, frame)
+            into[...] = found.reshape(self.frame_shape)[part]
+
+    def _check(self, found: NDArray[np.generic], path: str, frame: int) -> None:
+        joined = len(self.frame_shape) == 1
+        if found.size != self._size or not (joined or _same_but_ones(found.shape, self.frame_shape)):
+            raise UnreadableFileError(
+                f"file {path} holds a frame of shape {list(found.shape)}; expected {list(self.frame_shape)} of the "
+                f"catalog for frame {frame}: the file is of another series, or was written with other settings."
+            )
+        if found.dtype != self.dtype and not np.can_cast(found.dtype, self.dtype, "safe"):
+            raise UnreadableFileError(
+                f"file {path} holds {found.dtype} for frame {frame}; expected {self.dtype} of the catalog."
+            )
+
+    @cached_property
+    def _size(self) -> int:
+        return int(np.prod(self.frame_shape, dtype=np.int64))
+
+
+def file_reader(mimetype: str, dataset: str, *, hdf5: HDF5Files, roots: Roots = ANYWHERE) -> ReadFile:
+    """What reads the frame of a file of some type.
+
+    Parameters
+    ----------
+    mimetype : str
+        Of the series, as in `bluesky_filestore.model.specs`.
+    dataset : str
+        For HDF5 files, the dataset that holds the frame.
+    hdf5 : HDF5Files
+        The pool that HDF5 files are opened through.
+    roots : Roots
+        Where the files may lie.
+
+    Raises
+    ------
+    AddressError
+        If there is no reader for the type.
+    """
+    if mimetype == HDF5:
+        return partial(_hdf5_frame, dataset=dataset, hdf5=hdf5, roots=roots)
+    try:
+        read = _READERS[mimetype]
+    except KeyError:
+        raise AddressError(
+            f"no reader for files of type {mimetype!r}; expected one of {', '.join([HDF5, *_READERS])}."
+        ) from None
+    return partial(_opened_frame, read=read, roots=roots)
+
+
+def frame_shape_of(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The axes of an array that are those of one frame.
+
+    Raises
+    ------
+    AddressError
+        If the array's elements are not those of so many frames.
+
+    Examples
+    --------
+    >>> frame_shape_of((10, 2, 512, 640), 20)
+    (512, 640)
+    """
+    product = 1
+    for axis, size in enumerate(shape, start=1):
+        product *= size
+        if product == count:
+            return _without_leading_ones(shape[axis:])
+    elements = math.prod(shape)
+    if count and elements % count == 0:
+        return (elements // count,)
+    raise AddressError(f"an array of shape {list(shape)} is not made of {count} frames; expected one that is.")
+
+
+def _hdf5_frame(
+    path: str,
+    admitted: dict[str, str],
+    into: NDArray[np.generic] | None,
+    *,
+    dataset: str,
+    hdf5: HDF5Files,
+    roots: Roots,
+) -> NDArray[np.generic]:
+    count = hdf5.layout(path, dataset, roots=roots).count
+    return hdf5.read(path, dataset, range(count), roots=roots)
+
+
+def _opened_frame(
+    path: str, admitted: dict[str, str], into: NDArray[np.generic] | None, *, read: _ReadOpen, roots: Roots
+) -> NDArray[np.generic]:
+    with roots.opened(path, admitted) as descriptor:
+        try:
+            return read(descriptor, path, into)
+        except UnreadableFileError:
+            raise
+        except (ValueError, EOFError, SyntaxError, KeyError, IndexError) as error:
+            # What the libraries raise for files that are not what they should be.
+            raise UnreadableFileError(f"file {path} cannot be read: {error}.") from error
+
+
+def _read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
+    with open(descriptor, "rb", closefd=False) as file:
+        try:
+            values: NDArray[np.generic] = np.load(file, allow_pickle=False)
+        except EOFError as error:
+            raise TruncatedFileError(f"file {path} was cut short: it is empty.") from error
+    return values
+
+
+def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
+    from PIL import Image
+
+    with open(descriptor, "rb", closefd=False) as file, Image.open(file) as image:
+        return np.asarray(image)
+
+
+_READERS: dict[str, _ReadOpen] = {
+    TIFF_SERIES: read_tiff,
+    NPY_SERIES: _read_npy,
+    JPEG_SERIES: _read_jpeg,
+}
+
+
+def _same_but_ones(left: Sequence[int], right: Sequence[int]) -> bool:
+    return [size for size in left if size != 1] == [size for size in right if size != 1]
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    # An axis of length one between events and frames counts the frames of an event.
+    return shape[1:] if len(shape) > 2 and shape[0] == 1 else shape

@@ -1,0 +1,293 @@
+"""Resource, Datum and older stream documents, read as today's.
+
+Nothing here changes a received document: what has to differ is made anew, what can stay is passed on as it is.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from bluesky_filestore.errors import DocumentError
+
+from .addressing import HANDLED
+from .event_record import RECORD_COLUMN
+from .frame_map import Source, StreamRange
+from .paths import check_semantics, from_uri, join_resource, pure_path, semantics_of, with_trailing_separator
+from .specs import HDF5, NPY_SERIES, spec_named
+
+__all__ = [
+    "channel_of",
+    "indices_of",
+    "range_of",
+    "renamed_keys",
+    "source_for_handler",
+    "source_of_resource",
+    "source_of_stream_resource",
+    "unpacked",
+]
+
+# Columns of the event table that are not data.
+_RESERVED_KEYS = ("time", "seq_num", "internal", RECORD_COLUMN.removeprefix("ts_"))
+_READER_PARAMETERS = ("swmr", "locking", "slice")
+_C_INTEGER = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
+_BRACES = re.compile(r"\{(\d*)(?::(0?\d*)d?)?\}")
+
+
+def unpacked(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Single documents from any form of page; others pass unchanged.
+
+    Parameters
+    ----------
+    name : str
+        The name the document came under.
+    doc : Mapping
+        The document.
+
+    Yields
+    ------
+    tuple of str and Mapping
+        Events and Datums one by one, in the order of the page.
+    """
+    if name == "event_page":
+        yield from (("event", event) for event in _events_of_page(doc))
+    elif name == "datum_page":
+        yield from (("datum", datum) for datum in _datums_of_page(doc))
+    elif name == "bulk_events":
+        yield from (("event", event) for events in doc.values() for event in events)
+    elif name == "bulk_datum":
+        for datum_id, datum_kwargs in zip(doc["datum_ids"], doc["datum_kwarg_list"], strict=True):
+            yield "datum", {"datum_id": datum_id, "datum_kwargs": datum_kwargs, "resource": doc["resource"]}
+    else:
+        yield name, doc
+
+
+def renamed_keys(data_keys: Mapping[str, Any]) -> dict[str, str]:
+    """The names of data keys that the event table needs for itself, and what they are called there instead.
+
+    Underscores are appended, as bluesky-tiled-plugins does, until the name is free.
+
+    Examples
+    --------
+    >>> renamed_keys({"time": {}, "x": {}, "ts_x": {}})
+    {'time': 'time_', 'ts_x': 'ts_x_'}
+    """
+    timestamps = {f"ts_{key}" for key in data_keys}
+    renamed: dict[str, str] = {}
+    for key in data_keys:
+        if key in _RESERVED_KEYS or key in timestamps:
+            free = f"{key}_"
+            while free in data_keys or free in timestamps:
+                free += "_"
+            renamed[key] = free
+    return renamed
+
+
+def source_of_resource(doc: Mapping[str, Any]) -> Source:
+    """Where the frames of a Resource (or of a StreamResource from before event-model 1.20) are.
+
+    The meaning of each spec is that of its public handler.
+
+    Raises
+    ------
+    UnknownSpecError
+        If nobody told us what the spec means.
+    PathError, DocumentError
+        If the document does not say where the files are.
+    """
+    spec = spec_named(doc["spec"])
+    kwargs = doc.get("resource_kwargs", {})
+    semantics = check_semantics(doc.get("path_semantics") or "posix")
+    path = join_resource(doc.get("root") or "", doc["resource_path"], semantics)
+    frames = _positive(kwargs.get("frame_per_point", kwargs.get("frames_per_point")), "frame_per_point")
+    template = None
+    if spec.mimetype == NPY_SERIES:
+        # ophyd.sim's own convention: the path is the stem of the files.
+        template, path = f"{_escaped(path)}_%d.npy", path.parent
+        frames = None
+    elif spec.layout == "series":
+        template = _filled(kwargs, with_trailing_separator(path, semantics_of(path)), "resource_kwargs of " + spec.name)
+    return Source(
+        uid=doc["uid"],
+        mimetype=spec.mimetype,
+        path=path,
+        template=template,
+        dataset=kwargs.get("dataset") or kwargs.get("key") or kwargs.get("path") or spec.dataset,
+        frames_per_index=(frames or 1) if spec.mimetype != NPY_SERIES else None,
+        data_key=doc.get("data_key", ""),
+        spec=spec.name,
+        parameters={name: kwargs[name] for name in _READER_PARAMETERS if name in kwargs},
+    )
+
+
+def source_for_handler(doc: Mapping[str, Any]) -> Source:
+    """Where a Resource is that is read by a handler alone.
+
+    Raises
+    ------
+    PathError
+        If the document does not say where that is.
+    """
+    below = doc["resource_path"]
+    path = join_resource(doc.get("root") or "", below, check_semantics(doc.get("path_semantics") or "posix"))
+    is_directory = str(below).endswith(("/", "\\"))
+    parameters = {"resource_kwargs": doc.get("resource_kwargs", {}), "directory": is_directory}
+    return Source(doc["uid"], HANDLED, path, spec=doc["spec"], parameters=parameters, is_handled=True)
+
+
+def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:
+    """Where the frames of a StreamResource are.
+
+    Raises
+    ------
+    UnknownSpecError, PathError, DocumentError
+        As for a Resource.
+    """
+    if "mimetype" not in doc:
+        return source_of_resource(doc)
+    parameters = doc.get("parameters", {})
+    mimetype, uri = doc["mimetype"], doc["uri"]
+    path = from_uri(uri)
+    template = None
+    if parameters.get("template"):
+        # The convention is that the file's name is appended to the URI as it is.
+        directory = _escaped(path) + ("/" if uri.endswith("/") and not str(path).endswith("/") else "")
+        name = _name_template(parameters["template"], parameters.get("filename", ""))
+        template = directory + (name.lstrip("/") if directory.endswith("/") else name)
+    elif mimetype.startswith("multipart/related"):
+        raise DocumentError(
+            f"stream_resource {doc['uid']!r} is a series of files and has no template; "
+            f"expected one among its parameters."
+        )
+    dataset = parameters.get("dataset") or parameters.get("path")
+    if mimetype == HDF5 and not dataset:
+        raise DocumentError(f"stream_resource {doc['uid']!r} names no dataset in its HDF5 file; expected one.")
+    return Source(
+        uid=doc["uid"],
+        mimetype=mimetype,
+        path=path,
+        template=template,
+        dataset=dataset,
+        frames_per_index=_positive(parameters.get("multiplier") or parameters.get("frame_per_point"), "multiplier"),
+        files_per_index=_positive(parameters.get("files_per_datum"), "files_per_datum"),
+        data_key=doc.get("data_key", ""),
+        spec=parameters.get("spec", ""),
+        parameters={name: parameters[name] for name in _READER_PARAMETERS if name in parameters}
+        | ({"chunk_shape": tuple(parameters["chunk_shape"])} if parameters.get("chunk_shape") else {}),
+    )
+
+
+def channel_of(datum: Mapping[str, Any], source: Source | None) -> tuple[Source, int] | None:
+    """The part of a resource, and the index in it, that a Datum with a frame and a channel stands for.
+
+    Returns
+    -------
+    tuple of Source and int, or None
+        None if it is not such a Datum. Channels count from 1, as for area-detector-handlers' XSP3 handler; they are
+        the dataset's second axis.
+    """
+    match datum.get("datum_kwargs"):
+        case {"frame": int(frame), "channel": int(channel), **rest} if not rest and frame >= 0 and channel >= 1:
+            if source is None or source.spec != "XSP3":
+                return None
+            uid, only = f"{source.uid}/channel {channel}", {"slice": f":,{channel - 1},:"}
+            return replace(source, uid=uid, resource=source.uid, parameters={**source.parameters, **only}), frame
+    return None
+
+
+def indices_of(datum: Mapping[str, Any]) -> tuple[int, int]:
+    """The first index of a Datum in its resource, and how many indices it stands for.
+
+    Raises
+    ------
+    DocumentError
+        If the arguments of the Datum are not those of a handler that we know.
+    """
+    kwargs = datum.get("datum_kwargs", {})
+    match kwargs:
+        case {"point_number": int(index), **rest} if not rest and index >= 0:
+            return index, 1
+        case {"index": int(index), **rest} if not rest and index >= 0:
+            return index, 1
+        case {"indices": {"start": int(start), "stop": int(stop)}, **rest} if not rest and 0 <= start < stop:
+            return start, stop - start
+    raise DocumentError(
+        f"datum {datum['datum_id']!r} has datum_kwargs {dict(kwargs)!r}; expected a 'point_number' from 0 on alone "
+        f"(or, of an XSP3 resource, a 'frame' from 0 on and a 'channel' from 1 on)."
+    )
+
+
+def range_of(doc: Mapping[str, Any]) -> StreamRange:
+    """What a StreamDatum says.
+
+    Raises
+    ------
+    DocumentError
+        If its indices and its sequence numbers are not equally many.
+    """
+    start, stop = doc["indices"]["start"], doc["indices"]["stop"]
+    first, last = doc["seq_nums"]["start"], doc["seq_nums"]["stop"]
+    if not 0 <= start <= stop or stop - start != last - first:
+        raise DocumentError(
+            f"stream_datum {doc['uid']!r} has indices {start} to {stop} for seq_nums {first} to {last}; "
+            f"expected as many of the one as of the other."
+        )
+    return StreamRange(doc["stream_resource"], start, first, stop - start)
+
+
+def _events_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    filled = page.get("filled", {})
+    for row, uid in enumerate(page["uid"]):
+        yield {
+            "uid": uid,
+            "descriptor": page["descriptor"],
+            "time": page["time"][row],
+            "seq_num": page["seq_num"][row],
+            "data": {key: values[row] for key, values in page["data"].items()},
+            "timestamps": {key: values[row] for key, values in page["timestamps"].items()},
+            "filled": {key: values[row] for key, values in filled.items()},
+        }
+
+
+def _datums_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for row, datum_id in enumerate(page["datum_id"]):
+        kwargs = {key: values[row] for key, values in page["datum_kwargs"].items()}
+        yield {"datum_id": datum_id, "resource": page["resource"], "datum_kwargs": kwargs}
+
+
+def _positive(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if int(value) != value or value < 1:
+        raise DocumentError(f"{name} is {value!r}; expected a whole number from 1 on.")
+    return int(value)
+
+
+def _escaped(path: object) -> str:
+    return str(path).replace("%", "%%")
+
+
+def _filled(kwargs: Mapping[str, Any], directory: str, where: str) -> str:
+    """The template of areaDetector, ``"%s%s_%6.6d.tiff"``, with directory and name filled in."""
+    template, filename = kwargs.get("template"), kwargs.get("filename", "")
+    if not template:
+        raise DocumentError(f"{where} have no template of the files' names; expected e.g. '%s%s_%6.6d.tiff'.")
+    head = template.replace("%s", _escaped(directory), 1).replace("%s", _escaped(filename), 1)
+    if "%s" in head.replace("%%", "") or len(_C_INTEGER.findall(head.replace("%%", ""))) != 1:
+        raise DocumentError(
+            f"{where} have the template {template!r}; expected two '%s' (directory and name) and one number."
+        )
+    return str(head)
+
+
+def _name_template(template: str, filename: str) -> str:
+    """A template of a file's name in C style, from one in C style or Python's (ophyd-async writes ``{:06d}``)."""
+    if match := _BRACES.search(template):
+        if len(_BRACES.findall(template)) != 1:
+            raise DocumentError(f"template {template!r} has several fields; expected one, for the file's number.")
+        head, tail = template[: match.start()], template[match.end() :]
+        return f"{_escaped(head)}%{match.group(2) or ''}d{_escaped(tail)}"
+    name = template.replace("%s", _escaped(filename), 1).replace("%s", "")
+    if len(_C_INTEGER.findall(name.replace("%%", ""))) != 1:
+        raise DocumentError(f"template {template!r} has no field for the file's number; expected e.g. '%06d'.")
+    return str(pure_path(name, "posix")) if "//" in name else name

@@ -1,0 +1,74 @@
+"""What a Resource's ``spec`` stands for, as a table.
+
+The names and meanings are those of area-detector-handlers, nslsii and ophyd; the media types are those that Tiled
+chooses its adapters by.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from bluesky_filestore.errors import UnknownSpecError
+
+__all__ = ["HDF5", "JPEG_SERIES", "NPY_SERIES", "SPECS", "TIFF_SERIES", "Layout", "Spec", "spec_named"]
+
+Layout: TypeAlias = Literal["file", "series"]
+
+HDF5 = "application/x-hdf5"
+TIFF_SERIES = "multipart/related;type=image/tiff"
+NPY_SERIES = "multipart/related;type=application/x-npy"
+JPEG_SERIES = "multipart/related;type=image/jpeg"
+
+_AREA_DETECTOR_DATASET = "/entry/data/data"
+_XSPRESS3_DATASET = "/entry/instrument/detector/data"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One row of the table."""
+
+    name: str
+    """As it stands in a Resource document."""
+    mimetype: str
+    """As it stands in a StreamResource document and in Tiled's data sources."""
+    layout: Layout
+    """``"file"``: the path is one file. ``"series"``: it is the directory of files made from a template."""
+    dataset: str | None = None
+    """The HDF5 dataset that holds the frames; None where the file has no datasets, or `resource_kwargs` name it."""
+    frames_per_file: Literal["many", "one"] = "many"
+    """Whether a file of a series holds one frame or all frames of a point."""
+
+
+_ROWS = (
+    Spec("AD_HDF5", HDF5, "file", _AREA_DETECTOR_DATASET),
+    Spec("AD_HDF5_SWMR", HDF5, "file", _AREA_DETECTOR_DATASET),
+    Spec("AD_HDF5_SINGLE", HDF5, "series", _AREA_DETECTOR_DATASET, "one"),
+    Spec("AD_TIFF", TIFF_SERIES, "series", None, "one"),
+    Spec("HDF5", HDF5, "file"),
+    Spec("NPY_SEQ", NPY_SERIES, "series"),
+    Spec("XSP3", HDF5, "file", _XSPRESS3_DATASET),
+)
+
+SPECS: Mapping[str, Spec] = MappingProxyType({row.name: row for row in _ROWS})
+"""Every spec we can place frames of, by name."""
+
+
+def spec_named(name: str) -> Spec:
+    """The row of the table for a Resource's ``spec``.
+
+    Raises
+    ------
+    UnknownSpecError
+        Naming the specs that are known.
+
+    Examples
+    --------
+    >>> spec_named("AD_HDF5").dataset
+    '/entry/data/data'
+    """
+    try:
+        return SPECS[name]
+    except KeyError:
+        known = ", ".join(sorted(SPECS))
+        raise UnknownSpecError(f"spec {name!r} is not known; expected one of {known}.") from None

@@ -1,0 +1,67 @@
+"""Resources and datums made known to all runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bluesky_filestore.errors import DocumentError, FileStoreError, UnknownSpecError
+from bluesky_filestore.model.frame_map import Assets, Source
+from bluesky_filestore.model.normalize import (
+    channel_of,
+    indices_of,
+    source_for_handler,
+    source_of_resource,
+    source_of_stream_resource,
+)
+
+__all__ = ["announce"]
+
+
+def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
+    """Make a Resource, StreamResource or Datum known. What cannot be followed is known as such, with the reason.
+
+    Raises
+    ------
+    DocumentError
+        If it has no uid, or was announced before as something else: the first stands.
+    """
+    uid = doc.get("datum_id" if name == "datum" else "uid")
+    if not isinstance(uid, str):
+        raise DocumentError(f"{name} has the uid {uid!r}; expected a text. It is left out.")
+    try:
+        if name == "datum":
+            known = _add_datum(uid, doc, assets)
+        else:
+            assets.keep_document(name, uid, doc)
+            read = _source_of_resource(doc, assets) if name == "resource" else source_of_stream_resource(doc)
+            known = assets.add_source(read)
+    except FileStoreError as error:
+        assets.keep_document(name, uid, doc)
+        assets.add_unusable(uid, str(error))
+        return
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        assets.add_unusable(uid, f"{name} {uid!r} is not of its schema: {error!r}")
+        return
+    if not known:
+        raise DocumentError(f"{name} {uid!r} came twice, with different words; the second is left out.")
+
+
+def _source_of_resource(doc: Mapping[str, Any], assets: Assets) -> Source:
+    try:
+        return source_of_resource(doc)
+    except UnknownSpecError:
+        if not assets.has_handler(doc["spec"]):
+            raise
+    return source_for_handler(doc)
+
+
+def _add_datum(uid: str, doc: Mapping[str, Any], assets: Assets) -> bool:
+    resource = doc["resource"]
+    source = assets.sources.get(resource)
+    if resource in assets.unusable or (source is not None and source.is_handled):
+        # What it means, a handler knows, or nobody.
+        return assets.add_datum(uid, resource, 0, 1, doc["datum_kwargs"])
+    part = channel_of(doc, source)
+    if part is None:
+        return assets.add_datum(uid, resource, *indices_of(doc), doc["datum_kwargs"])
+    channel, index = part
+    return assets.add_source(channel) and assets.add_datum(uid, channel.uid, index, 1, doc["datum_kwargs"])

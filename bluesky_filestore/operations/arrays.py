@@ -1,0 +1,218 @@
+"""The external arrays of a run: what is registered of each, what was refused, and what has to be said of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
+from bluesky_filestore.model.chunks import chunks_for_reading
+from bluesky_filestore.model.frame_map import Assets, FrameMap, Span
+
+from .operations import DropArray, Operation, PlaceArray, own_dims
+from .placement import Inspector, Placement, Reads, Refusal
+from .placing import place
+
+__all__ = ["ExternalArrays", "Said"]
+
+Said = dict[str, dict[str, dict[str, Any]]]
+"""By kind (``refused``, ``missing``, ``unverified``, ``differences``), stream and data key: words, or a mapping."""
+
+_MOST_LISTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """What was last registered of an array."""
+
+    known: tuple[tuple[Span, ...], int]
+    """Which rows were known and how many were expected then."""
+    placement: Placement | None
+    """What was registered; None if it was refused."""
+    settled: bool
+    """Whether looking at its files again will not help."""
+    growing: bool = False
+    """Whether it was registered while its run went on, with axes of its own."""
+
+
+class ExternalArrays:
+    """The arrays of one run whose frames are in files.
+
+    Parameters
+    ----------
+    run : str
+        The run's uid.
+    assets : Assets
+        Resources and datums of this and all other runs.
+    inspect : Inspector
+        Looks at files.
+    reads : Reads
+        Asked once, before the first array is placed: how an array is registered does not change with the server.
+    """
+
+    def __init__(self, run: str, assets: Assets, inspect: Inspector, reads: Reads) -> None:
+        self.frames = FrameMap(assets)
+        self._run, self._assets, self._inspect, self._reads = run, assets, inspect, reads
+        self._ours: frozenset[str] | None = None
+        self._data_keys: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._placed: dict[tuple[str, str], _Placed] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+
+    def describe(self, stream: str, key: str, data_key: Mapping[str, Any]) -> None:
+        """Make an external key of a stream known."""
+        self._data_keys[stream, key] = data_key
+
+    def refuse(self, stream: str, key: str, reason: str) -> None:
+        """Say why an array will not be registered."""
+        self._refused[stream, key] = reason
+
+    @property
+    def settled(self) -> bool:
+        """Whether looking at the files again will not help."""
+        return all(placed.settled for placed in self._placed.values())
+
+    def take(self, *, final: bool) -> list[Operation]:
+        """What has to be registered for the rows that became known since the last time.
+
+        Parameters
+        ----------
+        final : bool
+            Whether the run is over: what cannot be registered now is refused, and files that were missing or being
+            written are looked at again.
+
+        Raises
+        ------
+        CatalogUnreachableError
+            If nobody can say what the server reads; nothing has been taken then.
+        """
+        self.ask()
+        if final:
+            self.frames.end()
+        operations: list[Operation] = []
+        for array in self.frames.arrays():
+            try:
+                operations += self._take(array, final=final)
+            except Exception as error:  # noqa: BLE001 - one array must not cost the others, nor the events
+                self._refused[array] = f"what is known of its frames cannot be used: {error!r}"
+        return operations
+
+    def ask(self) -> None:
+        """Ask what the server reads, if it matters and was not asked; raises as `take` does."""
+        if self._ours is None and self._data_keys:
+            self._ours = frozenset(filter(self._reads, (HDF5_ROWS, FILE_SERIES, HANDLED)))
+
+    def said(self, events_hold: "Mapping[str, Any]") -> Said:
+        """What has to be said of the arrays.
+
+        Parameters
+        ----------
+        events_hold : Mapping
+            By stream, a container of the keys whose values came with the events.
+        """
+        said: Said = {}
+        # In the order of the descriptors: when an array was refused depends on when it was looked at.
+        for stream, key in dict.fromkeys([*self._data_keys, *self._refused]):
+            reason = self._refused.get((stream, key))
+            if reason is not None:
+                said.setdefault("refused", {}).setdefault(stream, {})[key] = reason
+        for stream, key in self._data_keys:
+            if (stream, key) in self._refused or key in events_hold[stream]:
+                continue
+            for kind, words in self._words_of((stream, key)).items():
+                said.setdefault(kind, {}).setdefault(stream, {})[key] = words
+        return said
+
+    def untaken(self) -> list[str]:
+        """Which documented frames no event took, a sentence a source: those of triggers that were given up."""
+        sentences = []
+        for stream, key in self._data_keys:
+            counts: dict[str, list[int]] = {}
+            for left in self.frames.untaken(stream, key):
+                counts.setdefault(left.source, []).extend((left.start, left.start + left.count - 1, left.count))
+            for source, numbers in counts.items():
+                sentences.append(
+                    f"Documented for '{key}' and taken by no event of stream '{stream}': {sum(numbers[2::3])} indices "
+                    f"of stream_resource '{source}', from {min(numbers[::3])} to {max(numbers[1::3])}."
+                )
+        return sentences
+
+    def _words_of(self, array: tuple[str, str]) -> dict[str, Any]:
+        placed = self._placed.get(array)
+        if placed is None:
+            has_events = self.frames.row_count(array[0]) > 0
+            return {"refused": "no document says where its frames are"} if has_events else {}
+        words: dict[str, Any] = {}
+        if placed.placement is None:
+            return words
+        if placed.placement.unverified:
+            words["unverified"] = placed.placement.unverified
+        if placed.placement.missing:
+            missing = range(placed.placement.count, placed.known[1])
+            words["missing"] = {"events": list(missing[:_MOST_LISTED]), "reason": placed.placement.missing}
+        if placed.placement.event.differences:
+            words["differences"] = list(placed.placement.event.differences)
+        return words
+
+    def _take(self, array: tuple[str, str], *, final: bool) -> list[Operation]:
+        before = self._placed.get(array)
+        rows = self.frames.rows(*array)
+        known = (rows.spans, rows.expected)
+        # At its end an array that grew gets the axes that it shares with its stream's table.
+        is_to_end = before is not None and before.growing and final
+        if before is not None and before.known == known and (before.settled or not final) and not is_to_end:
+            return []
+        registered = before.placement if before is not None else None
+        data_key, ours = self._data_keys[array], self._ours or ()
+        # Rows that were corrected are of other frames, whose files nobody has looked at.
+        same = registered if before is not None and _begins_with(rows.spans, before.known[0]) else None
+        placed = place(rows, self._assets.sources, data_key, self._inspect, same, ours)
+        if isinstance(placed, Refusal):
+            if not (placed.settled or final):
+                return []
+            self._refused[array] = placed.reason
+            self._placed[array] = _Placed(known, None, placed.settled)
+            return [DropArray(self._run, *array)] if registered is not None else []
+        self._refused.pop(array, None)
+        self._placed[array] = _Placed(known, placed, placed.settled, growing=not final)
+        if placed == registered and not is_to_end:
+            return []
+        old = registered.files if registered is not None else ()
+        # An array goes on under another mimetype, too: its files are the same.
+        if placed.files[: len(old)] == old:
+            return [self._operation(placed, array, len(old), final=final)]
+        # A catalog adds files to an array and takes none away.
+        return [DropArray(self._run, *array), self._operation(placed, array, 0, final=final)]
+
+    def _operation(self, placed: Placement, array: tuple[str, str], first_file: int, *, final: bool) -> PlaceArray:
+        event = placed.event
+        shape = (placed.count, *event.shape)
+        named = tuple(self._data_keys[array].get("dims") or ())
+        dims = ("time", *named) if named and len(named) == len(shape) - 1 else None
+        if placed.missing or not final:
+            dims = own_dims(array[1], len(shape))
+        return PlaceArray(
+            self._run,
+            *array,
+            mimetype=placed.mimetype,
+            shape=shape,
+            dtype=event.dtype,
+            chunks=chunks_for_reading(shape, event.dtype),
+            parameters=placed.parameters,
+            properties=placed.properties,
+            files=placed.files[first_file:],
+            first_file=first_file,
+            dims=dims,
+            # What bluesky-tiled-plugins' validate() has to know so as not to take the frame axis out again.
+            metadata={"frame_per_point": event.frames} if event.shape == (event.frames, *event.frame_shape) else {},
+        )
+
+
+def _begins_with(spans: Sequence[Span], before: Sequence[Span]) -> bool:
+    """Whether rows go on from those that there were before."""
+    if not before:
+        return True
+    place, last = len(before) - 1, before[-1]
+    if len(spans) <= place or tuple(spans[:place]) != tuple(before[:place]):
+        return False
+    now = spans[place]
+    goes_on = last.count == 1 or now.step == last.step
+    return (now.source, now.start) == (last.source, last.start) and now.count >= last.count and goes_on

@@ -1,0 +1,58 @@
+"""Where an array's rows are, in the words of a catalog's adapter, or why they cannot be put so."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+from bluesky_filestore.model.file_facts import FileFacts, Unseen
+from bluesky_filestore.model.frame_map import Source
+
+from .structure import EventStructure
+
+__all__ = ["Inspector", "Placement", "Reads", "Refusal", "reads_nothing_of_ours"]
+
+Inspector: TypeAlias = Callable[[Source, Sequence[PurePath]], "list[FileFacts | Unseen]"]
+"""Looks at files of one source; one answer for each."""
+Reads: TypeAlias = Callable[[str], bool]
+"""Whether the catalog's server has an adapter for one of our own mimetypes; raises `CatalogUnreachableError` if nobody
+can say now."""
+
+
+def reads_nothing_of_ours(mimetype: str) -> bool:
+    """What a stock server answers."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an array's rows are."""
+
+    mimetype: str
+    """Chooses the adapter."""
+    event: EventStructure
+    """The array of one event."""
+    count: int
+    """How many events, from the first on."""
+    parameters: Mapping[str, Any]
+    """What the adapter is called with."""
+    files: tuple[str, ...]
+    """The files in the order in which the adapter joins them; of a series as a whole its directories."""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """What else the adapter goes by."""
+    unverified: str = ""
+    """Why no file was looked into, if none was."""
+    missing: str = ""
+    """Why the rows end before the event table does, if they do."""
+    settled: bool = True
+    """Whether looking again later will not help: no file is missing or still being written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an array is not registered."""
+
+    reason: str
+    """In words."""
+    settled: bool = True
+    """Whether looking again later will not help; a file that cannot be read yet may be readable after the run."""

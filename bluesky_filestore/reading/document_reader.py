@@ -1,0 +1,199 @@
+"""The documents of a run, had back from the catalog as they went in."""
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.model.event_record import (
+    AS_USUAL,
+    RECORD_COLUMN,
+    EventRecord,
+    decode_record,
+    descriptors_of,
+    from_exact_json,
+)
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["documents"]
+
+_NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+
+
+def documents(node: "Container") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The documents of a run that `CatalogWriter` wrote, from the catalog alone.
+
+    Parameters
+    ----------
+    node : tiled.client.container.Container
+        The run, e.g. ``client[uid]``.
+
+    Yields
+    ------
+    tuple of str and dict
+        Name and document, in the order in which they were received, with these differences: events and datums come
+        one by one, however they came; a resource or datum comes right before the first event that uses it (or, if it
+        was late, when it was there), and not at all if nothing does; arrays come as lists. Of a run that is not
+        stopped, or never was, there are the events so far and what came before them.
+
+    Raises
+    ------
+    DocumentError
+        If the events do not have the column that says what else they were.
+    """
+    run = getattr(node, "base", node)
+    metadata = node.metadata
+    told = metadata.get("documents", {})
+    start = dict(metadata["start"]) | from_exact_json(told.get("start", "{}"))
+    yield "start", start
+    streams = {name: _Stream(start["uid"], name, run[name].base) for name in run}
+    for _, record, stream, event in heapq.merge(*(stream.events() for stream in streams.values()), key=itemgetter(0)):
+        yield from _with_descriptors(record.before, streams)
+        yield "event", stream.event(record, event)
+    yield from _with_descriptors(from_exact_json(told.get("before_stop", "[]")), streams)
+    for stream in streams.values():
+        yield from (("descriptor", doc) for doc in stream.not_told())
+    if "stop" in metadata:
+        yield "stop", dict(metadata["stop"]) | from_exact_json(told.get("stop", "{}"))
+
+
+def _with_descriptors(pairs: Any, streams: "Mapping[str, _Stream]") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, doc in pairs:
+        yield name, streams[doc["stream"]].descriptor(doc) if name == "descriptor" else dict(doc)
+
+
+class _Stream:
+    """A stream as it lies in the catalog."""
+
+    def __init__(self, run: str, name: str, node: "Container") -> None:
+        self._node, self._name = node, name
+        self._descriptors = descriptors_of(run, name, node.metadata)
+        self._data_keys: Mapping[str, Mapping[str, Any]] = node.metadata["data_keys"]
+        self._told: list[str] = []
+        self._original: dict[str, str] = {}
+
+    def descriptor(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """One of its descriptors, by what a record says of it."""
+        self._told.append(said["uid"])
+        self._original = {new: old for old, new in said.get("renamed", {}).items()}
+        stored = next(doc for doc in self._descriptors if doc["uid"] == said["uid"])
+        doc = {**stored, **said.get("entries", {})}
+        return {name: value for name, value in doc.items() if name not in said.get("without", ())}
+
+    def not_told(self) -> list[dict[str, Any]]:
+        """The descriptors that no record has told of (yet)."""
+        return [doc for doc in self._descriptors if doc["uid"] not in self._told]
+
+    def events(self) -> "Iterator[tuple[int, EventRecord, _Stream, _Row]]":
+        """Its events in their order, by their number in the run."""
+        tables, arrays = [], {}
+        for key in self._node:
+            child = self._node[key]
+            if child.structure_family == "table":
+                tables.append(child)
+            elif child.include_data_sources().data_sources()[0].management != "external":
+                arrays[key] = child
+        if not tables:
+            return
+        columns = _columns(tables)
+        if RECORD_COLUMN not in columns:
+            raise DocumentError(
+                f"stream {self._name!r} has no column {RECORD_COLUMN!r}, in which the uids of its events would be; "
+                f"expected a run that CatalogWriter wrote. Take what run.documents() makes of it."
+            )
+        values = {key: node.read() for key, node in arrays.items()}
+        types = {name: str(kind) for table in tables for name, kind in _types(table).items()}
+        for row, text in enumerate(columns[RECORD_COLUMN]):
+            record = decode_record(text)
+            yield record.number, record, self, _Row(row, columns, types, values)
+
+    def event(self, record: EventRecord, row: "_Row") -> dict[str, Any]:
+        """The document of an event."""
+        data = {}
+        sources = {**{key: key for key in self._data_keys}, **{key: name for name, key in record.moved.items()}}
+        for key, name in sources.items():
+            if key not in record.absent and key not in record.data and row.has(name):
+                is_text = (self._data_keys[key].get("dtype") == "string") != (key in record.odd)
+                data[key] = row.value(name, is_text=is_text)
+        data |= record.data
+        timestamps = {key: row.value(f"ts_{key}", is_text=False) for key in data if row.holds(f"ts_{key}")}
+        timestamps |= record.timestamps
+        external = dict.fromkeys([key for key in data if "external" in self._data_keys.get(key, {})], False)
+        doc = {
+            "uid": record.uid,
+            "descriptor": self._descriptors[record.descriptor]["uid"],
+            "seq_num": row.value("seq_num", is_text=False),
+            "time": row.value("time", is_text=False),
+            "data": self._renamed(data),
+            "timestamps": self._renamed(timestamps),
+        }
+        if record.filled is not None:
+            doc["filled"] = self._renamed(external if record.filled == AS_USUAL else record.filled)
+        return doc
+
+    def _renamed(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+        return {self._original.get(key, key): value for key, value in entries.items()}
+
+
+class _Row:
+    """One row of a stream's tables and arrays."""
+
+    def __init__(
+        self, row: int, columns: Mapping[str, list[Any]], types: Mapping[str, str], arrays: Mapping[str, Any]
+    ) -> None:
+        self._row, self._columns, self._types, self._arrays = row, columns, types, arrays
+
+    def has(self, name: str) -> bool:
+        """Whether there is a column or an array that has this row."""
+        return name in self._columns or (name in self._arrays and self._row < len(self._arrays[name]))
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a column whose cell in this row is not empty."""
+        return name in self._columns and self._columns[name][self._row] is not None
+
+    def value(self, name: str, *, is_text: bool) -> Any:
+        """What a cell holds."""
+        if name not in self._columns:
+            return self._arrays[name][self._row].tolist()
+        cell, kind = self._columns[name][self._row], self._types[name]
+        if cell is None:
+            # None itself would be in the record; databases have no other cell for what is not a number.
+            return float("nan")
+        if kind == "string":
+            return cell if is_text else _from_text(cell)
+        return _PYTHON_TYPES[kind](cell)
+
+
+def _columns(tables: list[Any]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {}
+    for table in tables:
+        frame = table.read()
+        for name in frame.columns:
+            empty = frame[name].isna().tolist()
+            cells = zip(frame[name].tolist(), empty, strict=True)
+            columns[name] = [None if is_empty else cell for cell, is_empty in cells]
+    return columns
+
+
+def _types(table: Any) -> dict[str, Any]:
+    schema = table.structure().arrow_schema_decoded
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def _from_text(text: str) -> Any:
+    """A value that was written as JSON, or that a database has turned into text when its column became text."""
+    try:
+        return from_exact_json(text)
+    except ValueError:
+        return _NOT_FINITE.get(text.lower(), text)
+
+
+def _from_bool(cell: Any) -> bool:
+    # With empty cells beside it, what was a boolean comes as text.
+    return str(cell) == "True"
+
+
+_PYTHON_TYPES: Mapping[str, Callable[[Any], Any]] = {"int64": int, "bool": _from_bool, "double": float}

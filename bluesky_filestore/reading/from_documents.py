@@ -1,0 +1,192 @@
+"""An array of a run's documents: what would be registered of it on a server with our adapters."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.files.registered import Registered
+from bluesky_filestore.handlers.asking import has_handler, inspect
+from bluesky_filestore.model.file_facts import FileFacts, Unseen
+from bluesky_filestore.model.frame_map import Assets, Source
+from bluesky_filestore.model.normalize import renamed_keys, unpacked
+from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.operations.announcing import announce
+from bluesky_filestore.operations.operations import CloseRun, DropArray, Operation, PlaceArray
+from bluesky_filestore.operations.run import Run
+
+from .mapped_paths import mapped_paths
+
+__all__ = ["ArrayOfDocuments", "Documents", "array_of_documents"]
+
+Documents: TypeAlias = Iterable[tuple[str, Mapping[str, Any]]]
+"""Names and documents of one run."""
+
+_Key: TypeAlias = tuple[str, str]
+"""A stream and a data key."""
+
+_logger = logging.getLogger(__name__)
+_ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayOfDocuments:
+    """One array of a run."""
+
+    registered: Registered
+    """Where it is."""
+    chunks: tuple[tuple[int, ...], ...]
+    """How it is best read."""
+    name: str
+    """Its stream and data key, and the run."""
+
+
+def array_of_documents(
+    documents: Documents, *, stream: str | None, data_key: str | None, root_map: RootMap
+) -> ArrayOfDocuments:
+    """Find where the frames of an array are.
+
+    Parameters
+    ----------
+    documents : iterable of tuple of str and Mapping
+        Of one run, to its end or so far; pages as well.
+    stream, data_key : str, optional
+        Which array; may be left out where there is only one.
+    root_map : RootMap
+        Where files are now.
+
+    Raises
+    ------
+    DocumentError
+        If there is no such array, or the documents do not say where its frames are, with the reason.
+    """
+    received = _ReceivedRun(root_map)
+    for packed_name, packed in documents:
+        for name, doc in unpacked(packed_name, packed):
+            received.receive(name, doc)
+    operations = received.end()
+    key = received.external[_chosen(received, stream, data_key)]
+    placed, files = _placed(operations, key)
+    said = [*_said(operations, key), *received.problems]
+    if placed is None:
+        why = "; ".join(said) or "no document says where its frames are"
+        raise DocumentError(f"{key[1]!r} of stream {key[0]!r} of run {received.uid!r} cannot be read: {why}")
+    for words in said:
+        _logger.warning("%s of stream %s of run %s: %s", key[1], key[0], received.uid, words)
+    registered = Registered(
+        placed.mimetype,
+        placed.parameters,
+        placed.properties,
+        mapped_paths(files, placed.mimetype, root_map),
+        placed.shape,
+        np.dtype(placed.dtype),
+    )
+    return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {received.uid[:8]}")
+
+
+class _ReceivedRun:
+    """What the documents of a run come to.
+
+    Parameters
+    ----------
+    root_map : RootMap
+        Where its files are now.
+    """
+
+    def __init__(self, root_map: RootMap) -> None:
+        self.uid = ""
+        self.external: dict[_Key, _Key] = {}
+        self.problems: list[str] = []
+        self._root_map = root_map
+        self._assets = Assets(has_handler)
+        self._run: Run | None = None
+
+    def receive(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document. What is wrong with it may not matter for the array, and is put among the problems.
+
+        Raises
+        ------
+        DocumentError
+            If it is not one of this run, or comes before its start.
+        """
+        if name == "start":
+            if self._run is not None:
+                raise DocumentError(f"after run {self.uid!r} comes {doc['uid']!r}; expected documents of one run.")
+            self.uid, self._run = doc["uid"], Run(doc, self._assets, self._look, lambda mimetype: True)
+            return
+        try:
+            if name in _ANNOUNCEMENTS:
+                announce(name, doc, self._assets)
+            else:
+                self._started().receive(name, doc)
+        except DocumentError as error:
+            if self._run is None:
+                raise
+            self.problems.append(str(error))
+        else:
+            if name == "descriptor":
+                self.external |= _external_keys(doc)
+
+    def end(self) -> list[Operation]:
+        """What would be done to a catalog."""
+        run = self._started()
+        operations = run.take(final=True)
+        if not any(isinstance(operation, CloseRun) for operation in operations):
+            operations += run.end_without_stop("not stopped")
+        return operations
+
+    def _started(self) -> Run:
+        if self._run is None:
+            raise DocumentError("there is no start of a run; expected the documents of one, from its start on.")
+        return self._run
+
+    def _look(self, source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
+        return inspect(source, [self._root_map.find_here(file) for file in files])
+
+
+def _external_keys(doc: Mapping[str, Any]) -> dict[_Key, _Key]:
+    renamed = renamed_keys(doc["data_keys"])
+    return {
+        (doc["name"], key): (doc["name"], renamed.get(key, key))
+        for key, entry in doc["data_keys"].items()
+        if "external" in entry
+    }
+
+
+def _chosen(received: _ReceivedRun, stream: str | None, data_key: str | None) -> _Key:
+    known = list(received.external)
+    matching = [key for key in known if stream in (None, key[0]) and data_key in (None, key[1])]
+    if len(matching) == 1:
+        return matching[0]
+    listed = ", ".join(f"{name}/{key}" for name, key in known) or "none"
+    wanted = f"stream {stream!r} and data key {data_key!r}" if stream or data_key else "no name at all"
+    raise DocumentError(
+        f"{len(matching)} arrays of run {received.uid!r} fit {wanted}; expected stream and data_key of one of its "
+        f"arrays in files: {listed}."
+    )
+
+
+def _placed(operations: Iterable[Operation], key: _Key) -> tuple[PlaceArray | None, tuple[str, ...]]:
+    """How an array is registered in the end, and all its files."""
+    placed, files = None, tuple[str, ...]()
+    for operation in operations:
+        if isinstance(operation, DropArray | PlaceArray) and (operation.stream, operation.data_key) == key:
+            placed = None
+            if isinstance(operation, PlaceArray):
+                placed, files = operation, files[: operation.first_file] + operation.files
+    return placed, files
+
+
+def _said(operations: Iterable[Operation], key: _Key) -> list[str]:
+    """What has to be said of an array."""
+    closing = [operation for operation in operations if isinstance(operation, CloseRun)]
+    said: list[str] = []
+    for kind, streams in closing[-1].metadata["filestore"].items() if closing else ():
+        words = streams.get(key[0], {}).get(key[1])
+        if words:
+            said.append(f"{kind}: {words['reason'] if isinstance(words, Mapping) else words}")
+    return said

@@ -1,0 +1,123 @@
+"""An array of a Tiled catalog: what is registered of it, and how it is read through the server."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.catalogs.tiled.connecting import in_our_words
+from bluesky_filestore.errors import AddressError
+from bluesky_filestore.files import registered as reading
+from bluesky_filestore.files.readable import ANYWHERE
+from bluesky_filestore.files.registered import OpenFrames, Registered
+from bluesky_filestore.files.rows import ArrayIndex, as_axis_key, expanded_index
+from bluesky_filestore.handlers import handler_registry
+from bluesky_filestore.handlers.handled_frames import handled_frames
+from bluesky_filestore.model.addressing import HANDLED
+from bluesky_filestore.model.root_map import RootMap
+
+from .mapped_paths import mapped_paths
+
+if TYPE_CHECKING:
+    from tiled.client.array import ArrayClient
+    from tiled.structures.data_source import Asset
+
+__all__ = ["ArrayInCatalog", "frames_of", "registered_of"]
+
+_HOST = re.compile(r"file:(?://(?:localhost)?(?=/))?(/.*)", re.DOTALL)
+_DRIVE = re.compile(r"/[A-Za-z]:(/|$)")
+
+
+class ArrayInCatalog:
+    """An array that is read through the server.
+
+    Parameters
+    ----------
+    node : tiled.client.array.ArrayClient
+        The array.
+    """
+
+    def __init__(self, node: "ArrayClient") -> None:
+        self._node = node
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return str(self._node.uri)
+
+    def read(self, index: ArrayIndex = ...) -> NDArray[Any]:
+        """A part of the array.
+
+        Raises
+        ------
+        IndexError
+            If the index does not fit the shape.
+        CatalogError
+            If the catalog does not give it.
+        """
+        keys = tuple(map(as_axis_key, expanded_index(index, tuple(self._node.shape))))
+        with in_our_words(self.uri):
+            return np.asarray(self._node.read(keys))
+
+
+def registered_of(node: "ArrayClient", root_map: RootMap) -> Registered:
+    """What a catalog says of the files of an array.
+
+    Raises
+    ------
+    AddressError
+        If the array is not in files, or in more than one way.
+    PathError
+        If a directory it is in is none of this machine.
+    CatalogError
+        If the catalog does not tell.
+    """
+    with in_our_words(str(node.uri)):
+        sources = node.data_sources() or []
+    if len(sources) != 1:
+        raise AddressError(f"the catalog has {len(sources)} data sources for it; expected one")
+    (source,) = sources
+    if source.management != "external":
+        raise AddressError("its values are in the catalog itself; expected files that were registered")
+    structure = node.structure()
+    return Registered(
+        source.mimetype,
+        dict(source.parameters or {}),
+        dict(getattr(source, "properties", None) or {}),
+        mapped_paths([_path_of(asset.data_uri) for asset in _listed(source.assets)], source.mimetype, root_map),
+        tuple(structure.shape),
+        structure.data_type.to_numpy_dtype(),
+    )
+
+
+def frames_of(registered: Registered) -> OpenFrames:
+    """The frames of an array, by a handler where that is what the catalog says.
+
+    Raises
+    ------
+    AddressError
+        If nothing of ours reads the mimetype, nobody has the handler, or it is not said which frames are meant.
+    """
+    if registered.mimetype != HANDLED:
+        return reading.frames_of(registered)
+    frames = handled_frames(registered, handlers=handler_registry, roots=ANYWHERE)
+    return lambda: frames
+
+
+def _listed(assets: Sequence["Asset"]) -> Sequence["Asset"]:
+    """The assets in the order in which Tiled hands them to an adapter."""
+    listed = [asset for asset in assets if asset.num is not None or asset.parameter == "data_uris"]
+    if not assets:
+        raise AddressError("the catalog names no files for it; expected those that hold its frames")
+    return sorted(listed, key=lambda asset: asset.num or 0) or assets[:1]
+
+
+def _path_of(uri: str) -> str:
+    """The path in a URI, which Tiled does not unquote (``tiled.utils.path_from_uri``)."""
+    found = _HOST.fullmatch(uri)
+    if found is None or set(uri) & set("?#;"):
+        raise AddressError(f"asset {uri} is not a file of one machine; expected a URI such as file://localhost/data/a")
+    path = found[1]
+    return path[1:] if _DRIVE.match(path) else path

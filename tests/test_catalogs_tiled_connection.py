@@ -1,0 +1,51 @@
+"""A catalog by its address, which may be away when a writer is made."""
+
+import threading
+
+import pytest
+
+from bluesky_filestore.catalogs.tiled import connection
+from bluesky_filestore.catalogs.tiled.connecting import connect, is_away
+from bluesky_filestore.catalogs.tiled.connection import Connection
+from bluesky_filestore.errors import CatalogUnreachableError
+
+
+def test_connects_when_it_can(catalog):
+    """What cannot be reached is tried again with each question; its address stays."""
+    places = ["http://127.0.0.1:9", "http://127.0.0.1:9", catalog.uri]
+    ours = Connection(catalog.client.uri, lambda: connect(places.pop(0), api_key=catalog.api_key), is_away)
+    assert not ours.in_doubt("a run")
+    ours.ask_anew()
+    with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
+        ours.check()
+    ours.check()
+    assert ours.reads("application/x-hdf5")
+    assert ours.uri == catalog.client.uri
+    ours.doubt("a run")
+    assert ours.in_doubt("a run")
+    ours.close()
+
+
+def test_somebody_else_connects(catalog, monkeypatch):
+    """A second thread does not wait for longer than a catalog may take for a word."""
+    monkeypatch.setattr(connection, "PROBE_TIMEOUT", 0.2)
+    asked, connecting, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly():
+        if not asked.is_set():
+            asked.set()
+            return connect("http://127.0.0.1:9", api_key="none")
+        connecting.set()
+        go_on.wait()
+        return connect(catalog.uri, api_key=catalog.api_key)
+
+    ours = Connection("http://127.0.0.1:9", slowly, is_away)
+    other = threading.Thread(target=ours.check)
+    other.start()
+    assert connecting.wait(10)
+    with pytest.raises(CatalogUnreachableError, match=r"has not answered for 0\.2 s; try again later"):
+        ours.check()
+    go_on.set()
+    other.join()
+    ours.check()
+    ours.close()

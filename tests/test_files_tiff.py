@@ -1,0 +1,65 @@
+"""What a TIFF file has no pixels for is never given as zeros."""
+
+import os
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import tifffile
+
+from bluesky_filestore.errors import TruncatedFileError
+from bluesky_filestore.files.tiff import read_tiff
+from bluesky_filestore.handlers import handler_registry
+
+PIXELS = np.arange(1, 64 * 48 + 1, dtype=np.uint16).reshape(64, 48)
+WRITTEN = {
+    "one strip": {},
+    "strips": {"rowsperstrip": 16},
+    "zlib": {"rowsperstrip": 16, "compression": "zlib"},
+    "tiles": {"tile": (16, 16)},
+    "tiles of zlib": {"tile": (16, 16), "compression": "zlib"},
+    "big-endian": {"rowsperstrip": 16, "byteorder": ">"},
+    "predictor": {"rowsperstrip": 16, "compression": "zlib", "predictor": True},
+    "BigTIFF": {"rowsperstrip": 16, "bigtiff": True},
+}
+
+
+@contextmanager
+def opened(path):
+    """A file's descriptor."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def take_out(path, tag, place):
+    """Have a strip or tile without its place, or its size."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        entry = file.pages[0].tags[tag]
+        values = list(np.atleast_1d(entry.value))
+        values[place] = 0
+        entry.overwrite([int(value) for value in values] if len(values) > 1 else 0)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("what", ["offsets", "sizes"])
+@pytest.mark.parametrize("written", WRITTEN)
+def test_without_a_place(tmp_path, written, what, place):
+    """It is an error on each way; one strip that says only no size is whole."""
+    path = tmp_path / "frame_000.tif"
+    tifffile.imwrite(path, PIXELS, metadata=None, **WRITTEN[written])
+    with opened(path) as descriptor:
+        np.testing.assert_array_equal(read_tiff(descriptor, str(path)), PIXELS)
+    tags = (324, 325) if "tile" in written else (273, 279)
+    take_out(path, tags[what == "sizes"], place)
+    handler = handler_registry["AD_TIFF"](str(tmp_path), "%s%s_%3.3d.tif", "frame", 1)
+    with opened(path) as descriptor:
+        if (written, what) == ("one strip", "sizes"):
+            np.testing.assert_array_equal(read_tiff(descriptor, str(path)), PIXELS)
+            return
+        with pytest.raises(TruncatedFileError, match="has no data for all of its pixels"):
+            read_tiff(descriptor, str(path))
+    with pytest.raises(TruncatedFileError, match="has no data for all of its pixels"):
+        handler(0)
