@@ -139,8 +139,7 @@ def export(
     spool: Spool = None,
 ) -> None:
     """Write a run's documents as JSON lines: one ["name", {...}] a line, arrays as lists."""
-    from bluesky_filestore.spool.exporting import exported
-    from bluesky_filestore.spool.spooled_run import find_run
+    from bluesky_filestore.spool.spooled_run import exported, find_run
 
     run = max(find_run(spools_meant(spool), uid), key=lambda found: found.documents())
     lines = exported(run)

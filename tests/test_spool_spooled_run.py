@@ -8,8 +8,7 @@ import event_model
 import numpy as np
 from spooled import NUMBER, put, run_documents
 
-from bluesky_filestore.spool.exporting import exported
-from bluesky_filestore.spool.spooled_run import find_run
+from bluesky_filestore.spool.spooled_run import exported, find_run
 
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "external": "FILESTORE:"}
 
