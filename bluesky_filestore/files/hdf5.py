@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from bluesky_filestore.errors import UnreadableFileError
 
 from .hdf5_filters import missing_filter_error, missing_filters
 from .hdf5_frames import frames_at_places, frames_through_hdf5
-from .hdf5_layout import Elsewhere, Layout, dataset_in, layout_of, linked_dataset
+from .hdf5_layout import Elsewhere, Layout, clear, dataset_in, layout_of, linked_dataset
 from .hdf5_opening import open_hdf5
+from .hdf5_parts import PartSources, Way, read_virtual
+from .hdf5_written import LostFramesError, lost_frames
 from .readable import ANYWHERE, Roots, Signature, signature_of, told
 from .rows import AxisKey, Frames
 
@@ -72,12 +74,25 @@ class HDF5Files:
         UnreadableFileError
             If file or dataset cannot be read, in the form that says why.
         """
-        path, dataset = self._followed(roots.admit(path), dataset, swmr, roots)
-        known = self._known_layout(path, dataset, signature_of(path))
-        if known is not None:
-            return known
-        with self._dataset(path, dataset, swmr, roots) as (_, layout):
+        return self.layout_on(path, dataset, Way(swmr, roots))
+
+    def layout_on(self, path: str, dataset: str, way: Way) -> Layout:
+        """As `layout`, on the way from a virtual dataset."""
+        path, dataset = self._followed(way.roots.admit(path), dataset, way.swmr, way.roots)
+        layout = self._known_layout(path, dataset, signature_of(path))
+        if layout is None:
+            with self._dataset(path, dataset, way.swmr, way.roots) as (_, layout):
+                pass
+        return self._grown(layout, path, dataset, way)
+
+    def _grown(self, layout: Layout, path: str, dataset: str, way: Way) -> Layout:
+        """The same, with as many frames as there are where other files tell how many that are."""
+        if layout.virtual is None or not layout.virtual.is_endless:
             return layout
+        with clear(path, dataset):
+            frames, virtual = layout.virtual.grown(PartSources(self, path, way.deeper(path, dataset)).shape_of)
+            shape = (frames, *layout.frame_shape)
+            return replace(layout, shape=shape, virtual=virtual, written=virtual.written(shape))
 
     def read(
         self,
@@ -111,25 +126,44 @@ class HDF5Files:
         UnreadableFileError
             If file, dataset or frame cannot be read, in the form that says why.
         """
-        real, name = self._followed(roots.admit(path), dataset, swmr, roots)
+        return self.read_on(path, dataset, frames, part, Way(swmr, roots))
+
+    def read_on(
+        self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...], way: Way
+    ) -> NDArray[np.generic]:
+        """As `read`, on the way from a virtual dataset."""
+        real, name = self._followed(way.roots.admit(path), dataset, way.swmr, way.roots)
         values = self._by_place(real, name, frames, part)
         if values is not None:
             return values
-        with self._dataset(real, name, swmr, roots) as (found, layout):
-            # Of a file that grows meanwhile the places would be out of date before they are used.
-            if layout.offsets is None or found.file.swmr_mode:
-                layout.check(frames, real, name)
-                try:
-                    return frames_through_hdf5(found, frames, part)
-                except OSError as error:
-                    missing = missing_filters(found)
-                    if missing:
-                        raise missing_filter_error(missing, path, name) from error
-                    raise
+        layout = self._known_layout(real, name, signature_of(real))
+        if layout is None or layout.virtual is None:
+            with self._dataset(real, name, way.swmr, way.roots) as (found, layout):
+                # Of a file that grows meanwhile the places would be out of date before they are used.
+                if layout.virtual is None and (layout.offsets is None or found.file.swmr_mode):
+                    layout.check(frames, real, name)
+                    return _through_hdf5(found, path, name, frames, part)
+        if layout.virtual is not None:
+            # Nothing is held open meanwhile: the files that it leads to may lead back to this one.
+            return self._put_together(self._grown(layout, real, name, way), real, name, frames, part, way)
         values = self._by_place(real, name, frames, part)
         if values is None:
             raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
         return values
+
+    def _put_together(
+        self, layout: Layout, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...], way: Way
+    ) -> NDArray[np.generic]:
+        """Frames of a virtual dataset."""
+        if layout.virtual is None:
+            raise ValueError("there is nothing to put together; expected the layout of a virtual dataset.")
+        layout.check(frames, path, dataset)
+        sources = PartSources(self, path, way.deeper(path, dataset))
+        try:
+            with clear(path, dataset):
+                return read_virtual(layout.virtual, layout.frame_shape, layout.dtype, frames, part, sources)
+        except LostFramesError as error:
+            raise lost_frames(error.frames, path, dataset, str(error)) from error
 
     def __len__(self) -> int:
         """How many files are open."""
@@ -203,7 +237,7 @@ class HDF5Files:
             if isinstance(found, Elsewhere):
                 raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
             changing = swmr and time.time() - signature.modified / 1e9 < _SETTLED_AFTER
-            if swmr:
+            if swmr and not found.is_virtual:
                 found.refresh()
             layout = self._known_layout(path, dataset, signature)
             if layout is None:
@@ -285,5 +319,18 @@ def _opened(path: str) -> "h5py.File":
     return file
 
 
+def _through_hdf5(
+    dataset: "h5py.Dataset", path: str, name: str, frames: Frames, part: tuple[AxisKey, ...]
+) -> NDArray[np.generic]:
+    try:
+        return frames_through_hdf5(dataset, frames, part)
+    except OSError as error:
+        missing = missing_filters(dataset)
+        if missing:
+            raise missing_filter_error(missing, path, name) from error
+        raise
+
+
 def _bytes_of(layout: Layout) -> int:
-    return _LAYOUT_BYTES + (0 if layout.offsets is None else layout.offsets.nbytes)
+    kept = layout.chunks.nbytes + (0 if layout.offsets is None else layout.offsets.nbytes)
+    return _LAYOUT_BYTES + kept + (0 if layout.virtual is None else _LAYOUT_BYTES * len(layout.virtual.parts))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hdf5_layout import Layout
+from .hdf5_written import lost_frames
 from .readable import bytes_of, read_at
 from .rows import AxisKey, Frames, runs_of
 
@@ -21,17 +22,17 @@ def frames_at_places(
     descriptor: int, layout: Layout, path: str, frames: Frames, part: tuple[AxisKey, ...]
 ) -> NDArray[np.generic]:
     """Frames read by their place in the file, which `layout` has to know."""
-    places = _places(layout, frames)
+    places = _places(layout, frames, path)
     if not part:
         values = np.empty((len(frames), *layout.frame_shape), layout.dtype)
-        _fill(values, places, descriptor, layout, path)
+        _fill(values, places, descriptor, layout.frame_bytes, path)
         return values
     batch = max(1, min(len(frames), _BATCH_BYTES // max(1, layout.frame_bytes)))
     whole = np.empty((batch, *layout.frame_shape), layout.dtype)
     values = np.empty((len(frames), *whole[0][part].shape), layout.dtype)
     for first in range(0, len(frames), batch):
         some = places[first : first + batch]
-        _fill(whole[: len(some)], some, descriptor, layout, path)
+        _fill(whole[: len(some)], some, descriptor, layout.frame_bytes, path)
         values[first : first + batch] = whole[(slice(len(some)), *part)]
     return values
 
@@ -52,28 +53,27 @@ def frames_through_hdf5(dataset: "h5py.Dataset", frames: Frames, part: tuple[Axi
     return values[(slice(None), *order)]
 
 
-def _places(layout: Layout, frames: Frames) -> NDArray[np.int64]:
-    """Where each frame begins in the file, -1 where it was never written."""
+def _places(layout: Layout, frames: Frames, path: str) -> NDArray[np.int64]:
+    """Where each frame begins in the file."""
     if layout.offsets is None:
         raise ValueError("the places of the frames are not known; expected a layout with offsets.")
     numbers = np.asarray(frames, dtype=np.int64)
     chunks, inside = np.divmod(numbers, layout.frames_per_chunk)
-    begins = layout.offsets[chunks]
-    return np.where(begins < 0, -1, begins + inside * layout.frame_bytes)
+    at = np.minimum(np.searchsorted(layout.chunks, chunks), len(layout.chunks) - 1)
+    if (layout.chunks[at] != chunks).any():
+        raise lost_frames(numbers[layout.chunks[at] != chunks].tolist(), path, "of frames")
+    places: NDArray[np.int64] = layout.offsets[at] + inside * layout.frame_bytes
+    return places
 
 
-def _fill(values: NDArray[np.generic], places: NDArray[np.int64], descriptor: int, layout: Layout, path: str) -> None:
+def _fill(values: NDArray[np.generic], places: NDArray[np.int64], descriptor: int, size: int, path: str) -> None:
     if not values.size:
         return
-    size = layout.frame_bytes
     buffer = bytes_of(values)
     # Frames that lie one behind the other in the file are read at once.
-    breaks = np.flatnonzero((np.diff(places) != size) | (places[:-1] < 0)) + 1
+    breaks = np.flatnonzero(np.diff(places) != size) + 1
     for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
-        if places[first] < 0:
-            layout.check(range(layout.count), path, "of frames")
-        else:
-            read_at(descriptor, buffer[first * size : last * size], int(places[first]), path)
+        read_at(descriptor, buffer[first * size : last * size], int(places[first]), path)
 
 
 def _upwards(part: tuple[AxisKey, ...], shape: tuple[int, ...]) -> tuple[tuple[AxisKey, ...], tuple[slice, ...]]:

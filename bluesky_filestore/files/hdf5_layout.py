@@ -1,6 +1,8 @@
 """Where the frames of an HDF5 dataset lie in its file, and whether they lie there at all."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import ForbiddenFileError, TruncatedFileError, UnreadableFileError
+from bluesky_filestore.errors import ForbiddenFileError, UnreadableFileError
 from bluesky_filestore.model.frame_axis import why_not_served
 
-from .hdf5_opening import open_hdf5
-from .hdf5_written import MOST_SOURCES_DEEP, blocks_of, too_deep, unwritten_frames
+from .hdf5_selection import UnclearError
+from .hdf5_virtual import Virtual, virtual_of
+from .hdf5_written import LostFramesError, Written, check_written, storage_file, written_frames
 from .readable import ANYWHERE, Roots
 from .rows import Frames
 
@@ -22,13 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Elsewhere",
     "Layout",
+    "NoDatasetError",
     "NoFramesError",
-    "check_written",
+    "beside",
+    "clear",
     "dataset_in",
     "group_in_words",
     "layout_of",
     "linked_dataset",
-    "other_files",
 ]
 
 _MOST_LINKS = 32
@@ -38,6 +42,10 @@ _MOST_NAMES = 6
 
 class NoFramesError(UnreadableFileError):
     """A dataset that is not made of frames."""
+
+
+class NoDatasetError(UnreadableFileError):
+    """A dataset that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +67,17 @@ class Layout:
     dtype: np.dtype[np.generic]
     """Of its elements, in numpy's words."""
     offsets: NDArray[np.int64] | None
-    """Where each chunk of frames begins in the file, -1 where none was written; None where only HDF5 can read it."""
+    """Where each chunk of frames that was written begins in the file; None where only HDF5 can read it."""
+    chunks: NDArray[np.int64]
+    """The numbers of these chunks, upwards."""
     frames_per_chunk: int
     """How many frames lie one after the other in a chunk."""
-    unwritten: NDArray[np.bool_] | None
-    """For each frame whether it has no data, of which HDF5 gives the fill value; None if all have theirs."""
+    written: Written | None
+    """Which frames have data, since HDF5 gives the fill value for others; None if all have theirs."""
     keeps: bool
     """Whether the file says all there is to know: false for data in other files, whose changes do not show in it."""
+    virtual: Virtual | None = None
+    """What a virtual dataset is made of."""
 
     @property
     def count(self) -> int:
@@ -83,25 +95,15 @@ class Layout:
         return int(np.prod(self.frame_shape, dtype=np.int64)) * self.dtype.itemsize
 
     def check(self, frames: Frames, path: str, dataset: str) -> None:
-        """Raise `TruncatedFileError` where a frame is not there, or has no data."""
+        """Raise `LostFramesError` where a frame is not there, or has no data."""
         if len(frames) and max(frames) >= self.count:
-            frame = next(frame for frame in frames if frame >= self.count)
-            raise TruncatedFileError(
-                f"file {path} holds {self.count} frames in dataset {dataset}; frame {frame} (counted from 0) is not "
-                f"among them: the file was cut short, or is not all written yet."
+            lost = [frame for frame in frames if frame >= self.count]
+            raise LostFramesError(
+                f"file {path} holds {self.count} frames in dataset {dataset}; frame {lost[0]} (counted from 0) is not "
+                f"among them: the file was cut short, or is not all written yet.",
+                lost,
             )
-        check_written(self.unwritten, frames, path, dataset)
-
-
-def check_written(unwritten: NDArray[np.bool_] | None, frames: Frames, path: str, dataset: str) -> None:
-    """Raise `TruncatedFileError` where one of the frames has no data."""
-    lost = [] if unwritten is None else [frame for frame in frames if unwritten[frame]]
-    if lost:
-        listed = ", ".join(map(str, lost[:_MOST_NAMES])) + (", ..." if len(lost) > _MOST_NAMES else "")
-        raise TruncatedFileError(
-            f"file {path} has no data for frames {listed} (counted from 0) of dataset {dataset}: they were never "
-            f"written, or the file that they are in is gone; expected data, since HDF5's fill value is none."
-        )
+        check_written(self.written, frames, path, dataset)
 
 
 def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsewhere":
@@ -122,9 +124,8 @@ def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsew
         part = parts.pop()
         link = at.get(part, getlink=True) if isinstance(at, h5py.Group) else None
         if isinstance(link, h5py.ExternalLink):
-            target = Path(path).parent / link.filename
             rest = "/".join([link.path.rstrip("/"), *reversed(parts)])
-            return Elsewhere(str(target), rest)
+            return Elsewhere(beside(path, link.filename), rest)
         if isinstance(link, h5py.SoftLink):
             at = file if link.path.startswith("/") else at
             parts.extend(_parts(link.path))
@@ -136,10 +137,25 @@ def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsew
     if not parts and isinstance(at, h5py.Group):
         raise UnreadableFileError(f"file {path} has {group_in_words(at)} at {name}; expected one dataset.")
     if parts or not isinstance(at, h5py.Dataset):
-        raise UnreadableFileError(
+        raise NoDatasetError(
             f"file {path} has no dataset {name}; expected one: the file is another, or not all written yet."
         )
     return at
+
+
+def beside(path: str, name: str) -> str:
+    """The file that another names, in an external link or a virtual dataset: beside it, or at an absolute path.
+
+    Where files were moved together, what has an absolute path is found beside, too. HDF5 looks in the working directory
+    as well, and where the environment says; who reads a run knows nothing of these.
+    """
+    if name == ".":
+        return path
+    near = [Path(path).parent, Path(path).resolve().parent]
+    tried = [directory / each for each in (name, Path(name).name) for directory in near]
+    if not Path(name).is_absolute():
+        tried = [directory / name for directory in near]
+    return str(next((place for place in tried if os.path.lexists(place)), tried[0]))
 
 
 def linked_dataset(
@@ -195,85 +211,69 @@ def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets:
     NoFramesError
         If it holds no array of numbers with a first axis.
     """
-    unserved = why_not_served(dataset.shape, dataset.dtype)
+    virtual, written = None, None
+    if dataset.is_virtual:
+        with clear(path, dataset.name):
+            shape, virtual = virtual_of(dataset)
+            written = None if virtual.is_endless else virtual.written(shape)
+    else:
+        shape = tuple(dataset.shape)
+    unserved = why_not_served(shape, dataset.dtype)
     if unserved:
         raise NoFramesError(
-            f"dataset {dataset.name} of file {path} has shape {dataset.shape} and dtype {dataset.dtype}: {unserved}; "
+            f"dataset {dataset.name} of file {path} has shape {shape} and dtype {dataset.dtype}: {unserved}; "
             f"expected numbers with a first axis that counts frames."
         )
-    keeps = True
-    for other in other_files(dataset, path):
-        roots.admit(other)
-        keeps = False
-    offsets, frames_per_chunk = _offsets(dataset) if keeps and with_offsets else (None, 1)
-    return Layout(
-        tuple(dataset.shape), dataset.dtype, offsets, frames_per_chunk, unwritten_frames(dataset, path), keeps
-    )
+    nowhere = np.empty(0, np.int64)
+    if virtual is not None:
+        return Layout(shape, dataset.dtype, None, nowhere, 1, written, True, virtual)
+    for name, _, _ in dataset.external or ():
+        roots.admit(storage_file(path, name))
+    keeps = not dataset.external
+    offsets, chunks, frames_per_chunk = _offsets(dataset) if keeps and with_offsets else (None, nowhere, 1)
+    return Layout(shape, dataset.dtype, offsets, chunks, frames_per_chunk, written_frames(dataset, path), keeps)
+
+
+@contextmanager
+def clear(path: str, name: str) -> Iterator[None]:
+    """Say which virtual dataset it is of which it cannot be told what its frames are."""
+    try:
+        yield
+    except UnclearError as error:
+        raise UnreadableFileError(
+            f"virtual dataset {name} of file {path} cannot be put together: {error}; expected parts that are frames, "
+            f"or the same elements of each, and that are as they were when it was made: read what it is made of."
+        ) from error
 
 
 def _parts(name: str) -> list[str]:
     return [part for part in reversed(name.split("/")) if part not in ("", ".")]
 
 
-def other_files(dataset: "h5py.Dataset", path: str, depth: int = 0) -> Iterator[str]:
-    """The files beside its own that a dataset has its data from."""
-    directory = Path(path).parent
-    for name, _, _ in dataset.external or ():
-        # HDF5 takes these names from the directory of the program, not of the file.
-        yield str(Path(name).absolute())
-    if not dataset.is_virtual:
-        return
-    if depth >= MOST_SOURCES_DEEP:
-        raise too_deep(dataset, path, depth)
-    everywhere = np.arange(0)
-    for source in dataset.virtual_sources():
-        for _, file_name, name in blocks_of(source, everywhere, dataset.shape[0]):
-            other = path if file_name == "." else str(directory / file_name)
-            if other != path:
-                yield other
-            yield from _behind(dataset, other, name, depth)
-
-
-def _behind(dataset: "h5py.Dataset", other: str, name: str, depth: int) -> Iterator[str]:
-    """The files that a virtual dataset gets to by way of a dataset of another one."""
-    if not Path(other).is_file():
-        return
-    with open_hdf5(other) as file:
-        try:
-            found = dataset_in(file, other, name)
-        except UnreadableFileError:
-            # It leads nowhere; its frames are among those that have no data.
-            return
-        if isinstance(found, Elsewhere):
-            yield found.path
-        elif found != dataset:
-            yield from other_files(found, other, depth + 1)
-
-
-def _offsets(dataset: "h5py.Dataset") -> tuple[NDArray[np.int64] | None, int]:
+def _offsets(dataset: "h5py.Dataset") -> tuple[NDArray[np.int64] | None, NDArray[np.int64], int]:
+    """The places of chunks, the numbers of these, and the frames of each."""
+    nowhere, count, frame_shape = np.empty(0, np.int64), dataset.shape[0], dataset.shape[1:]
     if not _is_plain(dataset):
-        return None, 1
-    count, frame_shape = dataset.shape[0], dataset.shape[1:]
+        return None, nowhere, 1
     if dataset.chunks is None:
         offset = dataset.id.get_offset()
-        return (None if offset is None else np.array([offset], dtype=np.int64)), max(1, count)
+        return (None if offset is None else np.array([offset], np.int64)), np.zeros(1, np.int64), max(1, count)
     frames_per_chunk = dataset.chunks[0]
     if dataset.chunks[1:] != frame_shape:
-        return None, 1
-    offsets = np.full(-(-count // frames_per_chunk), -1, dtype=np.int64)
+        return None, nowhere, 1
+    found: list[tuple[int, int]] = []
     size = frames_per_chunk * int(np.prod(frame_shape, dtype=np.int64)) * dataset.dtype.itemsize
 
     def note(chunk: Any) -> bool | None:
         if chunk.size != size:
             return True
-        place = chunk.chunk_offset[0] // frames_per_chunk
-        # A dataset that was made smaller may have chunks left behind its end.
-        if place < len(offsets):
-            offsets[place] = chunk.byte_offset
+        found.append((chunk.chunk_offset[0] // frames_per_chunk, chunk.byte_offset))
         return None
 
-    unusual = dataset.id.chunk_iter(note)
-    return (None if unusual else offsets), frames_per_chunk
+    if dataset.id.chunk_iter(note):
+        return None, nowhere, 1
+    chunks, offsets = np.array(sorted(found), np.int64).reshape(-1, 2).T
+    return np.ascontiguousarray(offsets), np.ascontiguousarray(chunks), frames_per_chunk
 
 
 def _is_plain(dataset: "h5py.Dataset") -> bool:

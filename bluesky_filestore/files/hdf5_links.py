@@ -1,13 +1,17 @@
-"""Where the links of a whole HDF5 file lead."""
+"""Where a whole HDF5 file leads, for what others read of it: they leave it to HDF5 to find the files that it names."""
 
+import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bluesky_filestore.errors import FileStoreError
+from bluesky_filestore.errors import FileStoreError, UnreadableFileError
 
-from .hdf5_layout import other_files
+from .hdf5_layout import beside
 from .hdf5_opening import open_hdf5
+from .hdf5_virtual import named_block
+from .hdf5_written import storage_file
 from .readable import Roots, told
 
 if TYPE_CHECKING:
@@ -15,43 +19,95 @@ if TYPE_CHECKING:
 
 __all__ = ["check_links"]
 
+_PREFIXES = ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX")
+
 
 def check_links(path: str, roots: Roots) -> None:
-    """Refuse a file that has data from outside the roots.
+    """Refuse a file that has data from outside the roots, or leads to one that has.
 
     Raises
     ------
     ForbiddenFileError
         If an external link, a virtual dataset or external storage leads outside.
     UnreadableFileError
-        If the file cannot be read.
+        If the file cannot be read, or leads to what is no file.
     """
     real = roots.admit(path)
-    with told(path), open_hdf5(real) as file:
-        if roots.directories is None:
-            return
+    waiting, seen = _led_to(real, roots), {real}
+    while waiting:
+        other = waiting.pop()
+        if other not in seen and _is_hdf5(other):
+            waiting += _led_to(other, roots)
+        seen.add(other)
 
-        def problem(name: str, link: Any) -> FileStoreError | None:
+
+def _led_to(path: str, roots: Roots) -> list[str]:
+    """The files that a file leads to, all of them under the roots."""
+    led_to: list[str] = []
+    with told(path), open_hdf5(path) as file:
+        if roots.directories is None:
+            return []
+
+        def look(name: str, link: Any) -> FileStoreError | None:
             # HDF5 lets no error through; what is returned ends the visit.
             try:
-                for other in _led_to(file, real, name, link):
-                    roots.admit(other)
+                led_to.extend(roots.admit(other) for other in _of_link(file, path, name, link))
             except FileStoreError as error:
                 return error
             return None
 
-        found = file.visititems_links(problem)
+        found = file.visititems_links(look)
     if found is not None:
         raise found
+    return led_to
 
 
-def _led_to(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[str]:
+def _of_link(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[str]:
     """The files that a link leads to, or the dataset behind it."""
     import h5py
 
     if isinstance(link, h5py.ExternalLink):
-        yield str(Path(path).parent / link.filename)
-    elif isinstance(link, h5py.HardLink):
-        found = file[name]
-        if isinstance(found, h5py.Dataset):
-            yield from other_files(found, path)
+        yield from _opened_for(path, link.filename)
+        return
+    found = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset):
+        return
+    for storage, _, _ in found.external or ():
+        yield _regular(storage_file(path, storage))
+    for source in found.virtual_sources() if found.is_virtual else ():
+        # HDF5 counts the blocks up for as long as there is a file.
+        seen = set[str]()
+        for other in (named_block(source.file_name, block) for block in count()):
+            yield from _opened_for(path, other)
+            if other in seen or not os.path.lexists(beside(path, other)):
+                break
+            seen.add(other)
+
+
+def _opened_for(path: str, name: str) -> Iterator[str]:
+    """The files that HDF5 opens to find the one that is named, in its order (``H5F_prefix_open_file``)."""
+    if name == ".":
+        return
+    near = Path(path).absolute().parent
+    last = Path(name).name if Path(name).is_absolute() else name
+    prefixes = [prefix for variable in _PREFIXES for prefix in os.environ.get(variable, "").split(":") if prefix]
+    directories: list[str | Path] = [*(prefix.replace("${ORIGIN}", str(near)) for prefix in prefixes), near, Path.cwd()]
+    tried = [str(near / name), *(str(Path(directory, last)) for directory in directories)]
+    yield beside(path, name)
+    for place in tried if Path(name).is_absolute() else tried[1:]:
+        if os.path.lexists(place):
+            yield _regular(place)
+            if _is_hdf5(place):
+                return
+
+
+def _regular(path: str) -> str:
+    if Path(path).exists() and not Path(path).is_file():
+        raise UnreadableFileError(f"{path} is not a file; expected a file with frames.")
+    return path
+
+
+def _is_hdf5(path: str) -> bool:
+    import h5py
+
+    return Path(path).is_file() and bool(h5py.is_hdf5(path))

@@ -74,8 +74,7 @@ class HDF5DatasetHandler(BaseHandler):
         """
         wanted = frames_of_point(point_number, self._frames)
         with self._file.dataset(self._key) as dataset:
-            values: NDArray[Any] = dataset[(self._file.rows(dataset, wanted), *self._rest)]
-        return values
+            return self._file.read(dataset, wanted, self._rest)
 
     def check_axis(self, declared: tuple[int, ...] | None) -> None:
         """See that the first axis of the dataset counts frames, by the shape that the descriptor gives an event.

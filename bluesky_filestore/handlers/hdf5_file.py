@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import h5py
+from numpy.typing import NDArray
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.files.hdf5 import shared_files
 from bluesky_filestore.files.hdf5_filters import missing_filter_error, missing_filters
-from bluesky_filestore.files.hdf5_layout import Elsewhere, check_written, dataset_in, linked_dataset
+from bluesky_filestore.files.hdf5_layout import Elsewhere, dataset_in, linked_dataset
 from bluesky_filestore.files.hdf5_opening import open_hdf5
-from bluesky_filestore.files.hdf5_written import unwritten_frames
+from bluesky_filestore.files.hdf5_written import check_written, written_frames
 from bluesky_filestore.files.readable import told
 
 from .base import read_errors
@@ -77,6 +79,9 @@ class HDF5File:
         """
         # That may be another than this one, where a link led to it.
         path = str(dataset.file.filename)
+        if dataset.is_virtual:
+            shared_files().layout(path, str(dataset.name)).check(wanted, path, str(dataset.name))
+            return slice(wanted.start, wanted.stop)
         if dataset.shape[0] < wanted.stop and dataset.file.swmr_mode:
             dataset.id.refresh()
         if dataset.shape[0] < wanted.stop:
@@ -86,11 +91,26 @@ class HDF5File:
             )
         name = str(dataset.name)
         if wanted.stop > self._complete.get(name, 0):
-            unwritten = unwritten_frames(dataset, path)
-            check_written(unwritten, wanted, path, name)
-            if unwritten is None:
+            written = written_frames(dataset, path)
+            check_written(written, wanted, path, name)
+            if written is None:
                 self._complete[name] = dataset.shape[0]
         return slice(wanted.start, wanted.stop)
+
+    def read(self, dataset: h5py.Dataset, wanted: range, part: tuple[Any, ...] = ()) -> NDArray[Any]:
+        """Rows of a dataset, or a part of each.
+
+        Raises
+        ------
+        UnreadableFileError
+            As of `rows`, and where what a virtual dataset is made of cannot be read.
+        """
+        values: NDArray[Any]
+        if dataset.is_virtual:
+            values = shared_files().read(str(dataset.file.filename), str(dataset.name), wanted)
+            return values[(slice(None), *part)]
+        values = dataset[(self.rows(dataset, wanted), *part)]
+        return values
 
     def close(self) -> None:
         """Close it, if it is open."""

@@ -39,8 +39,7 @@ class AreaDetectorHDF5SeriesHandler(FileSeriesHandler):
         try:
             with file.dataset(self._key) as dataset:
                 shape = _frame_shape(path, dataset)
-                values: NDArray[Any] = dataset[()]
-                return values.reshape(shape)
+                return file.read(dataset, range(dataset.shape[0])).reshape(shape)
         finally:
             file.close()
 

@@ -46,7 +46,7 @@ class AreaDetectorTimeHandler(BaseHandler):
         parts = []
         for key in (_SECONDS, _NANOSECONDS):
             with self._file.dataset(key) as dataset:
-                parts.append(dataset[self._file.rows(dataset, wanted)])
+                parts.append(self._file.read(dataset, wanted))
         seconds: NDArray[np.float64] = np.asarray(parts[0] + parts[1] * 1e-9).reshape(self._shape)
         return seconds
 

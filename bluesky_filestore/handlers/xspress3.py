@@ -51,7 +51,7 @@ class Xspress3Handler(BaseHandler):
         """
         with self._file.dataset(self._key) as dataset:
             row = self._row(dataset, frame, channel)
-            spectrum: NDArray[Any] = dataset[row, channel - 1]
+            spectrum: NDArray[Any] = self._file.read(dataset, range(row, row + 1), (channel - 1,))[0]
         return spectrum
 
     def format(self, *, frame: int, channel: int) -> ArrayFormat:
