@@ -1,5 +1,7 @@
 """Frames that were never written are no data: they are named, on each way, and never given as fill values."""
 
+from itertools import product
+
 import h5py
 import numpy as np
 import pytest
@@ -22,6 +24,14 @@ def chunked(directory, **options):
         dataset[0], dataset[2] = FRAMES[0], FRAMES[2]
         if chunks[1] == 2:
             dataset[1, :2] = FRAMES[1, :2]
+
+
+def short(directory, **options):
+    """Of three chunks, the one in the middle is shorter than a frame; no filter has packed it."""
+    with h5py.File(directory / "a.h5", "w") as file:
+        dataset = file.create_dataset(NAME, FRAMES.shape, "<u2", chunks=(1, 4, 6), **options)
+        dataset[0], dataset[2] = FRAMES[0], FRAMES[2]
+        dataset.id.write_direct_chunk((1, 0, 0), FRAMES[1].tobytes()[:20], filter_mask=len(options))
 
 
 def virtual(directory, lost="file", middle=None):
@@ -58,6 +68,8 @@ MAKERS = {
     "chunk": chunked,
     "compressed chunk": lambda directory: chunked(directory, compression="gzip"),
     "half a frame": lambda directory: chunked(directory, chunks=(1, 2, 6)),
+    "short chunk": short,
+    "short chunk without its filter": lambda directory: short(directory, compression="gzip"),
     "growing": lambda directory: chunked(directory, maxshape=(None, 4, 6)),
     "source file": virtual,
     "source dataset": lambda directory: virtual(directory, "dataset"),
@@ -82,6 +94,74 @@ def test_lost_frames_are_named(tmp_path, how):
         array[1]
     with pytest.raises(TruncatedFileError, match="no data for frames 1"):
         list(fill(documents.all, patience=0))
+
+
+def test_a_chunk_that_a_filter_left_alone(tmp_path):
+    """A filter that may fail leaves a chunk as it was, which is right."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("d", FRAMES.shape, "<u2", chunks=(1, 4, 6), compression="gzip")
+        dataset[0], dataset[2] = FRAMES[0], FRAMES[2]
+        dataset.id.write_direct_chunk((1, 0, 0), FRAMES[1].tobytes(), filter_mask=1)
+    with HDF5Files() as files:
+        assert np.array_equal(files.read(str(tmp_path / "a.h5"), "d", range(3)), FRAMES)
+
+
+def cut(length, patched):
+    """A file that ends in the middle of its last chunk, and may say that this is its end."""
+
+    def damage(path):
+        content = bytearray(path.read_bytes()[:-length])
+        if patched:
+            content[40:48] = len(content).to_bytes(8, "little")
+        path.write_bytes(content)
+
+    return damage
+
+
+def index_without_signature(path):
+    """The index of chunks is no index."""
+    content = bytearray(path.read_bytes())
+    place = content.find(b"TREE\1")
+    content[place : place + 4] = b"XXXX"
+    path.write_bytes(content)
+
+
+def damaged_chunk(path):
+    """A chunk has other bytes than were packed."""
+    with h5py.File(path) as file:
+        chunk = file["d"].id.get_chunk_info(2)
+    content = bytearray(path.read_bytes())
+    for place in range(10, 20):
+        content[chunk.byte_offset + place] ^= 0x55
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("compression", "damage"),
+    [
+        *product([None, "gzip"], [cut(500, False), cut(500, True), index_without_signature]),
+        # Of what is not packed nothing tells that it was changed.
+        ("gzip", damaged_chunk),
+    ],
+)
+def test_damaged_files(tmp_path, compression, damage):
+    """What of a frame cannot be read is never made up."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        frames = np.random.default_rng(0).integers(1, 60000, (3, 40, 60), "<u2")
+        file.create_dataset("d", data=frames, chunks=(1, 40, 60), compression=compression)
+    damage(path)
+    with HDF5Files() as files, pytest.raises(UnreadableFileError, match=f"file {path}"):
+        files.read(str(path), "d", [2])
+
+
+@pytest.mark.parametrize("target", ["/nowhere/x", "/d"])
+def test_soft_links_that_lead_nowhere(tmp_path, target):
+    """A link to nothing, or to itself, is no dataset."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["d"] = h5py.SoftLink(target)
+    with HDF5Files() as files, pytest.raises(UnreadableFileError, match="has no dataset d"):
+        files.read(str(tmp_path / "a.h5"), "d", [0])
 
 
 def test_nothing_written(tmp_path):

@@ -211,6 +211,27 @@ def test_what_is_no_file(tmp_path):
             frames.read([number])
 
 
+@pytest.mark.parametrize("kept", [0, 1, 60, 0.3, 0.7, -100, -1])
+@pytest.mark.parametrize("mimetype", [TIFF_SERIES, NPY_SERIES, JPEG_SERIES])
+def test_files_cut_short(tmp_path, mimetype, kept):
+    """Whatever is missing of a file, no pixels are made up for it."""
+    frames = series(tmp_path, mimetype)
+    path = Path(frames.path_of(3))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(UnreadableFileError, match=f"frame 3 .*file {path}"):
+        frames.read(range(5))
+
+
+def test_several_arrays_in_a_file(tmp_path):
+    """A file of numpy's npz under the name of a frame is refused."""
+    frames = series(tmp_path, NPY_SERIES)
+    with Path(frames.path_of(3)).open("wb") as file:
+        np.savez(file, FRAME)
+    with pytest.raises(UnreadableFileError, match="holds several arrays"):
+        frames.read([3])
+
+
 def test_pickled_objects_are_not_loaded(tmp_path):
     """A NPY file that would run code is refused."""
     frames = series(tmp_path, NPY_SERIES)

@@ -63,3 +63,14 @@ def test_without_a_place(tmp_path, written, what, place):
             read_tiff(descriptor, str(path))
     with pytest.raises(TruncatedFileError, match="has no data for all of its pixels"):
         handler(0)
+
+
+@pytest.mark.parametrize("written", [written for written in WRITTEN if written != "one strip"])
+def test_fewer_strips_than_rows(tmp_path, written):
+    """Rows that no strip or tile is for are missing."""
+    path = tmp_path / "frame.tif"
+    tifffile.imwrite(path, PIXELS, metadata=None, **WRITTEN[written])
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageLength"].overwrite(80)
+    with opened(path) as descriptor, pytest.raises(TruncatedFileError, match="has no data for all of its pixels"):
+        read_tiff(descriptor, str(path))

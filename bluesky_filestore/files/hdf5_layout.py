@@ -15,7 +15,7 @@ from bluesky_filestore.model.frame_axis import why_not_served
 
 from .hdf5_selection import UnclearError
 from .hdf5_virtual import Virtual, virtual_of
-from .hdf5_written import LostFramesError, Written, check_written, storage_file, written_frames
+from .hdf5_written import LostFramesError, Written, check_written, storage_file, written_chunks, written_frames
 from .readable import ANYWHERE, Roots
 from .rows import Frames
 
@@ -231,7 +231,11 @@ def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets:
         roots.admit(storage_file(path, name))
     keeps = not dataset.external
     offsets, chunks, frames_per_chunk = _offsets(dataset) if keeps and with_offsets else (None, nowhere, 1)
-    return Layout(shape, dataset.dtype, offsets, chunks, frames_per_chunk, written_frames(dataset, path), keeps)
+    if offsets is not None and dataset.chunks is not None:
+        written = written_chunks(chunks, frames_per_chunk, shape[0])
+    else:
+        written = written_frames(dataset, path, each_chunk=with_offsets)
+    return Layout(shape, dataset.dtype, offsets, chunks, frames_per_chunk, written, keeps)
 
 
 @contextmanager
@@ -267,7 +271,9 @@ def _offsets(dataset: "h5py.Dataset") -> tuple[NDArray[np.int64] | None, NDArray
     def note(chunk: Any) -> bool | None:
         if chunk.size != size:
             return True
-        found.append((chunk.chunk_offset[0] // frames_per_chunk, chunk.byte_offset))
+        # A dataset that was made smaller may have chunks left behind its end.
+        if chunk.chunk_offset[0] < count:
+            found.append((chunk.chunk_offset[0] // frames_per_chunk, chunk.byte_offset))
         return None
 
     if dataset.id.chunk_iter(note):

@@ -16,7 +16,14 @@ from .rows import Frames
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["LostFramesError", "Written", "check_written", "lost_frames", "storage_file", "written_frames"]
+__all__ = [
+    "LostFramesError",
+    "Written",
+    "check_written",
+    "lost_frames",
+    "storage_file",
+    "written_frames",
+]
 
 _MOST_NAMES = 6
 
@@ -64,14 +71,14 @@ def lost_frames(lost: Frames, path: str, dataset: str, reason: str = "") -> Lost
     """The error for frames of a dataset that have no data."""
     listed = ", ".join(map(str, lost[:_MOST_NAMES])) + (", ..." if len(lost) > _MOST_NAMES else "")
     return LostFramesError(
-        f"file {path} has no data for frames {listed} (counted from 0) of dataset {dataset}: they were never written, "
-        f"or the file that they are in is gone; expected data, since HDF5's fill value is none."
+        f"file {path} has no data for frames {listed} (counted from 0) of dataset {dataset}: they were never "
+        f"written, or not whole, or the file that they are in is gone; expected data, since HDF5's fill value is none."
         + (f" Of the first: {reason}" if reason else ""),
         lost,
     )
 
 
-def written_frames(dataset: "h5py.Dataset", path: str) -> Written | None:
+def written_frames(dataset: "h5py.Dataset", path: str, *, each_chunk: bool = True) -> Written | None:
     """Which frames of a dataset that is not virtual have all their data; None if all have.
 
     Parameters
@@ -80,6 +87,8 @@ def written_frames(dataset: "h5py.Dataset", path: str) -> Written | None:
         With frames along its first axis.
     path : str
         Its file.
+    each_chunk : bool
+        Whether each chunk is looked at: of a file that is being written it is enough that they are as many as expected.
     """
     if not dataset.size:
         return None
@@ -87,7 +96,7 @@ def written_frames(dataset: "h5py.Dataset", path: str) -> Written | None:
     if dataset.external:
         written = _of_external(dataset, path)
     elif dataset.chunks is not None:
-        written = _of_chunks(dataset)
+        written = _of_chunks(dataset, each_chunk)
     else:
         written = Written(np.zeros(1, np.int64), np.array([bool(dataset.id.get_storage_size())]))
     return None if written is None or written.has_data.all() else written
@@ -100,23 +109,35 @@ def storage_file(path: str, name: str) -> str:
     return str(Path(prefix, name).absolute())
 
 
-def _of_chunks(dataset: "h5py.Dataset") -> Written | None:
+def written_chunks(whole: NDArray[np.int64], frames_per_chunk: int, count: int) -> Written | None:
+    """Which frames have their data, by the numbers of the chunks along the first axis that have theirs, upwards."""
+    if len(whole) == -(-count // frames_per_chunk):
+        return None
+    starts = np.unique([0, *whole, *(whole + 1)])
+    return Written(starts * frames_per_chunk, np.isin(starts, whole))
+
+
+def _of_chunks(dataset: "h5py.Dataset", each_chunk: bool) -> Written | None:
     sizes = list(zip(dataset.shape, dataset.chunks, strict=True))
     along, *others = [-(-size // chunk) for size, chunk in sizes]
     each = int(np.prod(others, dtype=np.int64))
-    if dataset.id.get_num_chunks() == along * each:
+    if not each_chunk and dataset.id.get_num_chunks() == along * each:
         return None
-    found: list[int] = []
+    packed = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
+    chunk_bytes = int(np.prod(dataset.chunks, dtype=np.int64)) * dataset.id.get_type().get_size()
+    found: list[tuple[int, ...]] = []
 
     def note(chunk: Any) -> None:
-        if all(begin < size for begin, size in zip(chunk.chunk_offset, dataset.shape, strict=True)):
-            found.append(chunk.chunk_offset[0] // dataset.chunks[0])
+        # Of a chunk that is shorter than it should be, HDF5 gives what is in memory.
+        if chunk.filter_mask & packed != packed or chunk.size == chunk_bytes:
+            found.append(chunk.chunk_offset)
 
     dataset.id.chunk_iter(note)
-    rows, counts = np.unique(np.asarray(found, np.int64), return_counts=True)
-    whole = rows[counts >= each]
-    starts = np.unique([0, *whole, *(whole + 1)])
-    return Written(starts * dataset.chunks[0], np.isin(starts, whole))
+    begins = np.array(found, np.int64).reshape(-1, dataset.ndim)
+    # A dataset that was made smaller may have chunks left behind its end.
+    begins = begins[(begins < dataset.shape).all(axis=1)]
+    rows, counts = np.unique(begins[:, 0] // dataset.chunks[0], return_counts=True)
+    return written_chunks(rows[counts >= each], dataset.chunks[0], dataset.shape[0])
 
 
 def _of_external(dataset: "h5py.Dataset", path: str) -> Written:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,9 +186,11 @@ def _opened_frame(
 def _read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
     with open(descriptor, "rb", closefd=False) as file:
         try:
-            values: NDArray[np.generic] = np.load(file, allow_pickle=False)
+            values: Any = np.load(file, allow_pickle=False)
         except EOFError as error:
             raise TruncatedFileError(f"file {path} was cut short: it is empty.") from error
+    if not isinstance(values, np.ndarray):
+        raise UnreadableFileError(f"file {path} holds several arrays (it is of numpy's npz); expected one, of npy.")
     return values
 
 

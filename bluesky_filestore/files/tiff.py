@@ -1,5 +1,7 @@
 """One TIFF file a frame: read by the place of its pixels where they are plain or zlib's, else by tifffile."""
 
+import lzma
+import math
 import os
 import re
 import struct
@@ -149,7 +151,7 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:
             raise ValueError(f"it is no TIFF file that can be read ({error})") from error
-        except (zlib.error, RuntimeError) as error:
+        except (zlib.error, lzma.LZMAError, RuntimeError) as error:
             # RuntimeError is what the codecs of imagecodecs raise.
             raise ValueError(f"its pixels cannot be unpacked ({error})") from error
     return values
@@ -159,6 +161,9 @@ def _has_gaps(file: "tifffile.TiffFile") -> bool:
     """Whether tifffile would give zeros for pages, strips or tiles of what it reads, as they have no place."""
     for page in file.series[0].pages if file.series else ():
         if page is None:
+            return True
+        # Fewer than the page's shape needs: tifffile leaves the rest at zero.
+        if len(page.dataoffsets) < math.prod((page.keyframe or page).chunked):
             return True
         places = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(offset < _FIRST_OFFSET or not size for offset, size in places):

@@ -91,7 +91,7 @@ class HDF5File:
             )
         name = str(dataset.name)
         if wanted.stop > self._complete.get(name, 0):
-            written = written_frames(dataset, path)
+            written = written_frames(dataset, path, each_chunk=not dataset.file.swmr_mode)
             check_written(written, wanted, path, name)
             if written is None:
                 self._complete[name] = dataset.shape[0]
