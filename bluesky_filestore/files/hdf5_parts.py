@@ -23,7 +23,7 @@ __all__ = ["PartSources", "Way", "read_virtual"]
 
 _BATCH_BYTES = 16 * 2**20
 # Virtual datasets may be made of one another, which makes for any number of parts in a file of a few bytes.
-_MOST_DEEP, _MOST_PARTS = 8, 20_000
+_MOST_DEEP, _MOST_PARTS = 8, 5_000
 
 
 @dataclass(slots=True)
