@@ -9,6 +9,7 @@ __all__ = [
     "CatalogError",
     "CatalogFaultError",
     "CatalogUnreachableError",
+    "ChangedFileError",
     "DeviceNotFoundError",
     "DirectoryMissingError",
     "DocumentError",
@@ -92,6 +93,10 @@ class LockedFileError(UnreadableFileError, BlockingIOError):
 
 class TruncatedFileError(UnreadableFileError, EOFError):
     """A data file with fewer frames than are asked of it."""
+
+
+class ChangedFileError(UnreadableFileError):
+    """A data file that is not the one that was registered."""
 
 
 class StageError(FileStoreError, RuntimeError):

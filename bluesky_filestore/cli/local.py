@@ -76,12 +76,22 @@ def serve(
             envvar="BLUESKY_FILESTORE_DATABASE",
         ),
     ] = None,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Serve files that are not those that were registered, too.")
+    ] = False,
 ) -> None:
     """Run a Tiled catalog on loopback until Ctrl-C."""
     from bluesky_filestore.serving import serve_catalog
 
     console = Console()
-    with serve_catalog(directory, readable=readable or [], port=port, api_key=api_key, database=database) as catalog:
+    with serve_catalog(
+        directory,
+        readable=readable or [],
+        port=port,
+        api_key=api_key,
+        database=database,
+        allow_changed=allow_changed,
+    ) as catalog:
         _serve_until_interrupt(console, catalog)
 
 

@@ -27,6 +27,7 @@ from bluesky_filestore.operations.run import Run
 
 from .outgoing import CatalogHealth, Outgoing
 from .problems import Problems
+from .stamping import stamp
 
 __all__ = ["CUT_SHORT", "STOP_UNUSABLE", "Delivery"]
 
@@ -338,7 +339,7 @@ class Delivery:
         if uid in self._dropped:
             return
         if name == "start":
-            self._runs[uid] = Run(doc, self._assets, inspect, self._catalog.reads)
+            self._runs[uid] = Run(doc, self._assets, inspect, self._catalog.reads, stamp)
             return
         if uid not in self._runs:
             raise DocumentError(f"{name} {doc['uid']!r} is left out: the start of its run could not be written.")

@@ -12,7 +12,7 @@ from bluesky_filestore.model.specs import HDF5
 from .hdf5 import shared_files
 from .readable import ANYWHERE, signature_of
 from .registered import OpenFrames, Registered, checked_dtype, frames_of, joined_datasets
-from .rows import ArrayIndex, NamesItsFiles, ReadableFrames, array_of
+from .rows import ArrayIndex, ComparesItsFiles, NamesItsFiles, ReadableFrames, array_of
 
 __all__ = ["ArrayInFiles"]
 
@@ -82,6 +82,8 @@ class ArrayInFiles:
         frames = self._frames
         if frames is None:
             frames = self._as_far_as_there()
+            if isinstance(frames, ComparesItsFiles) and frames.count:
+                frames.check_files([0, frames.count - 1])
             _check_axes(frames, self.registered)
             self._frames = frames
         return frames

@@ -66,6 +66,10 @@ class HDF5Files:
         self._layouts: OrderedDict[tuple[str, str], tuple[Signature, Layout]] = OrderedDict()
         self._layout_bytes = 0
 
+    def file_of(self, path: str, dataset: str, *, swmr: bool = False, roots: Roots = ANYWHERE) -> str:
+        """The file that a dataset is in, where external links lead; raises as `layout` does."""
+        return self._followed(roots.admit(path), dataset, swmr, roots)[0]
+
     def layout(self, path: str, dataset: str, *, swmr: bool = False, roots: Roots = ANYWHERE) -> Layout:
         """How a dataset is laid out now.
 

@@ -39,6 +39,10 @@ class JoinedDatasets:
         """
         layouts = [self.dataset.layout(file) for file in range(len(self.dataset.paths))]
         lengths = [layout.count for layout in layouts]
+        known = self.dataset.stamps.lengths if self.dataset.stamps is not None else ()
+        if len(known) == len(lengths):
+            # A file that grew since moves none of the frames behind it.
+            lengths[:-1] = known[:-1]
         keys = expanded_index(self.slice, (sum(lengths), *layouts[0].frame_shape))
         first, inner = keys[0], keys[1:]
         taken = range(first, first + 1) if isinstance(first, int) else first
@@ -47,7 +51,11 @@ class JoinedDatasets:
         if self.squeeze:
             stored = tuple(size for size in stored if size != 1)
         if math.prod(stored) != math.prod(self.shape):
-            taken = self._beginning(taken, stored, isinstance(first, range))
+            try:
+                taken = self._beginning(taken, stored, isinstance(first, range))
+            except UnreadableFileError as error:
+                self.dataset.explain(error, range(len(lengths)))
+                raise
         return HDF5Frames(self.dataset, JoinedIndex(lengths, taken), self.slice[1:])
 
     def frames_so_far(self) -> HDF5Frames | None:

@@ -1,9 +1,9 @@
 """Rows that are spans of frames in HDF5 files, or whole datasets joined one behind the other."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from .hdf5 import HDF5Files
 from .hdf5_layout import Layout
 from .readable import ANYWHERE, Roots
 from .rows import AxisKey, Frames, as_axis_key, expanded_index
+from .stamps import Stamp, Stamps, check_file, explain, frame_sample, stamp_file
 
 __all__ = ["FrameIndex", "HDF5Dataset", "HDF5Frames", "JoinedIndex", "SpanIndex"]
 
@@ -83,6 +84,7 @@ class JoinedIndex:
     """
 
     def __init__(self, lengths: Sequence[int], taken: range) -> None:
+        self.lengths = tuple(lengths)
         self._starts = [0, *accumulate(lengths)]
         self._taken = taken
 
@@ -132,13 +134,60 @@ class HDF5Dataset:
     """Whether the files may be being written in HDF5's SWMR mode."""
     roots: Roots = ANYWHERE
     """Where the files may lie."""
+    stamps: Stamps | None = None
+    """What the files were like when they were registered, if that is known."""
 
     def layout(self, file: int) -> Layout:
         """How it is laid out in one of the files."""
-        return self.files.layout(self.paths[file], self.name, swmr=self.swmr, roots=self.roots)
+        try:
+            return self.files.layout(self.paths[file], self.name, swmr=self.swmr, roots=self.roots)
+        except UnreadableFileError as error:
+            self.explain(error, [file])
+            raise
 
     def read(self, file: int, frames: Frames, part: tuple[AxisKey, ...]) -> NDArray[np.generic]:
-        """Frames, or a part of each, from one of the files."""
+        """Frames, or a part of each, from one of the files.
+
+        Raises
+        ------
+        ChangedFileError
+            If the file is not the one that was registered.
+        """
+        try:
+            values = self._read(file, frames, part)
+        except UnreadableFileError as error:
+            self.explain(error, [file])
+            raise
+        # Behind the reading, so that no file can take another's place between the two.
+        self.check(file)
+        return values
+
+    def check(self, file: int) -> None:
+        """Compare a file with what it was like when it was registered; raises as `read` does."""
+        if self.stamps is not None:
+            number, stamp = self.stamps.nearest(file)
+            try:
+                path = self._file(number)
+            except UnreadableFileError:
+                # Nobody can say where it leads; that it is another file shows in itself.
+                path = self.paths[number]
+            check_file(path, stamp, partial(self._samples, number))
+
+    def explain(self, error: UnreadableFileError, files: Sequence[int]) -> None:
+        """Raise the true reason for what could not be read, if it is that one of some files was changed."""
+        explain(error, [partial(self.check, file) for file in files])
+
+    def stamp(self, file: int, before: Stamp | None, frames: tuple[int, ...]) -> Stamp:
+        """What a file is like now, by some of its frames."""
+        return stamp_file(self._file(file), before, frames, partial(self._samples, file))
+
+    def _samples(self, file: int, stamp: Stamp) -> Iterator[str]:
+        return (frame_sample(self._read(file, range(frame, frame + 1), ())) for frame in stamp.frames)
+
+    def _file(self, file: int) -> str:
+        return self.files.file_of(self.paths[file], self.name, swmr=self.swmr, roots=self.roots)
+
+    def _read(self, file: int, frames: Frames, part: tuple[AxisKey, ...]) -> NDArray[np.generic]:
         return self.files.read(self.paths[file], self.name, frames, part, swmr=self.swmr, roots=self.roots)
 
 
@@ -189,6 +238,27 @@ class HDF5Frames:
         if not read:
             return np.empty((0, *self.frame_shape), self.dtype)[(slice(None), *part)]
         return read[0] if len(read) == 1 else np.concatenate(read)
+
+    def check_files(self, frames: Frames) -> None:
+        """Compare the files of some frames with what they were like when they were registered."""
+        for file, _ in self.index.pieces(frames):
+            self.dataset.check(file)
+
+    def stamped(self, before: Stamps | None) -> Stamps:
+        """What the files are like now."""
+        ends: dict[int, tuple[int, int]] = {}
+        for file, numbers in self.index.pieces(range(self.count)):
+            ends[file] = (ends[file][0] if file in ends else numbers[0], numbers[-1])
+        frames = {file: tuple(dict.fromkeys(both)) for file, both in ends.items()}
+        sample_bytes = 2 * int(np.prod(self._sample.frame_shape, dtype=np.int64)) * self._sample.dtype.itemsize
+        lengths = self.index.lengths if isinstance(self.index, JoinedIndex) else ()
+        return Stamps.made(
+            sorted(frames),
+            lambda file, known: self.dataset.stamp(file, known, frames[file]),
+            before=before,
+            sample_bytes=sample_bytes,
+            lengths=lengths,
+        )
 
     def _check(self, values: NDArray[np.generic], file: int, whole: bool) -> None:
         if values.dtype != self.dtype or (whole and values.shape[1:] != self.frame_shape):

@@ -16,7 +16,8 @@ from .hdf5_joined import JoinedDatasets
 from .hdf5_rows import HDF5Dataset, HDF5Frames, SpanIndex
 from .readable import ANYWHERE, Roots
 from .rows import ReadableFrames
-from .series import FrameFiles, file_reader, frame_shape_of
+from .series import FileSamples, FrameFiles, file_reader, frame_shape_of
+from .stamps import Stamps, stamps_of
 
 __all__ = ["OpenFrames", "Registered", "checked_dtype", "frames_of", "joined_datasets"]
 
@@ -40,6 +41,11 @@ class Registered:
     """Of the array."""
     dtype: np.dtype[Any]
     """Of its elements."""
+
+    @property
+    def stamps(self) -> Stamps | None:
+        """What the files were like when they were registered, if that is known."""
+        return stamps_of(self.properties)
 
 
 def frames_of(registered: Registered, *, files: HDF5Files | None = None, roots: Roots = ANYWHERE) -> OpenFrames:
@@ -87,6 +93,7 @@ def joined_datasets(registered: Registered, files: HDF5Files, roots: Roots) -> J
         name if isinstance(name, str) else "/".join(name),
         bool(parameters.get("swmr")),
         roots,
+        registered.stamps,
     )
     return JoinedDatasets(dataset, parsed_slice(text), bool(parameters.get("squeeze")), registered.shape)
 
@@ -117,7 +124,7 @@ def _hdf5_rows(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFr
     missing = next((span for span in rows.rows if span.asset >= len(registered.paths)), None)
     if missing is not None:
         raise AddressError(f"rows are in file number {missing.asset}; expected one of {len(registered.paths)} assets.")
-    dataset = HDF5Dataset(files, tuple(registered.paths), rows.dataset, rows.swmr, roots)
+    dataset = HDF5Dataset(files, tuple(registered.paths), rows.dataset, rows.swmr, roots, registered.stamps)
     index = SpanIndex(rows.rows, rows.frames_per_event)
     inner = parsed_slice(rows.slice)
     return lambda: HDF5Frames(dataset, index, inner)
@@ -138,7 +145,8 @@ def _file_series(registered: Registered, files: HDF5Files, roots: Roots) -> Open
 
     read_file = file_reader(series.mimetype, series.dataset, hdf5=files, roots=roots)
     shape = frame_shape_of(registered.shape, index.count)
-    frames = FrameFiles(path_of, index.count, shape, registered.dtype, read_file)
+    samples = FileSamples(series.mimetype, read_file, roots)
+    frames = FrameFiles(path_of, index.count, shape, registered.dtype, read_file, samples, registered.stamps)
     return lambda: frames
 
 
@@ -148,7 +156,8 @@ def _listed_files(registered: Registered, files: HDF5Files, roots: Roots) -> Ope
     # The data source may say what the shape of a file's frame is; else it is what is left of the array's.
     shape = tuple(map(sum, chunks[1:])) if chunks else frame_shape_of(registered.shape, len(paths))
     read_file = file_reader(registered.mimetype, "", hdf5=files, roots=roots)
-    frames = FrameFiles(paths.__getitem__, len(paths), shape, registered.dtype, read_file)
+    samples = FileSamples(registered.mimetype, read_file, roots)
+    frames = FrameFiles(paths.__getitem__, len(paths), shape, registered.dtype, read_file, samples, registered.stamps)
     return lambda: frames
 
 

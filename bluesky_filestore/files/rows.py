@@ -9,9 +9,12 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .stamps import Stamps
+
 __all__ = [
     "ArrayIndex",
     "AxisKey",
+    "ComparesItsFiles",
     "Frames",
     "NamesItsFiles",
     "ReadableFrames",
@@ -60,6 +63,34 @@ class NamesItsFiles(Protocol):
 
     def end_paths(self) -> Sequence[str]:
         """The files of the first and of the last frame."""
+
+
+@runtime_checkable
+class ComparesItsFiles(Protocol):
+    """Frames that tell whether their files are those that were registered."""
+
+    def check_files(self, frames: Frames) -> None:
+        """Compare the files of some frames with what they were like when they were registered.
+
+        Raises
+        ------
+        ChangedFileError
+            If one is another.
+        """
+
+    def stamped(self, before: Stamps | None) -> Stamps:
+        """What the files are like now.
+
+        Parameters
+        ----------
+        before : Stamps or None
+            What they were like at the last look.
+
+        Raises
+        ------
+        UnreadableFileError
+            If one cannot be read.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Frames that are a file each."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,9 +16,10 @@ from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SE
 from .hdf5 import HDF5Files
 from .readable import ANYWHERE, Roots
 from .rows import AxisKey, Frames
+from .stamps import Stamp, Stamps, byte_samples, check_file, explain, frame_sample, stamp_file
 from .tiff import read_tiff
 
-__all__ = ["FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
+__all__ = ["FileSamples", "FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
 
 _MANY, _THREADS = 32, 4
 _LEAST_SHARE, _MOST_SHARE = 8, 32
@@ -31,6 +32,27 @@ ReadFile: TypeAlias = Callable[[str, dict[str, str], NDArray[np.generic] | None]
 Where the array that is given fits, the frame may be read into it, and it is the answer."""
 
 _ReadOpen: TypeAlias = Callable[[int, str, NDArray[np.generic] | None], NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSamples:
+    """What is compared of a file of a series, to tell it from another.
+
+    Of HDF5 that is the frame: what the library keeps in a file changes when it is closed.
+    """
+
+    mimetype: str
+    """Of the series."""
+    read_file: ReadFile
+    """Reads the frame of one."""
+    roots: Roots
+    """Where the files may lie."""
+
+    def __call__(self, path: str, stamp: Stamp) -> Iterable[str]:
+        """What it comes to, for one file."""
+        if self.mimetype == HDF5:
+            return [frame_sample(self.read_file(path, {}, None))]
+        return byte_samples(path, stamp.size, self.roots)
 
 
 @dataclass(frozen=True)
@@ -47,10 +69,30 @@ class FrameFiles:
     """Of the elements."""
     read_file: ReadFile
     """Reads one."""
+    samples_of: FileSamples | None = None
+    """Reads some of one, to be compared."""
+    stamps: Stamps | None = None
+    """What the files were like when they were registered, if that is known; by the frame's number in the array."""
 
     def end_paths(self) -> list[str]:
         """The files of the first and of the last frame."""
         return [self.path_of(frame) for frame in (0, self.count - 1)]
+
+    def check_files(self, frames: Frames) -> None:
+        """Compare the files of some frames with what they were like when they were registered."""
+        for frame in frames:
+            self._compare(frame)
+
+    def stamped(self, before: Stamps | None) -> Stamps:
+        """What the files are like now."""
+
+        def look(frame: int, known: Stamp | None) -> Stamp:
+            path = self.path_of(frame)
+            return stamp_file(path, known, (), partial(self._samples, path))
+
+        reads_frames = self.samples_of is not None and self.samples_of.mimetype == HDF5
+        sample_bytes = self._size * self.dtype.itemsize if reads_frames else 1
+        return Stamps.made(range(self.count), look, before=before, sample_bytes=sample_bytes)
 
     def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
         """Frames, one after the other along the first axis, or a part of each."""
@@ -81,10 +123,22 @@ class FrameFiles:
         try:
             found = self.read_file(path, admitted, whole)
         except UnreadableFileError as error:
+            explain(error, [partial(self._compare, frame)])
             raise type(error)(f"frame {frame} (counted from 0) cannot be read: {error}") from error
+        # Behind the reading, so that no file can take another's place between the two.
+        self._compare(frame)
         if found is not whole:
             self._check(found, path, frame)
             into[...] = found.reshape(self.frame_shape)[part]
+
+    def _compare(self, frame: int) -> None:
+        if self.stamps is not None:
+            number, stamp = self.stamps.nearest(frame)
+            path = self.path_of(number)
+            check_file(path, stamp, partial(self._samples, path))
+
+    def _samples(self, path: str, stamp: Stamp) -> Iterable[str]:
+        return self.samples_of(path, stamp) if self.samples_of is not None else ()
 
     def _check(self, found: NDArray[np.generic], path: str, frame: int) -> None:
         joined = len(self.frame_shape) == 1

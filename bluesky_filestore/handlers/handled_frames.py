@@ -2,9 +2,10 @@
 
 import math
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bluesky_filestore.errors import AddressError, FileStoreError, ForbiddenFile
 from bluesky_filestore.files.readable import Roots, told
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import AxisKey, Frames
+from bluesky_filestore.files.stamps import Stamp, Stamps, check_file, explain, frame_sample, stamp_file
 from bluesky_filestore.model.addressing import HandledPart, HandledRows
 from bluesky_filestore.model.paths import with_trailing_separator
 from bluesky_filestore.protocols import HandlerClass
@@ -44,6 +46,8 @@ class HandledFrames:
     """Of its elements, as registered."""
     roots: Roots
     """Where the files may lie."""
+    stamps: Stamps | None = None
+    """What the files were like when they were registered, if that is known."""
 
     @classmethod
     def from_parameters(
@@ -55,6 +59,7 @@ class HandledFrames:
         *,
         handlers: Mapping[str, HandlerClass],
         roots: Roots,
+        stamps: Stamps | None = None,
     ) -> "HandledFrames":
         """From the parameters of a data source of the mimetype `bluesky_filestore.model.addressing.HANDLED`.
 
@@ -71,7 +76,7 @@ class HandledFrames:
             handler_class = handlers[rows.spec]
         except KeyError as error:
             raise AddressError(str(error)) from error
-        return cls(handler_class, rows.spec, paths, rows.parts, frame_shape, dtype, roots)
+        return cls(handler_class, rows.spec, paths, rows.parts, frame_shape, dtype, roots, stamps)
 
     @property
     def count(self) -> int:
@@ -85,11 +90,38 @@ class HandledFrames:
         starts = self._starts()
         by_part = groupby(enumerate(frames), key=lambda asked: bisect(starts, asked[1]) - 1)
         for number, events in by_part:
-            with self._handler(self.parts[number]) as handler:
-                for place, event in events:
-                    answer = self._answer(handler, self.parts[number], event - starts[number])
-                    values[place] = self._checked(answer, event, self._path(self.parts[number]))[part]
+            asset = self.parts[number].asset
+            try:
+                with self._handler(self.parts[number]) as handler:
+                    for place, event in events:
+                        answer = self._answer(handler, self.parts[number], event - starts[number])
+                        values[place] = self._checked(answer, event, self._path(self.parts[number]))[part]
+            except UnreadableFileError as error:
+                explain(error, [partial(self._compare, asset)])
+                raise
+            self._compare(asset)
         return values
+
+    def check_files(self, frames: Frames) -> None:
+        """Compare the files of some events with what they were like when they were registered."""
+        starts = self._starts()
+        for asset in dict.fromkeys(self.parts[bisect(starts, event) - 1].asset for event in frames):
+            self._compare(asset)
+
+    def stamped(self, before: Stamps | None) -> Stamps:
+        """What the files are like now; of the directories that some handlers are made with nothing is known."""
+        ends: dict[int, tuple[int, int]] = {}
+        for start, part in zip(self._starts(), self.parts, strict=True):
+            if Path(self._path(part)).is_file():
+                first, _ = ends.get(part.asset, (start, 0))
+                ends[part.asset] = (first, start + len(part.datum_kwargs) - 1)
+
+        def look(asset: int, known: Stamp | None) -> Stamp:
+            frames = tuple(dict.fromkeys(ends[asset]))
+            return stamp_file(self.paths[asset], known, frames, self._samples)
+
+        sample_bytes = 2 * math.prod(self.frame_shape) * self.dtype.itemsize
+        return Stamps.made(sorted(ends), look, before=before, sample_bytes=sample_bytes)
 
     def answer_of(self, event: int) -> NDArray[np.generic]:
         """An event as the handler has it, whatever is registered."""
@@ -129,6 +161,14 @@ class HandledFrames:
                 found = [self._path(part)] if told_by is None else told_by([part.datum_kwargs[place]])
             paths += [str(path) for path in found]
         return paths
+
+    def _compare(self, asset: int) -> None:
+        if self.stamps is not None:
+            number, stamp = self.stamps.nearest(asset)
+            check_file(self.paths[number], stamp, self._samples)
+
+    def _samples(self, stamp: Stamp) -> Iterable[str]:
+        return (frame_sample(self.answer_of(event)) for event in stamp.frames)
 
     def _starts(self) -> list[int]:
         """The first event of each part."""
@@ -215,7 +255,13 @@ def handled_frames(registered: Registered, *, handlers: Mapping[str, HandlerClas
     """
     shape = registered.shape
     frames = HandledFrames.from_parameters(
-        registered.parameters, registered.paths, shape[1:], registered.dtype, handlers=handlers, roots=roots
+        registered.parameters,
+        registered.paths,
+        shape[1:],
+        registered.dtype,
+        handlers=handlers,
+        roots=roots,
+        stamps=registered.stamps,
     )
     if shape[:1] != (frames.count,):
         raise AddressError(

@@ -1,9 +1,10 @@
 """The external arrays of a run: what is registered of each, what was refused, and what has to be said of them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bluesky_filestore.delivery.stamping import Stamper, stamps_nothing
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.chunks import chunks_for_reading
@@ -54,11 +55,15 @@ class ExternalArrays:
         Looks at files.
     reads : Reads
         Asked once, before the first array is placed: how an array is registered does not change with the server.
+    stamp : Stamper
+        Says at the end of the run what the files are like.
     """
 
-    def __init__(self, run: str, assets: Assets, inspect: Inspector, reads: Reads) -> None:
+    def __init__(
+        self, run: str, assets: Assets, inspect: Inspector, reads: Reads, stamp: Stamper = stamps_nothing
+    ) -> None:
         self.frames = FrameMap(assets)
-        self._run, self._assets, self._inspect, self._reads = run, assets, inspect, reads
+        self._run, self._assets, self._inspect, self._reads, self._stamp = run, assets, inspect, reads, stamp
         self._ours: frozenset[str] | None = None
         self._data_keys: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._placed: dict[tuple[str, str], _Placed] = {}
@@ -178,6 +183,9 @@ class ExternalArrays:
             self._refused[array] = placed.reason
             self._placed[array] = _Placed(known, None, placed.settled)
             return [DropArray(self._run, *array)] if registered is not None else []
+        if final:
+            # Not before: the files of a live run grow.
+            placed = replace(placed, properties={**placed.properties, **self._stamp(placed, registered)})
         self._refused.pop(array, None)
         self._placed[array] = _Placed(known, placed, placed.settled, growing=not final)
         if placed == registered and not is_to_end:

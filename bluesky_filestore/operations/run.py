@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from bluesky_filestore.delivery.stamping import Stamper, stamps_nothing
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, DocumentError
 from bluesky_filestore.model.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.model.frame_map import Assets
@@ -70,14 +71,21 @@ class Run:
         Looks at files.
     reads : Reads
         Says whether the catalog's server has our own adapters. By default it has none.
+    stamp : Stamper
+        Says at the end of the run what its files are like. By default nobody asks.
     """
 
     def __init__(
-        self, start: Mapping[str, Any], assets: Assets, inspect: Inspector, reads: Reads = reads_nothing_of_ours
+        self,
+        start: Mapping[str, Any],
+        assets: Assets,
+        inspect: Inspector,
+        reads: Reads = reads_nothing_of_ours,
+        stamp: Stamper = stamps_nothing,
     ) -> None:
         self.uid: str = start["uid"]
         self._assets = assets
-        self._arrays = ExternalArrays(self.uid, assets, inspect, reads)
+        self._arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp)
         self._journal = Journal(assets)
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}

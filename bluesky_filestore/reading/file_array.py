@@ -156,6 +156,7 @@ def open_array(
     stream: str | None = None,
     *,
     root_map: "Mapping[str, str] | None" = None,
+    allow_changed: bool = False,
 ) -> FileArray:
     """A lazy array that is read straight from the files where they are in reach, else through the catalog.
 
@@ -173,6 +174,9 @@ def open_array(
     root_map : Mapping of str to str, optional
         Where directories are now that the catalog, or the documents, name; that of the longest matching path is taken.
         Windows paths too.
+    allow_changed : bool
+        Whether files may be others than those that were registered. By default that is an error that names the file.
+        Documents do not say what files were like: there it makes no difference.
 
     Returns
     -------
@@ -185,6 +189,8 @@ def open_array(
         If it is a node that is no array, or a text.
     UnreadableFileError
         If the files hold other frames than the catalog says; for documents, if they are not in reach.
+    ChangedFileError
+        If the file of the first or of the last frame is not the one that was registered.
     DocumentError
         If the documents do not say where the array's frames are.
     CatalogError
@@ -208,7 +214,7 @@ def open_array(
     shape, dtype, chunks = tuple(structure.shape), structure.data_type.to_numpy_dtype(), tuple(structure.chunks)
     name = "/".join(node.path_parts[-2:])
     try:
-        straight = ArrayInFiles(registered_of(node, mapped), frames_of)
+        straight = ArrayInFiles(registered_of(node, mapped, allow_changed=allow_changed), frames_of)
         straight.check_reach()
     except _OUT_OF_REACH as error:
         return _told(ArrayInCatalog(node), shape, dtype, chunks, name, reason=str(error))

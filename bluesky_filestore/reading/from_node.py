@@ -13,6 +13,7 @@ from bluesky_filestore.files import registered as reading
 from bluesky_filestore.files.readable import ANYWHERE
 from bluesky_filestore.files.registered import OpenFrames, Registered
 from bluesky_filestore.files.rows import ArrayIndex, as_axis_key, expanded_index
+from bluesky_filestore.files.stamps import without_stamps
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import handled_frames
 from bluesky_filestore.model.addressing import HANDLED
@@ -62,8 +63,8 @@ class ArrayInCatalog:
             return np.asarray(self._node.read(keys))
 
 
-def registered_of(node: "ArrayClient", root_map: RootMap) -> Registered:
-    """What a catalog says of the files of an array.
+def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool = False) -> Registered:
+    """What a catalog says of the files of an array; not what they were like if they may be others by now.
 
     Raises
     ------
@@ -81,11 +82,11 @@ def registered_of(node: "ArrayClient", root_map: RootMap) -> Registered:
     (source,) = sources
     if source.management != "external":
         raise AddressError("its values are in the catalog itself; expected files that were registered")
-    structure = node.structure()
+    structure, properties = node.structure(), dict(getattr(source, "properties", None) or {})
     return Registered(
         source.mimetype,
         dict(source.parameters or {}),
-        dict(getattr(source, "properties", None) or {}),
+        without_stamps(properties) if allow_changed else properties,
         mapped_paths([_path_of(asset.data_uri) for asset in _listed(source.assets)], source.mimetype, root_map),
         tuple(structure.shape),
         structure.data_type.to_numpy_dtype(),

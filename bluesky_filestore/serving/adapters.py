@@ -47,19 +47,24 @@ NAMES: Mapping[str, str] = MappingProxyType(
 """How a ``config.yml`` names each, under ``adapters_by_mimetype``."""
 
 
-def adapters(roots: Roots = ANYWHERE) -> dict[str, Any]:
+def adapters(roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> dict[str, Any]:
     """Tiled's ``adapters_by_mimetype``.
 
     Parameters
     ----------
     roots : Roots
         The directories that files are served from.
+    allow_changed : bool
+        Whether files are served that are not those that were registered.
     """
-    series = {mimetype: SeriesAdapters(mimetype, roots) for mimetype in (TIFF_SERIES, NPY_SERIES, JPEG_SERIES)}
+    series = {
+        mimetype: SeriesAdapters(mimetype, roots, allow_changed=allow_changed)
+        for mimetype in (TIFF_SERIES, NPY_SERIES, JPEG_SERIES)
+    }
     return {
-        HDF5: HDF5Adapters(roots),
-        HDF5_ROWS: OwnAdapters(HDF5_ROWS, roots),
-        FILE_SERIES: OwnAdapters(FILE_SERIES, roots),
-        HANDLED: HandledAdapters(roots),
+        HDF5: HDF5Adapters(roots, allow_changed=allow_changed),
+        HDF5_ROWS: OwnAdapters(HDF5_ROWS, roots, allow_changed=allow_changed),
+        FILE_SERIES: OwnAdapters(FILE_SERIES, roots, allow_changed=allow_changed),
+        HANDLED: HandledAdapters(roots, allow_changed=allow_changed),
         **series,
     }

@@ -7,6 +7,7 @@ from tiled.utils import path_from_uri
 
 from bluesky_filestore.errors import AddressError, ForbiddenFileError
 from bluesky_filestore.files.registered import Registered
+from bluesky_filestore.files.stamps import without_stamps
 
 if TYPE_CHECKING:
     from tiled.structures.array import ArrayStructure
@@ -16,14 +17,18 @@ __all__ = ["path_of", "paths_of", "registered_of", "uris_of"]
 
 
 def registered_of(
-    data_source: "DataSource[ArrayStructure]", paths: Sequence[str], parameters: Mapping[str, Any]
+    data_source: "DataSource[ArrayStructure]",
+    paths: Sequence[str],
+    parameters: Mapping[str, Any],
+    *,
+    allow_changed: bool = False,
 ) -> Registered:
-    """An array's data source in the words of the reading side."""
-    structure = data_source.structure
+    """An array's data source in the words of the reading side, which is not to know the files again if so allowed."""
+    structure, properties = data_source.structure, data_source.properties or {}
     return Registered(
         data_source.mimetype,
         parameters,
-        data_source.properties or {},
+        without_stamps(properties) if allow_changed else properties,
         paths,
         tuple(structure.shape),
         structure.data_type.to_numpy_dtype(),

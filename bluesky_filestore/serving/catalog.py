@@ -24,6 +24,7 @@ def catalog(
     readable_storage: Iterable[Any] | None = None,
     writable_storage: Any = None,
     adapters_by_mimetype: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
     **options: Any,
 ) -> "CatalogContainerAdapter":
     """Make a tree for a Tiled server: in its ``config.yml``, ``tree: bluesky_filestore.serving.catalog:catalog``.
@@ -38,6 +39,8 @@ def catalog(
         Where Tiled keeps what is uploaded.
     adapters_by_mimetype : mapping, optional
         Adapters that are to be used before ours.
+    allow_changed : bool
+        Whether files are served that are not those that were registered, but e.g. were written again since.
     **options
         Handed on to Tiled.
 
@@ -59,7 +62,7 @@ def catalog(
         uri,
         readable_storage=readable,
         writable_storage=writable_storage,
-        adapters_by_mimetype={**adapters(roots), **(adapters_by_mimetype or {})},
+        adapters_by_mimetype={**adapters(roots, allow_changed=allow_changed), **(adapters_by_mimetype or {})},
         **options,
     )
 

@@ -18,6 +18,7 @@ from tiled.structures.core import Spec, StructureFamily
 
 from bluesky_filestore.errors import (
     AddressError,
+    ChangedFileError,
     ForbiddenFileError,
     LockedFileError,
     MissingFileError,
@@ -37,6 +38,7 @@ _STATUS = (
     (MissingFileError, 404),
     (ForbiddenFileError, 403),
     (LockedFileError, 423),
+    (ChangedFileError, 409),
     (UnreadableFileError, 422),
     (AddressError, 422),
 )

@@ -31,10 +31,18 @@ class HandledAdapters:
         Where files may lie, beside what Tiled allows.
     handlers : mapping, optional
         Handler class by spec; by default `bluesky_filestore.handler_registry`.
+    allow_changed : bool
+        Whether files are read that are not those that were registered.
     """
 
-    def __init__(self, roots: Roots = ANYWHERE, handlers: Mapping[str, HandlerClass] | None = None) -> None:
-        self._roots = roots
+    def __init__(
+        self,
+        roots: Roots = ANYWHERE,
+        handlers: Mapping[str, HandlerClass] | None = None,
+        *,
+        allow_changed: bool = False,
+    ) -> None:
+        self._roots, self._allow_changed = roots, allow_changed
         self._handlers = handler_registry if handlers is None else handlers
 
     def from_catalog(self, data_source: "DataSource[ArrayStructure]", node: Any, /, **parameters: Any) -> FramesAdapter:
@@ -46,7 +54,9 @@ class HandledAdapters:
             If the data source does not say what its events are, or nobody has a handler for its spec.
         """
         with answered():
-            registered = registered_of(data_source, paths_of(data_source), parameters)
+            registered = registered_of(
+                data_source, paths_of(data_source), parameters, allow_changed=self._allow_changed
+            )
             events = handled_frames(registered, handlers=self._handlers, roots=self._roots)
         return FramesAdapter(lambda: events, data_source.structure, metadata=node.metadata_, specs=node.specs)
 

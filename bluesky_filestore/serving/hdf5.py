@@ -36,10 +36,12 @@ class HDF5Adapters:
         Where files may lie, beside what Tiled allows.
     files : HDF5Files, optional
         The pool they are opened through; by default the one of this process.
+    allow_changed : bool
+        Whether files are read that are not those that were registered.
     """
 
-    def __init__(self, roots: Roots = ANYWHERE, files: HDF5Files | None = None) -> None:
-        self._roots = roots
+    def __init__(self, roots: Roots = ANYWHERE, files: HDF5Files | None = None, *, allow_changed: bool = False) -> None:
+        self._roots, self._allow_changed = roots, allow_changed
         self._files = files or shared_files()
 
     def from_catalog(self, data_source: "DataSource[Any]", node: Any, /, **parameters: Any) -> Any:
@@ -97,7 +99,9 @@ class HDF5Adapters:
         """What is asked for in our terms; None if it is nothing that we serve."""
         if data_source.structure_family != StructureFamily.array:
             return None
-        registered = registered_of(data_source, paths, {"swmr": SWMR_DEFAULT, **parameters})
+        registered = registered_of(
+            data_source, paths, {"swmr": SWMR_DEFAULT, **parameters}, allow_changed=self._allow_changed
+        )
         try:
             joined = joined_datasets(registered, self._files, self._roots)
             return None if 0 in joined.dataset.layout(0).shape else joined

@@ -28,10 +28,14 @@ class OwnAdapters:
         Where files may lie, beside what Tiled allows.
     files : HDF5Files, optional
         The pool that HDF5 files are opened through; by default the one of this process.
+    allow_changed : bool
+        Whether files are read that are not those that were registered.
     """
 
-    def __init__(self, mimetype: str, roots: Roots = ANYWHERE, files: HDF5Files | None = None) -> None:
-        self._mimetype, self._roots = mimetype, roots
+    def __init__(
+        self, mimetype: str, roots: Roots = ANYWHERE, files: HDF5Files | None = None, *, allow_changed: bool = False
+    ) -> None:
+        self._mimetype, self._roots, self._allow_changed = mimetype, roots, allow_changed
         self._files = files
 
     def from_catalog(self, data_source: "DataSource[ArrayStructure]", node: Any, /, **parameters: Any) -> FramesAdapter:
@@ -43,7 +47,9 @@ class OwnAdapters:
             If the data source does not say which frames its rows are.
         """
         with answered():
-            registered = registered_of(data_source, paths_of(data_source), parameters)
+            registered = registered_of(
+                data_source, paths_of(data_source), parameters, allow_changed=self._allow_changed
+            )
             frames = frames_of(registered, files=self._files, roots=self._roots)
         return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
 

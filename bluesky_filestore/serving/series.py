@@ -30,6 +30,8 @@ class SeriesAdapters:
         Which.
     roots : Roots
         Where files may lie, beside what Tiled allows.
+    allow_changed : bool
+        Whether files are read that are not those that were registered.
     """
 
     supports_lazy_assets = True
@@ -37,8 +39,8 @@ class SeriesAdapters:
     file_indices_for_slice = FileSequenceAdapter.file_indices_for_slice
     """Tells Tiled which these are."""
 
-    def __init__(self, mimetype: str, roots: Roots = ANYWHERE) -> None:
-        self._mimetype, self._roots = mimetype, roots
+    def __init__(self, mimetype: str, roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> None:
+        self._mimetype, self._roots, self._allow_changed = mimetype, roots, allow_changed
 
     def from_catalog(
         self,
@@ -57,8 +59,8 @@ class SeriesAdapters:
         """
         with answered():
             paths = _Paths(uris_of(data_source) if data_uris is None else data_uris)
-            registered = replace(registered_of(data_source, paths, parameters), mimetype=self._mimetype)
-            frames = frames_of(registered, roots=self._roots)
+            registered = registered_of(data_source, paths, parameters, allow_changed=self._allow_changed)
+            frames = frames_of(replace(registered, mimetype=self._mimetype), roots=self._roots)
         return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
 
     def from_uris(self, *data_uris: str) -> FramesAdapter:

@@ -38,6 +38,7 @@ def serve_catalog(
     port: int = 0,
     api_key: str | None = None,
     database: str | None = None,
+    allow_changed: bool = False,
 ) -> "CatalogServer":
     """Start a Tiled server on loopback, in a thread of this process.
 
@@ -55,6 +56,9 @@ def serve_catalog(
     database : str, optional
         The URI of a PostgreSQL database for catalog and event tables, e.g. ``postgresql://user@host/catalog``; its
         tables are made if they are not there. By default both are files of SQLite in the directory.
+    allow_changed : bool
+        Whether files are served that are not those that were registered, but e.g. were written again since. By default
+        that is an error that names the file.
 
     Returns
     -------
@@ -77,7 +81,12 @@ def serve_catalog(
         raise CatalogError("the API key has other characters than letters and digits, which Tiled does not take.")
     roots = [readable] if isinstance(readable, str | Path) else list(readable)
     return CatalogServer(
-        directory, readable=[_existing(root) for root in roots], port=port, api_key=api_key, database=database
+        directory,
+        readable=[_existing(root) for root in roots],
+        port=port,
+        api_key=api_key,
+        database=database,
+        allow_changed=allow_changed,
     )
 
 
@@ -99,6 +108,7 @@ class CatalogServer:
         port: int,
         api_key: str | None,
         database: str | None = None,
+        allow_changed: bool = False,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="catalog-") if directory is None else None
         self._client: Container | None = None
@@ -109,7 +119,7 @@ class CatalogServer:
             self.directory = _writable(Path(self._temporary.name if self._temporary else directory or ""))
             self._socket = _bound_socket(port)
             self.uri = f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
-            self._server = self._make_server(readable, database)
+            self._server = self._make_server(readable, database, allow_changed)
             self._log_to_files()
             self._thread = threading.Thread(
                 target=self._server.run, args=([self._socket],), name="catalog-server", daemon=True
@@ -165,7 +175,7 @@ class CatalogServer:
     def __repr__(self) -> str:
         return f"<CatalogServer {self.uri} in {self.directory}>"
 
-    def _make_server(self, readable: Sequence[Path], database: str | None) -> "uvicorn.Server":
+    def _make_server(self, readable: Sequence[Path], database: str | None, allow_changed: bool) -> "uvicorn.Server":
         import uvicorn
         from bluesky_tiled_plugins.routers.validator import router as validator
         from tiled.config import Authentication
@@ -175,7 +185,7 @@ class CatalogServer:
         from .guard import guarded
         from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
 
-        tree = self._make_tree(readable, database)
+        tree = self._make_tree(readable, database, allow_changed)
         app = build_app(
             tree,
             authentication=Authentication(single_user_api_key=self.api_key),
@@ -194,7 +204,7 @@ class CatalogServer:
         )
         return uvicorn.Server(config)
 
-    def _make_tree(self, readable: Sequence[Path], database: str | None) -> Any:
+    def _make_tree(self, readable: Sequence[Path], database: str | None, allow_changed: bool) -> Any:
         from .catalog import catalog, shown_uri
 
         own = self.directory / _DATABASE
@@ -205,6 +215,7 @@ class CatalogServer:
                 database or own,
                 writable_storage=[self.directory / "arrays", tables],
                 readable_storage=list(readable),
+                allow_changed=allow_changed,
                 # Making it starts a process of its own, which costs seconds.
                 init_if_not_exists=database is not None or not (own.exists() and own.stat().st_size),
             )
