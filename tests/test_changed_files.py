@@ -14,6 +14,7 @@ from bluesky import plan_stubs
 
 from bluesky_filestore import CatalogWriter, open_array, serve_catalog, sim
 from bluesky_filestore.errors import CatalogError, ChangedFileError
+from bluesky_filestore.model.addressing import FILE_SERIES, FileSeries
 from bluesky_filestore.sim import pattern
 
 EVENTS = 5
@@ -72,6 +73,16 @@ def refusal(node, index=...):
         node.read(index)
     assert raised.value.response.status_code == 409
     return str(raised.value.response.json()["detail"])
+
+
+def first_file(node):
+    """The file of the first frame of an array, or of the first directory of a series."""
+    (source,) = node.data_sources()
+    path = Path(source.assets[0].data_uri.removeprefix("file://localhost"))
+    if source.mimetype != FILE_SERIES:
+        return path
+    series = FileSeries.from_parameters(source.parameters)
+    return path / series.file_name(series.rows[0].asset, series.rows[0].first)
 
 
 @pytest.fixture
@@ -222,11 +233,7 @@ def test_of_a_detector(ioc, catalog, run_engine, kind, options):
         for array in (node.read(), open_array(node)[...]):
             numbers = [pattern.number(frame) for frame in array[:, 0]]
             assert np.diff(numbers).tolist() == [1, 1]
-    here, there = (
-        Path(node.data_sources()[0].assets[0].data_uri.removeprefix("file://localhost")) for node in nodes[::2]
-    )
-    if kind == "SimDetectorTIFF":
-        here, there = sorted(here.glob("*.tif*"))[-12], sorted(here.glob("*.tif*"))[-6]
+    here, there = map(first_file, nodes[::2])
     shutil.copyfile(there, here)
     assert str(here) in refusal(nodes[0], (0,))
     with pytest.raises(ChangedFileError, match=here.name):

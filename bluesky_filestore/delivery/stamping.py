@@ -2,26 +2,21 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import AddressError, UnreadableFileError
 from bluesky_filestore.model.addressing import HANDLED
 from bluesky_filestore.operations.placement import Placement
 
-__all__ = ["Stamper", "stamp", "stamps_nothing"]
+if TYPE_CHECKING:
+    from bluesky_filestore.files.hdf5 import HDF5Files
+
+__all__ = ["stamp"]
 
 _logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
 """Seconds."""
-
-Stamper: TypeAlias = Callable[[Placement, "Placement | None"], Mapping[str, Any]]
-"""Further properties of an array, by its files; it is given what is registered of it, too."""
-
-
-def stamps_nothing(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
-    """For those who register nothing."""
-    return {}
 
 
 def stamp(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
@@ -48,20 +43,26 @@ def stamp(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
 
 
 def _stamp(placement: Placement, before: Placement | None, properties: dict[str, Any]) -> None:
+    from bluesky_filestore.files.hdf5 import HDF5Files
     from bluesky_filestore.files.rows import ComparesItsFiles
     from bluesky_filestore.files.stamps import stamps_of
 
     try:
-        frames = _frames_of(placement)
-        if isinstance(frames, ComparesItsFiles):
-            stamps = frames.stamped(stamps_of(before.properties) if before is not None else None)
-            if stamps.numbers:
-                properties.update(stamps.to_properties())
+        # Closed at once: whoever wrote them may have them open.
+        with HDF5Files() as files:
+            frames = _frames_of(placement, files)
+            if isinstance(frames, ComparesItsFiles):
+                stamps = frames.stamped(stamps_of(before.properties) if before is not None else None)
+                if stamps.numbers:
+                    properties.update(stamps.to_properties())
     except (UnreadableFileError, AddressError) as error:
         _logger.info("The files of an array are not compared when it is read: %s", error)
+    except Exception:
+        # Whatever it is, the array is registered without.
+        _logger.exception("The files of an array could not be looked at; they are not compared when it is read.")
 
 
-def _frames_of(placement: Placement) -> Any:
+def _frames_of(placement: Placement, files: "HDF5Files") -> Any:
     import numpy as np
 
     from bluesky_filestore.files.readable import ANYWHERE
@@ -75,4 +76,4 @@ def _frames_of(placement: Placement) -> Any:
     )
     if placement.mimetype == HANDLED:
         return handled_frames(registered, handlers=handler_registry, roots=ANYWHERE)
-    return frames_of(registered)()
+    return frames_of(registered, files=files)()

@@ -8,10 +8,10 @@ from .hdf5_superblock import check_not_cut_short, is_written_with_swmr
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["open_hdf5"]
+__all__ = ["is_open_otherwise", "open_hdf5"]
 
-# What HDF5 says where this process has the file open already, and not with SWMR.
-_OPEN_OTHERWISE = "access flag not the same"
+# What HDF5 says where this process has the file open already, and in another way: with SWMR or not, with locks or not.
+_OPEN_OTHERWISE = ("access flag not the same", "locking flag values don't match")
 
 
 def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
@@ -43,12 +43,19 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     growing = is_written_with_swmr(path)
     if growing:
         check_sound(path)
-    try:
-        return _opened(path, locking, swmr=growing)
-    except OSError as error:
-        if _OPEN_OTHERWISE not in str(error):
-            raise
-    return _opened(path, locking, swmr=not growing)
+    other = None if locking is False else False
+    for locks, swmr in ((locking, growing), (locking, not growing), (other, growing)):
+        try:
+            return _opened(path, locks, swmr=swmr)
+        except OSError as error:
+            if not is_open_otherwise(error):
+                raise
+    return _opened(path, other, swmr=not growing)
+
+
+def is_open_otherwise(error: OSError) -> bool:
+    """Whether a file could not be opened because this process has it open already, in another way."""
+    return any(words in str(error) for words in _OPEN_OTHERWISE)
 
 
 def _opened(path: str, locking: bool | str | None, *, swmr: bool) -> "h5py.File":

@@ -67,6 +67,9 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
                 f"them elsewhere"
             )
         data = file[HDF5_DATA]
+        if file.swmr_mode:
+            # What this process knew of it may be older.
+            data.refresh()
         if data.ndim == 0:
             return list(range(frames)), f"{HDF5_DATA} of {path} holds no frames: its shape is ()"
         missing = [row for row in _unallocated(data) if row < frames] + list(range(data.shape[0], frames))
@@ -76,8 +79,19 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
 def _open_hdf5(path: Path) -> Any:
     import h5py
 
-    # The plugin has closed it; whoever else reads it must not keep us from looking.
-    return h5py.File(path, "r", locking=False)
+    from bluesky_filestore.files.hdf5_opening import is_open_otherwise
+
+    # The plugin has closed it; whoever else reads it must not keep us from looking. Where this process does, perhaps
+    # since the file was growing, HDF5 opens it again in the same way only.
+    swmr: dict[str, Any] = {"libver": "latest", "swmr": True}
+    ways: tuple[dict[str, Any], ...] = ({"locking": False}, {}, {**swmr, "locking": False})
+    for options in ways:
+        try:
+            return h5py.File(path, "r", **options)
+        except OSError as error:
+            if not is_open_otherwise(error):
+                raise
+    return h5py.File(path, "r", **swmr)
 
 
 def _unallocated(data: Any) -> list[int]:

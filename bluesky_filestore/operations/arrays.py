@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bluesky_filestore.delivery.stamping import Stamper, stamps_nothing
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.chunks import chunks_for_reading
@@ -14,7 +13,7 @@ from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SE
 from .answers import place_answers
 from .datasets import place_in_datasets
 from .operations import DropArray, Operation, PlaceArray, own_dims
-from .placement import Inspector, Placement, Reads, Refusal
+from .placement import Inspector, Placement, Reads, Refusal, Stamper, stamps_nothing
 from .series import place_in_series
 
 __all__ = ["ExternalArrays", "Said", "place"]

@@ -10,18 +10,25 @@ from bluesky_filestore.model.frame_map import Source
 
 from .structure import EventStructure
 
-__all__ = ["Inspector", "Placement", "Reads", "Refusal", "reads_nothing_of_ours"]
+__all__ = ["Inspector", "Placement", "Reads", "Refusal", "Stamper", "reads_nothing_of_ours", "stamps_nothing"]
 
 Inspector: TypeAlias = Callable[[Source, Sequence[PurePath]], "list[FileFacts | Unseen]"]
 """Looks at files of one source; one answer for each."""
 Reads: TypeAlias = Callable[[str], bool]
 """Whether the catalog's server has an adapter for one of our own mimetypes; raises `CatalogUnreachableError` if nobody
 can say now."""
+Stamper: TypeAlias = "Callable[[Placement, Placement | None], Mapping[str, Any]]"
+"""Says what the files of an array are like, as further properties; it is given what is registered of it, too."""
 
 
 def reads_nothing_of_ours(mimetype: str) -> bool:
     """What a stock server answers."""
     return False
+
+
+def stamps_nothing(placement: "Placement", before: "Placement | None") -> Mapping[str, Any]:
+    """For those who do not register, or ask in the middle of a run."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)

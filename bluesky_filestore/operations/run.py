@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from bluesky_filestore.delivery.stamping import Stamper, stamps_nothing
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, DocumentError
 from bluesky_filestore.model.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.model.frame_map import Assets
@@ -23,7 +22,7 @@ from .event_table import EventTable
 from .gathering import GatheredEvent
 from .journal import Journal
 from .operations import CloseRun, CreateStream, Operation, UpdateStream
-from .placement import Inspector, Reads, reads_nothing_of_ours
+from .placement import Inspector, Reads, Stamper, reads_nothing_of_ours, stamps_nothing
 from .run_metadata import create_run, sentences, told
 
 __all__ = ["Run", "announce"]
