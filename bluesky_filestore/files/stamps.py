@@ -8,6 +8,7 @@ and the last frame that the array has there; of a series, where each frame is a 
 
 import hashlib
 import os
+from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +129,8 @@ class Stamps:
         """The file that answers for one, which is mostly that file itself: its number and its stamp."""
         place = self._places.get(number)
         if place is None:
-            place = min(range(len(self.numbers)), key=lambda place: abs(self.numbers[place] - number))
+            behind = min(bisect(self.numbers, number), len(self.numbers) - 1)
+            place = min(behind, max(0, behind - 1), key=lambda place: abs(self.numbers[place] - number))
         return self.numbers[place], self.stamps[place]
 
     def to_properties(self) -> dict[str, Any]:
