@@ -178,11 +178,12 @@ def _aborted_by_interrupt(run_engine: "RunEngine") -> Iterator[None]:
 
 
 def _abort(run_engine: "RunEngine") -> None:
-    from bluesky.run_engine import TransitionError  # type: ignore[attr-defined]  # its own it keeps to itself
-
-    # The plan may have come to its end meanwhile.
-    with contextlib.suppress(TransitionError):
+    try:
         run_engine.abort("Ctrl-C")
+    except RuntimeError:
+        # The plan may have come to its end meanwhile.
+        if run_engine.state != "idle":
+            raise
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from bluesky_filestore.mixins import FileStorePluginBase
 from bluesky_filestore.mixins.upstream import pipeline
-from bluesky_filestore.mixins.waiting import optional
+from bluesky_filestore.mixins.waiting import components_with, optional
 
 __all__ = ["StagedValues", "Subject", "as_text", "file_plugins"]
 
@@ -24,8 +24,7 @@ def file_plugins(device: Any) -> list[Any]:
     """The file plugins of a detector that have a file store, in component order; a file plugin is its own."""
     if hasattr(device, "reg_root"):
         return [device]
-    components = getattr(type(device), "_sig_attrs", {})
-    return [getattr(device, name) for name, cpt in components.items() if hasattr(getattr(cpt, "cls", None), "reg_root")]
+    return [getattr(device, name) for name in components_with(device, "reg_root")]
 
 
 class StagedValues(Mapping[Any, Any]):
@@ -134,7 +133,7 @@ def _stage_sigs(device: Any) -> "list[tuple[Any, Any]]":
         (optional(device, key) if isinstance(key, str) else key, value)
         for key, value in getattr(device, "stage_sigs", {}).items()
     ]
-    for name in getattr(device, "_sub_devices", ()):
+    for name in components_with(device, "stage"):
         sub_device = optional(device, name)
         pairs += _stage_sigs(sub_device) if sub_device is not None else []
     return [(signal, value) for signal, value in pairs if signal is not None]

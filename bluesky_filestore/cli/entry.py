@@ -2,12 +2,14 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from bluesky_filestore import __version__
 from bluesky_filestore.errors import FileStoreError
+from bluesky_filestore.leanings import going_without
 
 from .console import Console
 from .local import demo, doctor, serve, sim
@@ -17,6 +19,7 @@ from .spools import resume, status
 
 __all__ = ["app", "main"]
 
+_logger = logging.getLogger(__name__)
 app = typer.Typer(
     help="From det.trigger() to the array in the catalog.",
     no_args_is_help=True,
@@ -58,17 +61,21 @@ def main() -> None:
         Console(stderr=True).print(f"[bold red]Error:[/] {_sentence(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
     finally:
+        stop_ophyd = _end_of_ophyd()
         # Threads of ophyd that the exit cuts off while they connect would log tracebacks under our sentence.
         logging.disable(logging.CRITICAL)
-        _stop_ophyd()
+        stop_ophyd()
 
 
-def _stop_ophyd() -> None:
-    """Have ophyd's threads end before Python does: one that reads while devices are cleared away crashes it."""
+def _end_of_ophyd() -> Callable[[], None]:
+    """Has ophyd's threads end before Python does: one that reads while devices are cleared away crashes it."""
     if "ophyd" in sys.modules:
-        dispatcher = sys.modules["ophyd"].get_cl().get_dispatcher()
-        if dispatcher is not None and dispatcher.is_alive():
-            dispatcher.stop()
+        with going_without(_logger, "ophyd's dispatcher", "its threads end with the process, which may crash then"):
+            dispatcher = sys.modules["ophyd"].get_cl().get_dispatcher()
+            if dispatcher is not None and dispatcher.is_alive():
+                stop: Callable[[], None] = dispatcher.stop
+                return stop
+    return lambda: None
 
 
 def _sentence(error: Exception) -> str:

@@ -82,7 +82,7 @@ def _find(client: "Container", uid: str) -> "tuple[str, Container]":
     from bluesky_filestore.catalogs.tiled.connecting import in_our_words
     from bluesky_filestore.errors import RunNotFoundError
 
-    with in_our_words(str(client.uri)):
+    with in_our_words(str(client.uri), client):
         # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.
         if uid and "/" not in uid and uid in client:
             return uid, client[uid]

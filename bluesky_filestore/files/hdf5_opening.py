@@ -1,17 +1,19 @@
 """An HDF5 file opened so that neither its writer nor other readers are in the way."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .hdf5_sound import check_sound
 from .hdf5_superblock import check_not_cut_short, is_written_with_swmr
+from .readable import told
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["is_open_otherwise", "open_hdf5"]
+__all__ = ["is_open_here", "open_hdf5"]
 
-# What HDF5 says where this process has the file open already, and in another way: with SWMR or not, with locks or not.
-_OPEN_OTHERWISE = ("access flag not the same", "locking flag values don't match")
 
 
 def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
@@ -33,9 +35,7 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     TruncatedFileError
         If it is shorter than its header says, with which HDF5 would look for the rest for ever.
     UnreadableFileError
-        If it is marked as being written with SWMR, and damaged.
-    OSError
-        What h5py raises.
+        If it cannot be read, in the form that says why.
     """
     import hdf5plugin  # noqa: F401 - importing it registers its filters
 
@@ -44,18 +44,31 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     if growing:
         check_sound(path)
     other = None if locking is False else False
-    for locks, swmr in ((locking, growing), (locking, not growing), (other, growing)):
+    with told(path):
         try:
-            return _opened(path, locks, swmr=swmr)
+            return _opened(path, locking, swmr=growing)
         except OSError as error:
-            if not is_open_otherwise(error):
+            # What this process has open in one way, with SWMR or not, with locks or not, HDF5 does not open in another.
+            if not is_open_here(path):
                 raise
-    return _opened(path, other, swmr=not growing)
+            for locks, swmr in ((locking, not growing), (other, growing), (other, not growing)):
+                with suppress(OSError):
+                    return _opened(path, locks, swmr=swmr)
+            raise error from None
 
 
-def is_open_otherwise(error: OSError) -> bool:
-    """Whether a file could not be opened because this process has it open already, in another way."""
-    return any(words in str(error) for words in _OPEN_OTHERWISE)
+def is_open_here(path: str) -> bool:
+    """Whether HDF5 has the file open in this process, by whatever name."""
+    import h5py
+
+    for each in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        try:
+            if Path(os.fsdecode(h5py.h5f.get_name(each))).samefile(path):
+                return True
+        except (OSError, ValueError):
+            # It has no name, or was moved.
+            continue
+    return False
 
 
 def _opened(path: str, locking: bool | str | None, *, swmr: bool) -> "h5py.File":

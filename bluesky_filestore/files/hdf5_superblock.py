@@ -11,7 +11,7 @@ from bluesky_filestore.errors import TruncatedFileError
 
 from .readable import ANYWHERE, locked_error
 
-__all__ = ["check_not_cut_short", "is_written_with_swmr"]
+__all__ = ["check_not_cut_short", "is_being_written", "is_written_with_swmr"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LENGTH_OF_HEADER = 64
@@ -52,7 +52,7 @@ def check_not_cut_short(path: str) -> None:
     )
     # In a file with a user block all addresses count from its end, but that of the end of the file.
     if base == 0 and length < end:
-        if _is_locked(path):
+        if is_being_written(path):
             raise locked_error(path)
         raise TruncatedFileError(
             f"file {path} ends after {length} bytes; expected {end}, as its header says: it was cut short."
@@ -74,11 +74,27 @@ def is_written_with_swmr(path: str) -> bool:
     return bool(header[_FLAGS_AT] & _WRITTEN and header[_FLAGS_AT] & _WRITTEN_WITH_SWMR)
 
 
-def _is_locked(path: str) -> bool:
-    """Whether somebody writes to it: HDF5 locks a file for as long as it is open for that."""
-    with ANYWHERE.opened(path) as descriptor:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+def is_being_written(path: str) -> bool:
+    """Whether a writer keeps others out of an HDF5 file: by a mark in its superblock, or by a lock.
+
+    HDF5 locks a file for as long as it is open for writing; what it says to others it says in words.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        header = os.pread(descriptor, _LENGTH_OF_HEADER, 0)
+        if not header.startswith(_SIGNATURE) or len(header) < _LENGTH_OF_HEADER:
+            return False
+        has_flags = header[_VERSION_AT] >= _VERSION_WITH_FLAGS
+        if has_flags and header[_FLAGS_AT] & (_WRITTEN | _WRITTEN_WITH_SWMR) == _WRITTEN:
             return True
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
     return False

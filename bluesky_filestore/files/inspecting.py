@@ -88,8 +88,6 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
         return Unseen("busy", f"file {path} is still being written ({error.strerror})")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         # What libraries raise for files that are not what they should be has no bounds, and is of one key only.
-        if "already open for write" in str(error):
-            return Unseen("busy", f"file {path} is still being written")
         return Unseen("broken", f"file {path} cannot be read: {str(error) or type(error).__name__}")
     return Unseen("out of reach", f"files of type {source.mimetype!r} are not looked into")
 

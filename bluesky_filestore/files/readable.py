@@ -208,9 +208,13 @@ def locked_error(path: str, words: str = "") -> LockedFileError:
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableFileError:
+    # It builds on this module.
+    from .hdf5_superblock import is_being_written
+
     words = str(error)
-    if "already open for" in words or "unable to lock file" in words:
+    if is_being_written(path):
         return locked_error(path, words)
+    # Only of a file with a user block, whose length `check_not_cut_short` does not look at.
     if "truncated file" in words:
         return TruncatedFileError(f"file {path} was cut short: {words}.")
     return UnreadableFileError(f"file {path} cannot be read: {error.strerror or words}.")

@@ -11,7 +11,7 @@ from ophyd.status import DeviceStatus
 from bluesky_filestore.errors import MissingFramesError, StageError
 
 from .frames import FileStoreWithFrames
-from .waiting import poll_until
+from .waiting import components_with, poll_until
 
 __all__ = ["FlyableFileStore"]
 
@@ -122,7 +122,7 @@ class FlyableFileStore(BlueskyInterface):
         return unstaged
 
     def _flying_writers(self) -> list[FileStoreWithFrames]:
-        components = (getattr(self, name) for name in self._sub_devices)
+        components = (getattr(self, name) for name in components_with(self, "tells_streams"))
         return [device for device in components if isinstance(device, FileStoreWithFrames) and device.tells_streams]
 
     def _finished(self) -> DeviceStatus:

@@ -25,7 +25,15 @@ from .path_providers import PathInfo
 from .priming import UnprimedFilePluginError, check_prime, prime, why_unprimed
 from .putting_back import PutBackReport, devices_below, raise_together
 from .staging import Undo, guard_stage
-from .waiting import CaptureSetting, PathSetting, TimedSetting, optional, wait_until_connected
+from .waiting import (
+    CaptureSetting,
+    PathSetting,
+    TimedSetting,
+    components_with,
+    optional,
+    values_before,
+    wait_until_connected,
+)
 
 __all__ = ["FileStorePluginBase"]
 
@@ -185,8 +193,7 @@ class FileStorePluginBase(FileStoreWithFrames):
 
     def _enabled_writers(self) -> list[str]:
         """The attribute names of all file plugins of the detector that will write, in component order."""
-        components = getattr(type(self.parent), "_sig_attrs", {})
-        names = [name for name, cpt in components.items() if hasattr(cpt.cls, "collect_asset_docs")]
+        names = components_with(self.parent, "collect_asset_docs")
         return [name for name in names if self._is_enabled_at_stage(getattr(self.parent, name))]
 
     def stage(self) -> list[object]:
@@ -248,7 +255,7 @@ class FileStorePluginBase(FileStoreWithFrames):
             setting = TimedSetting(create_directory, self, self.stage_timeout)
             before = setting.get()
             setting.set(sigs.pop(create_directory)).wait()
-            self._original_vals[setting] = before
+            values_before(self)[setting] = before
 
     def _stage_with(self, sigs: "OrderedDict[Any, Any]") -> list[object]:
         # ophyd's stage waits for each signal for ever; these waits end, at stage and at unstage.
@@ -280,7 +287,7 @@ class FileStorePluginBase(FileStoreWithFrames):
             If documented frames are not in the files, unless ``confirm_frames="never"``; likewise.
         """
         errors = self._count_at_unstage()
-        for setting in self._original_vals:
+        for setting in values_before(self):
             if isinstance(setting, CaptureSetting):
                 setting.timeout = _FLUSH * self.stage_timeout
         report = PutBackReport(self.stage_timeout)

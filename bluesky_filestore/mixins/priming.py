@@ -15,7 +15,7 @@ from bluesky_filestore.errors import UnprimedPluginError
 from .frame_format import FrameFormat
 from .staging import Undo
 from .upstream import expected_format, frame_token, pipeline, seen_format
-from .waiting import TimedSetting, optional, poll_until, pv_name
+from .waiting import TimedSetting, components_with, optional, poll_until, pv_name
 
 __all__ = ["Prime", "UnprimedFilePluginError", "check_prime", "prime", "why_unprimed"]
 
@@ -150,9 +150,7 @@ def _prepare(plugin: Any, undo: Undo, timeout: float) -> Any:
 def _other_writers(plugin: Any) -> list[Any]:
     """The other file plugins of the detector; what is not made yet has not been staged either, but may be enabled."""
     parent = plugin.parent
-    names = [
-        name for name, cpt in getattr(type(parent), "_sig_attrs", {}).items() if hasattr(cpt.cls, "generate_datum")
-    ]
+    names = components_with(parent, "generate_datum")
     return [sibling for name in names if (sibling := optional(parent, name)) not in (None, plugin)]
 
 

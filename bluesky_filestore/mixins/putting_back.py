@@ -6,13 +6,12 @@ its IOC.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 from bluesky_filestore.errors import IOCUnreachableError
 
-from .waiting import CaptureSetting, TimedSetting, Wait, is_connected, pv_name
+from .waiting import CaptureSetting, TimedSetting, Wait, is_connected, pv_name, values_before
 
 __all__ = ["PutBackReport", "devices_below", "raise_together"]
 
@@ -39,10 +38,12 @@ class PutBackReport:
 
     def attach(self, device: Any) -> None:
         """Let the device's next `unstage` go on after what fails, and note that here."""
-        device._original_vals = OrderedDict(
-            (signal if isinstance(signal, _PutBack) else _PutBack(self._timed(signal, device), self), value)
-            for signal, value in device._original_vals.items()
-        )
+        kept = values_before(device)
+        given = list(kept.items())
+        kept.clear()
+        for signal, value in given:
+            setting = signal if isinstance(signal, _PutBack) else _PutBack(self._timed(signal, device), self)
+            kept[setting] = value
 
     def _timed(self, signal: Any, device: Any) -> Any:
         return signal if isinstance(signal, TimedSetting) else TimedSetting(signal, device, self._timeout)
@@ -105,10 +106,8 @@ class _PutBack:
 def devices_below(device: Any) -> Iterator[Any]:
     """The device and all devices in it that have been made."""
     yield device
-    for name in getattr(device, "_sub_devices", ()):
-        child = device._signals.get(name)
-        if child is not None:
-            yield from devices_below(child)
+    if hasattr(device, "walk_subdevices"):
+        yield from (below for _, below in device.walk_subdevices())
 
 
 def raise_together(errors: list[Exception]) -> None:

@@ -16,7 +16,7 @@ from ophyd.utils import RedundantStaging
 
 from bluesky_filestore.errors import StageError
 
-from .waiting import pv_name
+from .waiting import pv_name, values_before
 
 __all__ = ["Undo", "guard_stage"]
 
@@ -128,7 +128,7 @@ def _stage_guarded(plugin: Any, inner: Callable[[Any], list[object]]) -> list[ob
 def _restore(plugin: Any) -> list[Exception]:
     """Undo a stage that failed halfway; returns what went wrong with it."""
     problems: list[Exception] = []
-    if plugin._staged is not Staged.no or plugin._original_vals:
+    if plugin._staged is not Staged.no or values_before(plugin):
         try:
             plugin.unstage()
             problems += plugin._not_put_back
@@ -143,12 +143,12 @@ def _restore(plugin: Any) -> list[Exception]:
 def _put_back_the_rest(plugin: Any) -> list[Exception]:
     # ophyd's unstage stops at the first signal that does not obey, and leaves the others as they are.
     problems: list[Exception] = []
-    for signal, value in reversed(list(plugin._original_vals.items())):
+    for signal, value in reversed(list(values_before(plugin).items())):
         try:
             signal.set(value).wait()
         except Exception as error:  # noqa: BLE001 - the other values must be put back all the same
             error.add_note(f"{pv_name(signal)} could not be put back to {value!r}.")
             problems.append(error)
-    plugin._original_vals.clear()
+    values_before(plugin).clear()
     plugin._staged = Staged.no
     return problems

@@ -1,6 +1,8 @@
 """Waiting for records, always with an end, and with an error that says what was waited for."""
 
+import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +10,24 @@ from typing import Any
 from ophyd.signal import EpicsSignalBase, Signal
 
 from bluesky_filestore.errors import IOCUnreachableError, StageError, StageTimeoutError
+from bluesky_filestore.leanings import log_once
 
 __all__ = [
     "CaptureSetting",
     "PathSetting",
     "TimedSetting",
     "Wait",
+    "components_with",
     "is_connected",
     "optional",
     "poll_until",
     "pv_name",
     "says",
+    "values_before",
     "wait_until_connected",
 ]
+
+_log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
@@ -55,10 +62,27 @@ def optional(device: Any, name: str) -> Any:
         return None
     except TimeoutError:
         # An IOC that is gone serves nothing, and will again what it did.
-        if any(is_connected(signal) for signal in root._signals.values() if isinstance(signal, EpicsSignalBase)):
+        signals = (signal for _, signal in root.get_instantiated_signals() if signal.parent is root)
+        if any(is_connected(signal) for signal in signals if isinstance(signal, EpicsSignalBase)):
             missing.add(name)
         return None
     return device
+
+
+def components_with(device: Any, attribute: str) -> list[str]:
+    """The names of a device's components whose class has an attribute, in their order; made or not."""
+    kind = type(device)
+    names = getattr(kind, "component_names", ())
+    return [name for name in names if hasattr(getattr(getattr(kind, name), "cls", None), attribute)]
+
+
+def values_before(device: Any) -> "OrderedDict[Any, Any]":
+    """What ophyd's unstage puts back, by signal."""
+    kept: OrderedDict[Any, Any] | None = getattr(device, "_original_vals", None)
+    if kept is None:
+        log_once(_log, "ophyd keeps elsewhere what its unstage puts back; so that ends at the first that cannot be")
+        return OrderedDict()
+    return kept
 
 
 def says(plugin: Any) -> str:

@@ -79,7 +79,7 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
 def _open_hdf5(path: Path) -> Any:
     import h5py
 
-    from bluesky_filestore.files.hdf5_opening import is_open_otherwise
+    from bluesky_filestore.files.hdf5_opening import is_open_here
 
     # The plugin has closed it; whoever else reads it must not keep us from looking. Where this process does, perhaps
     # since the file was growing, HDF5 opens it again in the same way only.
@@ -88,8 +88,8 @@ def _open_hdf5(path: Path) -> Any:
     for options in ways:
         try:
             return h5py.File(path, "r", **options)
-        except OSError as error:
-            if not is_open_otherwise(error):
+        except OSError:
+            if not is_open_here(str(path)):
                 raise
     return h5py.File(path, "r", **swmr)
 

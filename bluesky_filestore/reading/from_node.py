@@ -59,7 +59,7 @@ class ArrayInCatalog:
             If the catalog does not give it.
         """
         keys = tuple(map(as_axis_key, expanded_index(index, tuple(self._node.shape))))
-        with in_our_words(self.uri):
+        with in_our_words(self.uri, self._node):
             return np.asarray(self._node.read(keys))
 
 
@@ -75,7 +75,7 @@ def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool
     CatalogError
         If the catalog does not tell.
     """
-    with in_our_words(str(node.uri)):
+    with in_our_words(str(node.uri), node):
         sources = node.data_sources() or []
     if len(sources) != 1:
         raise AddressError(f"the catalog has {len(sources)} data sources for it; expected one")

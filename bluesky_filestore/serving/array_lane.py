@@ -20,6 +20,7 @@ from fastapi import HTTPException
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files.readable import bytes_of
 from bluesky_filestore.files.rows import as_axis_key, expanded_index
+from bluesky_filestore.leanings import log_once
 from bluesky_filestore.model.addressing import parsed_slice
 
 from .frames_adapter import FramesAdapter
@@ -45,6 +46,8 @@ _OTHERS = {b"origin", b"if-none-match", b"range"}
 # Each answer in the making holds two batches.
 _BATCH_BYTES = 2**20
 _MOST_BROKEN = 1000
+# A status from here on says that the server failed.
+_FAILURE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,10 @@ class ArrayLane:
         self._arrays = arrays
         self._authorization = f"apikey {api_key}".encode()
         self._broken: dict[str, None] = {}
-        self._has_fallen_back = False
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer a request, as ASGI has it."""
-        request = self._understood(scope)
-        if request is None or not await self._answer(request, send):
+        if not await self._answer(scope, send):
             await self._app(scope, receive, send)
 
     def _understood(self, scope: _Message) -> _Request | None:
@@ -108,43 +109,39 @@ class ArrayLane:
         segments = tuple(segment for segment in path[len(prefix) :].split("/") if segment)
         return _Request(f"{path}?{scope['query_string']!r}", segments, query, prefix == _BLOCK)
 
-    async def _answer(self, request: _Request, send: _Send) -> bool:
-        """Answer it; False if it is for Tiled to answer after all."""
+    async def _answer(self, scope: _Message, send: _Send) -> bool:
+        """Answer it; False if it is for Tiled to answer after all.
+
+        Until the first bytes of the array are there nothing is sent: whatever goes wrong before leaves it to Tiled.
+        """
         try:
-            adapter = await self._arrays.find(request.path)
-            wanted = None if adapter is None else _wanted(adapter, request)
-            if adapter is None or wanted is None:
+            request = self._understood(scope)
+            adapter = None if request is None else await self._arrays.find(request.path)
+            wanted = None if request is None or adapter is None else _wanted(adapter, request)
+            if request is None or adapter is None or wanted is None:
                 return False
             if request.key in self._broken:
                 await _in_thread(_check_all, adapter, wanted)
                 del self._broken[request.key]
             batches, first = await _in_thread(_begun, adapter, wanted)
+            length = math.prod(_shape(wanted)) * adapter.dtype.itemsize
         except HTTPException as error:
-            await _send_error(error, send)
-            return True
-        except RuntimeError:
-            # What Tiled raises where it refuses a file or has no adapter; it has the answers, too.
-            return False
+            return await _send_error(error, send)
         except Exception as error:  # noqa: BLE001 - whatever it is, no way of ours may be worse than none
-            self._warn_of_tiled(error)
+            # A plain one is what Tiled raises where it refuses a file or has no adapter; it has the answers, too.
+            if type(error) is not RuntimeError:
+                log_once(_logger, "Arrays are left to Tiled, which is not as expected here", error)
             return False
-        shape = _shape(wanted)
-        await _start(200, _MEDIA_TYPE, math.prod(shape) * adapter.dtype.itemsize, send)
+        await _start(200, _MEDIA_TYPE, length, send)
         try:
             await self._send_all(adapter, first, batches, send)
-        except HTTPException:
+        except Exception:
             # Too late to say so. The client asks again, and is told then.
             self._broken[request.key] = None
             while len(self._broken) > _MOST_BROKEN:
                 del self._broken[next(iter(self._broken))]
             raise
         return True
-
-    def _warn_of_tiled(self, error: Exception) -> None:
-        """Say once that Tiled's inside is not what we take it for; it has the answer."""
-        if not self._has_fallen_back:
-            self._has_fallen_back = True
-            _logger.warning("Arrays are left to Tiled, which is not as expected here: %r", error)
 
     async def _send_all(
         self, adapter: FramesAdapter, first: memoryview, batches: Iterator[_Index], send: _Send
@@ -221,10 +218,14 @@ def _read(adapter: FramesAdapter, index: _Index) -> memoryview:
     return bytes_of(np.ascontiguousarray(adapter.read(index)))
 
 
-async def _send_error(error: HTTPException, send: _Send) -> None:
-    body = json.dumps({"detail": error.detail}).encode()
+async def _send_error(error: HTTPException, send: _Send) -> bool:
+    """Send one of our adapters' answers; False if it is none."""
+    if error.status_code >= _FAILURE:
+        return False
+    body = json.dumps({"detail": str(error.detail)}).encode()
     await _start(error.status_code, "application/json", len(body), send)
     await send({"type": "http.response.body", "body": body, "more_body": False})
+    return True
 
 
 async def _start(status: int, media_type: str, length: int, send: _Send) -> None:

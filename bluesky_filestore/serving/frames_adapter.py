@@ -69,6 +69,7 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
     ) -> None:
         super().__init__(structure, metadata=metadata, specs=specs)
         self._open_frames = open_frames
+        self._shape, self._chunks = tuple(structure.shape), structure.chunks
         self._dtype: np.dtype[Any] = structure.data_type.to_numpy_dtype()
 
     @classmethod
@@ -92,7 +93,7 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         """
         with answered():
             frame = math.prod(self._open_frames().frame_shape)
-        sizes = accumulate(reversed(self._structure.shape), operator.mul)
+        sizes = accumulate(reversed(self._shape), operator.mul)
         return sum(1 for size in sizes if size <= frame)
 
     def read(self, slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
@@ -104,11 +105,10 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
             If frames cannot be read, with a status between 400 and 499 that says in what way.
         """
         index = tuple(slice) if isinstance(slice, tuple) else slice
-        shape = tuple(self._structure.shape)
         # What does not fit is the client's mistake, whatever the state of the files.
-        expanded_index(index, shape)
+        expanded_index(index, self._shape)
         with answered():
-            return checked_dtype(array_of(self._open_frames(), shape, index), self._dtype)
+            return checked_dtype(array_of(self._open_frames(), self._shape, index), self._dtype)
 
     def read_block(self, block: tuple[int, ...], slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
         """One chunk of the array, or a part of it."""
@@ -116,7 +116,7 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
 
     def index_of_block(self, block: tuple[int, ...], slice: Any = ...) -> tuple[int | builtins.slice, ...]:  # noqa: A002
         """What a chunk, or a part of it, is of the whole array."""
-        inside = [_range_of(sizes, place) for sizes, place in zip(self._structure.chunks, block, strict=True)]
+        inside = [_range_of(sizes, place) for sizes, place in zip(self._chunks, block, strict=True)]
         index = (tuple(slice) if isinstance(slice, tuple) else slice) if slice else ...
         keys = expanded_index(index, tuple(map(len, inside)))
         return tuple(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tiled.adapters.hdf5 import SWMR_DEFAULT, HDF5Adapter, HDF5ArrayAdapter, get_hdf5_attrs
+from tiled.adapters.hdf5 import HDF5Adapter
 from tiled.structures.core import StructureFamily
 
 from bluesky_filestore.errors import AddressError
@@ -10,6 +10,7 @@ from bluesky_filestore.files.hdf5 import HDF5Files, shared_files
 from bluesky_filestore.files.hdf5_joined import JoinedDatasets
 from bluesky_filestore.files.hdf5_layout import NoFramesError
 from bluesky_filestore.files.hdf5_links import check_links
+from bluesky_filestore.files.hdf5_opening import open_hdf5
 from bluesky_filestore.files.hdf5_superblock import is_written_with_swmr
 from bluesky_filestore.files.readable import ANYWHERE, Roots, told
 from bluesky_filestore.files.registered import Registered, frames_of, joined_datasets
@@ -61,7 +62,7 @@ class HDF5Adapters:
                 )
             for path in paths:
                 check_links(path, self._roots)
-            if parameters.get("swmr", SWMR_DEFAULT):
+            if parameters.get("swmr", True):
                 # In one process a file is open with SWMR or without: as it is opened for the frames.
                 parameters["swmr"] = any(map(is_written_with_swmr, paths))
         return HDF5Adapter.from_catalog(data_source, node, **parameters)
@@ -82,11 +83,11 @@ class HDF5Adapters:
                 check_links(path, self._roots)
             if not isinstance(parameters.get("dataset", ""), str):
                 parameters["dataset"] = "/".join(parameters["dataset"])
-            if parameters.get("swmr", SWMR_DEFAULT):
+            if parameters.get("swmr", True):
                 parameters["swmr"] = any(map(is_written_with_swmr, paths))
             with told(paths[0]):
                 stock = HDF5Adapter.from_uris(*data_uris, **parameters)
-            if not isinstance(stock, HDF5ArrayAdapter) or 0 in stock.structure().shape:
+            if stock.structure_family != StructureFamily.array or 0 in stock.structure().shape:
                 return stock
             shape, dtype = tuple(stock.structure().shape), stock.structure().data_type.to_numpy_dtype()
             registered = Registered(HDF5, parameters, {}, paths, shape, dtype)
@@ -99,9 +100,7 @@ class HDF5Adapters:
         """What is asked for in our terms; None if it is nothing that we serve."""
         if data_source.structure_family != StructureFamily.array:
             return None
-        registered = registered_of(
-            data_source, paths, {"swmr": SWMR_DEFAULT, **parameters}, allow_changed=self._allow_changed
-        )
+        registered = registered_of(data_source, paths, parameters, allow_changed=self._allow_changed)
         try:
             joined = joined_datasets(registered, self._files, self._roots)
             return None if 0 in joined.dataset.layout(0).shape else joined
@@ -123,12 +122,12 @@ class _JoinedAdapter(FramesAdapter):
     ) -> None:
         super().__init__(joined.frames, data_source.structure, metadata=metadata, specs=specs)
         self._name = joined.dataset.name
-        self._uri = next(asset.data_uri for asset in data_source.assets)
-        self._path = path_of(self._uri)
+        self._path = path_of(next(asset.data_uri for asset in data_source.assets))
         self._options = {name: parameters[name] for name in ("locking",) if name in parameters}
 
     def metadata(self) -> Any:
         """The node's metadata and the attributes of the dataset in the first file."""
-        with answered():
-            growing = is_written_with_swmr(self._path)
-            return {**super().metadata(), **get_hdf5_attrs(self._uri, self._name, swmr=growing, **self._options)}
+        with answered(), told(self._path), open_hdf5(self._path, **self._options) as file:
+            attributes = dict(getattr(file.get(self._name), "attrs", {}))
+        said = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
+        return {**super().metadata(), **said}

@@ -34,10 +34,10 @@ class SeriesAdapters:
         Whether files are read that are not those that were registered.
     """
 
-    supports_lazy_assets = True
-    """Tells Tiled that it may look up only the assets that a request needs."""
-    file_indices_for_slice = FileSequenceAdapter.file_indices_for_slice
-    """Tells Tiled which these are."""
+    file_indices_for_slice = getattr(FileSequenceAdapter, "file_indices_for_slice", None)
+    """Tells Tiled which assets a request needs."""
+    supports_lazy_assets = file_indices_for_slice is not None
+    """Tells Tiled that it may look up only these; one that does not ask so looks up all."""
 
     def __init__(self, mimetype: str, roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> None:
         self._mimetype, self._roots, self._allow_changed = mimetype, roots, allow_changed

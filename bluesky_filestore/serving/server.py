@@ -1,8 +1,8 @@
 """A Tiled server inside this process, for one beamline or one desk."""
 
-import copy
 import errno
 import logging
+import re
 import secrets
 import socket
 import tempfile
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import CatalogError, DirectoryMissingError
+from bluesky_filestore.leanings import going_without, log_once
 
 if TYPE_CHECKING:
     import uvicorn
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CatalogServer", "serve_catalog"]
 
+_logger = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 30.0
 # Open connections (e.g. of a client that keeps them alive) must not keep a server from closing.
 _SHUTDOWN_TIMEOUT = 2
 _DATABASE = "catalog.db"
-_PATH_IN_ACCESS_LOG = 2
+_QUERY = re.compile(r"\?\S*")
 _LOG_FILES = {"uvicorn.access": "access.log", "uvicorn.error": "server.log", "tiled": "server.log"}
 
 
@@ -152,7 +154,9 @@ class CatalogServer:
             self._client = None
         if hasattr(self, "_thread"):
             self._server.should_exit = True
-            self._thread.join()
+            self._thread.join(timeout=_START_TIMEOUT)
+            if self._thread.is_alive():
+                log_once(_logger, f"uvicorn does not end within {_START_TIMEOUT} s of being told to; it is left alone")
         if hasattr(self, "_socket"):
             self._socket.close()
         self._resources.close()
@@ -177,30 +181,22 @@ class CatalogServer:
 
     def _make_server(self, readable: Sequence[Path], database: str | None, allow_changed: bool) -> "uvicorn.Server":
         import uvicorn
-        from bluesky_tiled_plugins.routers.validator import router as validator
-        from tiled.config import Authentication
-        from tiled.server.app import build_app
 
-        from .array_lane import ArrayLane
-        from .guard import guarded
-        from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
+        from .guard import guarded_app
 
         tree = self._make_tree(readable, database, allow_changed)
-        app = build_app(
-            tree,
-            authentication=Authentication(single_user_api_key=self.api_key),
-            serialization_registry=_registry_with_documents(),
-            include_routers=[validator],
-        )
-        _keep_settings_apart(app, self.api_key)
-        _say_when_refused(app)
-        version: CatalogVersion = no_version
-        if database is None:
-            version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
-        lane = ArrayLane(guarded(app), KnownArrays(tree, version), self.api_key)
+        answering = guarded_app(tree, self.api_key)
+        with going_without(_logger, "The inside of Tiled's catalog", "arrays are left to Tiled, which takes longer"):
+            from .array_lane import ArrayLane
+            from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
+
+            version: CatalogVersion = no_version
+            if database is None:
+                version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
+            answering = ArrayLane(answering, KnownArrays(tree, version), self.api_key)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
-            lane, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
+            answering, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
         )
         return uvicorn.Server(config)
 
@@ -244,12 +240,16 @@ class CatalogServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
-        while not self._server.started:
+        while not self._is_listening():
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise CatalogError(
                     f"the catalog server in {self.directory} did not start; see {self.directory / 'server.log'}."
                 )
             time.sleep(0.01)
+
+    def _is_listening(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(self._socket.getsockname()) == 0
 
 
 def _existing(directory: str | Path) -> Path:
@@ -291,55 +291,10 @@ def _bound_socket(port: int) -> socket.socket:
     return bound
 
 
-def _registry_with_documents() -> Any:
-    """Tiled's ways to export, and that of ``run.documents()`` in bluesky-tiled-plugins' clients."""
-    from tiled.media_type_registration import default_serialization_registry
-
-    from .exporting import export_documents
-
-    registry = copy.deepcopy(default_serialization_registry)
-    registry.register("BlueskyRun", "application/json-seq", export_documents)
-    return registry
-
-
 def _without_query(record: logging.LogRecord) -> bool:
-    """Leave out of a line of uvicorn's log of requests what follows "?": a key may be there."""
-    if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) > _PATH_IN_ACCESS_LOG:
-        arguments = list(record.args)
-        arguments[_PATH_IN_ACCESS_LOG] = str(arguments[_PATH_IN_ACCESS_LOG]).partition("?")[0]
-        record.args = tuple(arguments)
+    """Leave out of what is logged what follows "?": a key may be there."""
+    if isinstance(record.args, tuple) and record.args:
+        record.args = tuple(_QUERY.sub("", word) if isinstance(word, str) else word for word in record.args)
+    else:
+        record.msg = _QUERY.sub("", str(record.msg))
     return True
-
-
-def _keep_settings_apart(app: Any, api_key: str) -> None:
-    # Tiled keeps one set of settings a process: of two servers, the one that started last would give its key to both.
-    from tiled.server.settings import Settings, get_settings
-
-    settings = Settings()
-    settings.single_user_api_key = api_key
-    app.dependency_overrides[get_settings] = lambda: settings
-
-
-def _say_when_refused(app: Any) -> None:
-    """Tell the client why a file is not served, where Tiled only says that the server failed."""
-    from fastapi.responses import JSONResponse
-    from tiled.catalog.adapter import Collision
-
-    @app.exception_handler(Collision)  # type: ignore[untyped-decorator]
-    async def taken(request: Any, error: Collision) -> JSONResponse:
-        return JSONResponse(
-            status_code=409,
-            content={
-                "detail": f"{error.args[0]} is in the catalog already, made by another writer; expected one writer for "
-                f"a run: of a CatalogWriter and a TiledWriter of one RunEngine and one catalog, unsubscribe one."
-            },
-        )
-
-    @app.exception_handler(RuntimeError)  # type: ignore[untyped-decorator]
-    async def refused(request: Any, error: RuntimeError) -> JSONResponse:
-        if str(error).startswith("Refusing to serve"):
-            return JSONResponse(
-                status_code=403,
-                content={"detail": f"{error} Start it with the file's directory among the readable ones."},
-            )
-        raise error

@@ -1,5 +1,6 @@
 """Arrays of a Tiled catalog: those whose values came in events, and those registered where their files are."""
 
+import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -184,16 +185,13 @@ def _is_like(node: Any, operation: AppendArray) -> bool:
 
 
 def _put(node: Any, source: "DataSource[Any]") -> None:
-    from tiled.client.utils import handle_error
-    from tiled.utils import safe_json_dump
-
     source.id = node.data_sources()[0].id
-    handle_error(
-        node.context.http_client.put(
-            node.uri.replace("/metadata/", "/data_source/", 1),
-            content=safe_json_dump({"data_source": asdict(source)}),
-        )
-    )
+    node.context.http_client.put(
+        node.uri.replace("/metadata/", "/data_source/", 1),
+        # Numbers of numpy, in what was asked to be registered.
+        content=json.dumps({"data_source": asdict(source)}, default=lambda value: value.tolist()),
+        headers={"Content-Type": "application/json"},
+    ).raise_for_status()
 
 
 def _external_source(operation: PlaceArray, uris: list[str], *, first: int) -> "DataSource[Any]":

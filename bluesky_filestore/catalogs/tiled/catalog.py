@@ -1,10 +1,12 @@
 """Operations applied to a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import CatalogError, RowsDifferError
+from bluesky_filestore.leanings import going_without
 from bluesky_filestore.operations.operations import (
     AppendArray,
     AppendRows,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TiledCatalog"]
 
+_logger = logging.getLogger(__name__)
+
 
 class TiledCatalog:
     """A catalog of runs in a Tiled container; see `bluesky_filestore.operations.operations.Catalog`.
@@ -42,11 +46,13 @@ class TiledCatalog:
     """
 
     def __init__(self, client: "Container") -> None:
-        # Here, and not when the first event of a process waits to be written.
-        clients = PlainClients()
-        clients.load()
-        # Not include_data_sources(), which asks the catalog: it may be away.
-        self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
+        self._root = client
+        with going_without(_logger, "What Tiled makes clients of", "runs are written with those of the client given"):
+            # Here, and not when the first event of a process waits to be written.
+            clients = PlainClients()
+            clients.load()
+            # Not include_data_sources(), which asks the catalog: it may be away.
+            self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
         self._address = address_of(client)
         self._mimetypes = Mimetypes(client)
         self._doubted: set[str] = set()
@@ -76,12 +82,12 @@ class TiledCatalog:
         ------
         CatalogUnreachableError, CatalogAccessError
         """
-        with in_our_words(self.uri):
+        with in_our_words(self.uri, self._root):
             self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
 
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
-        with in_our_words(self.uri):
+        with in_our_words(self.uri, self._root):
             return self._mimetypes.has(mimetype)
 
     def apply(self, operation: Operation) -> None:
@@ -129,7 +135,7 @@ class TiledCatalog:
     @contextmanager
     def _in_doubt_of_silence(self, run: str) -> Iterator[None]:
         try:
-            with in_our_words(self.uri):
+            with in_our_words(self.uri, self._root):
                 yield
         except CatalogError as error:
             if may_still_be_done(error):

@@ -16,6 +16,7 @@ from bluesky_filestore.errors import (
 )
 
 if TYPE_CHECKING:
+    from tiled.client.base import BaseClient
     from tiled.client.container import Container
 
 __all__ = [
@@ -116,7 +117,7 @@ def _with_stripped_key(uri: str, client_kwargs: Mapping[str, Any]) -> dict[str, 
 
 def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], Container]") -> "Container":
     with in_our_words(shown_address(uri)):
-        _probe(uri, client_kwargs)
+        wants_key = _probe(uri, client_kwargs)
         try:
             return make()
         except KeyError as error:
@@ -124,15 +125,18 @@ def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], C
                 f"the Tiled server at {shown_address(uri)} has no such container ({error})."
             ) from error
         except RuntimeError as error:
-            if "authentication" not in str(error):
+            if not wants_key:
                 raise
             raise CatalogAccessError(
                 f"the catalog at {shown_address(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
             ) from error
 
 
-def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
-    """Ask once, where Tiled's own client tries for 45 s before it gives up, and leaves a connection behind."""
+def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> bool:
+    """Ask once, where Tiled's own client tries for 45 s before it gives up, and leaves a connection behind.
+
+    The answer is whether it wants to know who comes, and no key says so.
+    """
     try:
         url = httpx.URL(uri)
         base = url.path.partition("/api/v1")[0].rstrip("/")
@@ -159,17 +163,21 @@ def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> None:
             **options,
         )
         answer.raise_for_status()
+    return bool(authentication["required"] and not key)
 
 
 @contextmanager
-def in_our_words(uri: str) -> Iterator[None]:
-    """Turn what Tiled's client raises while talking to a catalog into our errors, with what to do."""
+def in_our_words(uri: str, node: "BaseClient | None" = None) -> Iterator[None]:
+    """Turn what Tiled's client raises while talking to a catalog into our errors, with what to do.
+
+    By the node that is asked it is known whether its client was closed.
+    """
     try:
         yield
     except (httpx.HTTPStatusError, httpx.TransportError) as error:
         raise _error_for(error, uri) from error
     except RuntimeError as error:
-        if "client has been closed" not in str(error):
+        if node is None or not node.context.http_client.is_closed:
             raise
         raise CatalogUnreachableError(
             f"the client of the catalog at {uri} was closed; expected it to stay open as long as its writer."

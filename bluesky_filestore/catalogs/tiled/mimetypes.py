@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from bluesky_filestore.leanings import log_once
+
 from .connecting import PROBE_TIMEOUT
 
 if TYPE_CHECKING:
@@ -40,29 +42,35 @@ class Mimetypes:
         return self._known[mimetype]
 
     def _ask(self, mimetype: str) -> bool | None:
-        """Ask for a node that the server cannot make: no part of Tiled's API lists its adapters.
+        """Ask for nodes that the server cannot make: no part of Tiled's API lists its adapters.
 
         A server looks at the data sources of a new node one after the other, and says which mimetype it does not know
-        (tiled/catalog/adapter.py). The second is one that no server knows, so that nothing is ever made.
+        (tiled/catalog/adapter.py). One of two is none that any server knows, so that nothing is ever made. They are
+        asked for in both orders: whichever the server looks at first, it names the other one if it does not know it.
         """
-        from tiled.client.utils import ClientError
-
         # Tiled's client would try for a minute to reach a server that is away.
         self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
+        named = {self._refused(pair) for pair in ((mimetype, _NOBODYS), (_NOBODYS, mimetype))}
+        if mimetype in named:
+            return False
+        return True if named == {_NOBODYS} else None
+
+    def _refused(self, pair: tuple[str, str]) -> str | None:
+        """Which of two mimetypes the server says it does not know; None if that cannot be told."""
         try:
-            node = self._root.new("container", [_source(mimetype), _source(_NOBODYS)])
-        except ClientError as error:
+            node = self._root.new("container", [_source(mimetype) for mimetype in pair])
+        except httpx.HTTPStatusError as error:
             answer = error.response
             if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise
-            for asked, known in ((_NOBODYS, True), (mimetype, False)):
-                if answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE and asked in answer.text:
-                    return known
-            _logger.warning("The catalog at %s does not tell what it reads (%s).", self._root.uri, error)
+            named = [mimetype for mimetype in pair if mimetype in answer.text]
+            if answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE and len(named) == 1:
+                return named[0]
+            log_once(_logger, f"The catalog at {self._root.uri} does not tell what it reads; stock is assumed", error)
             return None
-        _logger.warning("The catalog at %s registers what it cannot read; it is used as a stock one.", self._root.uri)
+        log_once(_logger, f"The catalog at {self._root.uri} registers what it cannot read; stock is assumed")
         self._root.delete_contents([node.path_parts[-1]])
-        return False
+        return None
 
 
 def _source(mimetype: str) -> "DataSource[Any]":

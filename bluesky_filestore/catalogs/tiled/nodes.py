@@ -76,8 +76,6 @@ class Nodes:
 
         Who may see a run may see what is in it. Raises as `find` does.
         """
-        from tiled.client.utils import ClientError
-
         _check_name(path[-1])
         parent = self.get(path[:-1])
         if len(path) > 1:
@@ -85,7 +83,7 @@ class Nodes:
         self._tried.add(path)
         try:
             node = parent.new(family, attributes.pop("data_sources", []), key=path[-1], **attributes)
-        except ClientError as error:
+        except httpx.HTTPStatusError as error:
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
             try:
@@ -106,14 +104,13 @@ class Nodes:
 
     def remove(self, path: NodePath) -> None:
         """Remove a node, if it is there, with what the catalog itself keeps for it (never files of a detector)."""
-        from tiled.client.utils import ClientError, handle_error
-
         node = self.find(path)
         if node is not None:
             try:
                 # Not delete_contents, which asks again by itself: the first request may come after all that follows.
-                handle_error(node.context.http_client.delete(node.uri, params={"external_only": False}))
-            except ClientError as error:
+                asked = {"external_only": False}
+                node.context.http_client.delete(node.uri, params=asked).raise_for_status()
+            except httpx.HTTPStatusError as error:
                 # An earlier try may have removed it, and its answer not have come.
                 if error.response.status_code != httpx.codes.NOT_FOUND:
                     raise
