@@ -222,7 +222,7 @@ async def _send_error(error: HTTPException, send: _Send) -> bool:
     """Send one of our adapters' answers; False if it is none."""
     if error.status_code >= _FAILURE:
         return False
-    body = json.dumps({"detail": str(error.detail)}).encode()
+    body = json.dumps({"detail": str(error.detail)}, ensure_ascii=False, separators=(",", ":")).encode()
     await _start(error.status_code, "application/json", len(body), send)
     await send({"type": "http.response.body", "body": body, "more_body": False})
     return True
