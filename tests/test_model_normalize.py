@@ -1,6 +1,7 @@
 """Older documents, read as today's."""
 
 import copy
+from urllib.parse import quote
 
 import event_model
 import pytest
@@ -57,6 +58,19 @@ def test_percent_in_names():
     """A '%' in directory or name is itself, not a field of the template."""
     source = source_of_resource(resource("AD_TIFF", "50%d", **{**TIFF_KWARGS, "filename": "1%"}))
     assert files(source, 7) == ["/data/50%d/1%_000007.tiff"]
+
+
+@pytest.mark.parametrize("text", ["50%d", "a%sb", "%s", "%%s", "100%", "%%", "{}", "{:d}"])
+@pytest.mark.parametrize("place", ["directory", "name"])
+def test_texts_that_look_like_fields(text, place):
+    """Whatever directory and name are, they are texts, of a Resource and of a StreamResource."""
+    directory, name = (text, "img") if place == "directory" else ("a", text)
+    old = source_of_resource(resource("AD_TIFF", directory, **{**TIFF_KWARGS, "filename": name}))
+    assert files(old, 7) == [f"/data/{directory}/{name}_000007.tiff"]
+    uri = f"file://localhost/data/{quote(directory)}/"
+    parameters = {"template": "%s%s_%6.6d.tiff", "filename": name}
+    new = source_of_stream_resource(stream_resource("multipart/related;type=image/tiff", uri, **parameters))
+    assert files(new, 7) == [f"/data/{directory}/{name}_000007.tiff"]
 
 
 def test_hdf5_single_resource():

@@ -6,6 +6,7 @@ Nothing here changes a received document: what has to differ is made anew, what 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
@@ -31,6 +32,8 @@ __all__ = [
 _RESERVED_KEYS = ("time", "seq_num", "internal", RECORD_COLUMN.removeprefix("ts_"))
 _READER_PARAMETERS = ("swmr", "locking", "slice")
 _C_INTEGER = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
+# A '%' that is itself, or where a text goes.
+_PERCENT_OR_TEXT = re.compile(r"%[%s]")
 _BRACES = re.compile(r"\{(\d*)(?::(0?\d*)d?)?\}")
 
 
@@ -267,12 +270,18 @@ def _escaped(path: object) -> str:
     return str(path).replace("%", "%%")
 
 
+def _with_texts(template: str, *texts: str) -> str:
+    """A template with its fields of texts filled in, one after the other; those that are left over stay."""
+    left = iter(map(_escaped, texts))
+    return _PERCENT_OR_TEXT.sub(lambda found: found[0] if found[0] == "%%" else next(left, found[0]), template)
+
+
 def _filled(kwargs: Mapping[str, Any], directory: str, where: str) -> str:
     """The template of areaDetector, ``"%s%s_%6.6d.tiff"``, with directory and name filled in."""
     template, filename = kwargs.get("template"), kwargs.get("filename", "")
     if not template:
         raise DocumentError(f"{where} have no template of the files' names; expected e.g. '%s%s_%6.6d.tiff'.")
-    head = template.replace("%s", _escaped(directory), 1).replace("%s", _escaped(filename), 1)
+    head = _with_texts(template, directory, filename)
     if "%s" in head.replace("%%", "") or len(_C_INTEGER.findall(head.replace("%%", ""))) != 1:
         raise DocumentError(
             f"{where} have the template {template!r}; expected two '%s' (directory and name) and one number."
@@ -287,7 +296,7 @@ def _name_template(template: str, filename: str) -> str:
             raise DocumentError(f"template {template!r} has several fields; expected one, for the file's number.")
         head, tail = template[: match.start()], template[match.end() :]
         return f"{_escaped(head)}%{match.group(2) or ''}d{_escaped(tail)}"
-    name = template.replace("%s", _escaped(filename), 1).replace("%s", "")
+    name = _with_texts(template, filename, *repeat("", template.count("%s")))
     if len(_C_INTEGER.findall(name.replace("%%", ""))) != 1:
         raise DocumentError(f"template {template!r} has no field for the file's number; expected e.g. '%06d'.")
     return str(pure_path(name, "posix")) if "//" in name else name
