@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -78,6 +79,28 @@ def test_unusable_raise(tmp_path, catalog, unusable):
     """With on_error="raise" it is an error at once."""
     with unusable(tmp_path) as (spool, words), pytest.raises(SpoolError, match=words):
         CatalogWriter(catalog.client, spool=spool, on_error="raise")
+
+
+def test_uploader_that_cannot_be_made(tmp_path, catalog, monkeypatch):
+    """Of a writer that was not made nothing is left: no thread, no connection, no number in the spool."""
+
+    class OnlyOne(spooling.Uploader):
+        made = 0
+
+        def __init__(self, *args, **options):
+            OnlyOne.made += 1
+            if OnlyOne.made == 2:
+                raise SpoolError("cannot be made")
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(spooling, "Uploader", OnlyOne)
+    before = set(threading.enumerate())
+    other = catalog.client.create_container("other")
+    with pytest.raises(SpoolError, match="cannot be made"):
+        CatalogWriter([catalog.client, other], spool=tmp_path, on_error="raise")
+    assert {thread.name for thread in set(threading.enumerate()) - before} & {"spool-keeper", "uploader"} == set()
+    with closing(Ledger(tmp_path)) as ledger:
+        assert not ledger.is_alive(1)
 
 
 @pytest.mark.parametrize("on_error", ["warn", "raise"])

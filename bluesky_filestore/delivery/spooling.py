@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,25 @@ class Spooling:
         self._closed = False
         self._is_new = False
         self._batch_size, self._events = batch_size, 0
-        self.uploaders = [
-            Uploader(
-                directory,
-                catalog,
-                interval=interval,
-                settle=settle,
-                validate=validate,
-                keep=keep,
-                park_after=park_after,
-            )
-            for catalog in catalogs
-        ]
+        make = partial(
+            Uploader,
+            directory,
+            interval=interval,
+            settle=settle,
+            validate=validate,
+            keep=keep,
+            park_after=park_after,
+        )
+        self.uploaders: list[Uploader] = []
+        try:
+            for catalog in catalogs:
+                self.uploaders.append(make(catalog))
+        except BaseException:
+            # Who gets an error has nothing to close.
+            for uploader in self.uploaders:
+                uploader.close(_LAST_ROUND_SECONDS)
+            self.store.close()
+            raise
 
     @property
     def directory(self) -> Path:
