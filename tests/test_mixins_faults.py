@@ -2,8 +2,10 @@
 
 import threading
 import time
+from contextlib import suppress
 
 import epics
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky import plan_stubs as bps
@@ -28,6 +30,7 @@ from mixin_detectors import (
 from ophyd import Component, Signal
 from ophyd.areadetector.plugins import CodecPlugin_V34, ColorConvPlugin_V34, TransformPlugin_V34
 
+from bluesky_filestore import open_array
 from bluesky_filestore.errors import MissingFramesError
 from bluesky_filestore.sim import pattern
 
@@ -362,6 +365,41 @@ def test_pause_in_an_exposure(small):
     assert len(frames) == 2 * 4
     assert [datums[datum] for datum in events] == [0, 2, 3]
     assert detector._staged.value == "no"
+
+
+@pytest.mark.parametrize("asset_docs", ["datum", "stream"])
+@pytest.mark.parametrize("interruption", [bps.pause, bps.drop])
+def test_interrupted_between_read_and_save(small, run_engine, asset_docs, interruption):
+    """What bluesky has collected it forgets then; the Resource comes again, and each event has its own frame."""
+    detector = small(hdf5=(OurHDF5, {"asset_docs": asset_docs}))
+    documents = []
+
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator()
+    def plan():
+        for _ in range(3):
+            yield from bps.checkpoint()
+            yield from bps.trigger(detector, wait=True)
+            yield from bps.create()
+            yield from bps.read(detector)
+            yield from interruption()
+            if interruption is bps.drop:
+                yield from bps.trigger_and_read([detector])
+            else:
+                # The RunEngine has played it all again.
+                yield from bps.save()
+
+    with suppress(RunEngineInterrupted):
+        run_engine(plan(), lambda name, doc: documents.append((name, dict(doc))))
+    while run_engine.state == "paused":
+        with suppress(RunEngineInterrupted):
+            run_engine.resume()
+    taken = open_array(documents, "det_image")[:][:, 0]
+    kinds = [name for name, _ in documents]
+    assert kinds.count("resource") + kinds.count("stream_resource") == 1
+    (resource,) = (doc for name, doc in documents if name in ("resource", "stream_resource"))
+    path = resource["uri"].removeprefix("file://localhost") if asset_docs == "stream" else documented_file(documents)
+    np.testing.assert_array_equal(taken, frames_in(path)[[1, 3, 5]])
 
 
 # -- an IOC that dies --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ophyd.device import BlueskyInterface, GenerateDatumInterface, Staged
 from bluesky_filestore.errors import StageError, TemplateError
 from bluesky_filestore.model.compose import compose_resource
 
+from .handed_out import HandedOut
 from .path_providers import PathProvider
 from .templates import PathTemplates
 
@@ -85,6 +86,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         self._datum_factory: Callable[[dict[str, Any]], Any] | None = None
         self._asset_docs_cache: deque[tuple[str, Any]] = deque()
         self._collected_resources: dict[str, Any] = {}
+        self._handed_out = HandedOut()
         self._locked_key_list = False
         self._datum_uids: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self._reg = reg if reg is not None else fs
@@ -102,6 +104,7 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         self._datum_uids.clear()
         self._asset_docs_cache.clear()
         self._collected_resources.clear()
+        self._handed_out.clear()
         staged: list[object] = super().stage()
         return staged
 
@@ -239,7 +242,10 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
                 continue
             if name == "datum" and doc["resource"] in self._collected_resources and doc["resource"] not in there:
                 there.add(doc["resource"])
-                self._asset_docs_cache.append(("resource", self._collected_resources[doc["resource"]]))
+                # A copy, without the run that bluesky has written into it: that is the last one's document.
+                collected = self._collected_resources[doc["resource"]]
+                copy = {entry: value for entry, value in collected.items() if entry != "run_start"}
+                self._asset_docs_cache.append(("resource", copy))
             self._asset_docs_cache.append((name, doc))
         for readings in self._datum_uids.values():
             for reading in readings[-len(new_ids) :] if new_ids else ():
@@ -253,10 +259,13 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
         return readings
 
     def collect_asset_docs(self) -> Iterator[tuple[str, Any]]:
-        """Hand out the documents made since the last time, each once, in order."""
+        """Hand out the documents made since the last time, each once, in order.
+
+        A Resource that a RunEngine has collected and not emitted, since it was paused or dropped an event, comes again.
+        """
         documents = list(self._asset_docs_cache)
         self._asset_docs_cache.clear()
         self._collected_resources.update((doc["uid"], doc) for name, doc in documents if name == "resource")
         if documents:
             self._resource_collected = True
-        yield from documents
+        yield from self._handed_out.completed(documents)

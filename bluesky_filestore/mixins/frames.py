@@ -131,7 +131,7 @@ class FileStoreWithFrames(FileStoreBase):
         yield from super().collect_asset_docs()
         if self._streams is not None:
             self._resource_collected = True
-            yield from self._streams.collect()
+            yield from self._handed_out.completed(self._streams.collect())
 
     def _known_keys(self) -> dict[str, None]:
         return super()._known_keys() | (self._streams.keys if self._streams is not None else {})
