@@ -83,6 +83,7 @@ def test_values_of_events(catalog, tmp_path, values, dtype, note):
         (math.inf, None),
         ({"deep": [1.0, -math.inf]}, {"deep": [1.0, None]}),
         (2**64, str(2**64)),
+        pytest.param(-(10**5000), hex(-(10**5000)), id="huge"),
         (2**64 - 1, 2**64 - 1),
         (WHEN, str(WHEN)),
         (b"a", "b'a'"),
@@ -113,7 +114,15 @@ def test_array_that_turns_ragged(catalog, tmp_path, pause):
 
 
 @pytest.mark.parametrize(
-    "value", [{1: "a"}, {"!bytes": "61"}, {(1, (2, 3)): [b"x", {None: WHEN}]}, {"a": 1j}, [[], {}]]
+    "value",
+    [
+        {1: "a"},
+        {"!bytes": "61"},
+        {(1, (2, 3)): [b"x", {None: WHEN}]},
+        {"a": 1j},
+        [[], {}],
+        pytest.param([10**5000, {10**5000: -(10**5000)}, {"!integer": "1"}], id="huge"),
+    ],
 )
 def test_exact_json(value):
     """What goes into exact JSON comes out of it."""

@@ -16,6 +16,7 @@ import numpy as np
 __all__ = [
     "AS_USUAL",
     "DEEPEST",
+    "MOST_BITS_IN_DECIMAL",
     "RECORD_COLUMN",
     "EventRecord",
     "NamedDocument",
@@ -32,6 +33,9 @@ RECORD_COLUMN = "ts__event"
 
 DEEPEST = 150
 """How deeply values may be nested: Python goes some hundred deep, with those who call, and JSON's readers less."""
+
+MOST_BITS_IN_DECIMAL = 10_000
+"""How long integers may be that are written in decimal: Python refuses to write or read more than 4,300 digits."""
 
 _TOO_DEEP = "<nested too deeply>"
 
@@ -101,8 +105,9 @@ def decode_record(text: str) -> EventRecord:
 def exact_json(value: Any) -> str:
     """JSON that also has what Python's has: integers of any size, ``NaN`` and ``Infinity``.
 
-    Arrays become lists, with None where they are masked. Bytes, dates, complex numbers and mappings with keys that are
-    no text are objects with one entry, from which `from_exact_json` makes them again; what else there may be is text.
+    Arrays become lists, with None where they are masked. Bytes, dates, complex numbers, integers of thousands of digits
+    and mappings with keys that are no text are objects with one entry, from which `from_exact_json` makes them again;
+    what else there may be is text.
 
     Examples
     --------
@@ -185,6 +190,8 @@ def _with_any_keys(value: Any) -> Any:
         return {"!mapping": [[_with_any_keys(key), entry] for key, entry in pairs]}
     if isinstance(value, list | tuple):
         return [_with_any_keys(entry) for entry in value]
+    if isinstance(value, int) and value.bit_length() > MOST_BITS_IN_DECIMAL:
+        return {"!integer": hex(value)}
     if value is None or isinstance(value, str | bool | int | float):
         return value
     as_json = _as_json(value)
@@ -225,4 +232,5 @@ _OBJECTS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "!complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
 }
 _FROM_OBJECTS: dict[str, Callable[[Any], Any]] = {name: make for name, (_, _, make) in _OBJECTS.items()}
+_FROM_OBJECTS["!integer"] = lambda text: int(text, 0)
 _FROM_OBJECTS["!mapping"] = lambda pairs: {_hashable(key): entry for key, entry in pairs}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.model.event_record import DEEPEST, exact_json, shallow
+from bluesky_filestore.model.event_record import DEEPEST, MOST_BITS_IN_DECIMAL, exact_json, shallow
 
 from .operations import ColumnType
 
@@ -30,8 +30,6 @@ _DECLARED_TEXT = ("array", "string")
 # Integers have to be looked at one by one.
 _SIMPLE_TYPES: dict[type, ColumnType] = {bool: "bool", float: "float64", str: "string"}
 _INT64 = range(-(2**63), 2**63)
-# Python refuses to write longer ones in decimal.
-_MOST_BITS_IN_DECIMAL = 10_000
 _64_BITS = range(-(2**63), 2**64)
 _MOST_BYTES = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16}
 _EXACT_IN_FLOAT = range(-(2**53), 2**53 + 1)
@@ -207,7 +205,7 @@ def _plain(value: Any, changed: dict[str, str], path: tuple[str, ...]) -> Any:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
-    text = hex(value) if isinstance(value, int) and value.bit_length() > _MOST_BITS_IN_DECIMAL else storable(str(value))
+    text = hex(value) if isinstance(value, int) and value.bit_length() > MOST_BITS_IN_DECIMAL else storable(str(value))
     changed[".".join(path)] = text
     return None if isinstance(value, float) else text
 
