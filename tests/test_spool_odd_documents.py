@@ -45,6 +45,33 @@ def test_run_that_cannot_be_delivered(catalog, tmp_path, caplog, uid, pairs, wor
     assert words in writer.status().catalogs[0].parked[uid]
 
 
+@pytest.mark.parametrize("name", ["\udcff", "a/b", "", ".."])
+def test_stream_that_cannot_have_its_name(catalog, tmp_path, name):
+    """Its run says so and is parked, and no other run has to wait, whatever is in the words that say it."""
+    run, (later, later_pairs) = event_model.compose_run(), run_documents(2)
+    bundle = run.compose_descriptor(name=name, data_keys={"text": TEXT}, validate=False)
+    event = bundle.compose_event(data={"text": "a"}, timestamps={"text": 1.0}, validate=False)
+    pairs = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc), ("event", event)]
+    with CatalogWriter(catalog.client, spool=tmp_path / "spool") as writer:
+        for kind, doc in (*pairs, ("stop", run.compose_stop()), *later_pairs):
+            writer(kind, doc)
+    uid = run.start_doc["uid"]
+    assert states(tmp_path / "spool", writer.status().catalog) == {uid: "parked", later: "delivered"}
+    assert "cannot be the name of a run, stream or key" in writer.status().catalogs[0].parked[uid]
+    assert "cannot be the name of a run, stream or key" in str(catalog.client[uid].metadata["notes"])
+
+
+@pytest.mark.parametrize("entry", ["uid", "run_start"])
+def test_uids_that_are_no_utf8(catalog, tmp_path, entry):
+    """The plan goes on, and so does the delivery."""
+    (_, pairs), (later, later_pairs) = run_documents(2), run_documents(2)
+    pairs = [(name, {**doc, entry: "\udcff"} if name != "event" and entry in doc else doc) for name, doc in pairs]
+    with CatalogWriter(catalog.client, spool=tmp_path / "spool") as writer:
+        for kind, doc in (*pairs, *later_pairs):
+            writer(kind, doc)
+    assert states(tmp_path / "spool", writer.status().catalog)[later] == "delivered"
+
+
 @pytest.mark.parametrize("text", ["M\udcfcller", "a\0b", "\U0001f600", "'; --"])
 def test_texts(catalog, tmp_path, text):
     """A text comes back as it was, be it one that UTF-8 cannot hold, such as part of a file's name."""

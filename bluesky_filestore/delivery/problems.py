@@ -2,6 +2,8 @@
 
 import logging
 
+from bluesky_filestore.operations.columns import storable
+
 __all__ = ["Problems"]
 
 _logger = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ class Problems:
         lost : bool
             Whether something of what was received is not in the catalog for it.
         """
+        # It goes into databases and into JSON, and may quote names that are no UTF-8.
+        sentence = storable(sentence)
         if lost:
             self._losses.setdefault(run, sentence)
         sentences = self._sentences.setdefault(run, {})
@@ -47,7 +51,7 @@ class Problems:
 
     def add_loss(self, run: str, sentence: str) -> None:
         """Something of a run is not in the catalog, which the run itself says already."""
-        self._losses.setdefault(run, sentence)
+        self._losses.setdefault(run, storable(sentence))
 
     def forget(self, run: str) -> None:
         """The run is written again from its beginning."""
