@@ -505,6 +505,35 @@ def test_ioc_dies_with_frames_in_an_open_file(tmp_path):
     assert (again, state) == ("done", "no")
 
 
+def death_in_stage(ioc):
+    """An IOC that dies while a detector is staged; then a stage against a rebooted IOC."""
+    detector = make(ioc, hdf5=OurHDF5, tiff=OurTIFF)
+    set_size(detector, 48, 32)
+    told = []
+    for seconds in (0.05, 0.3):
+        threading.Timer(seconds, ioc.kill).start()
+        told.append(outcome(detector.stage, 60))
+        states = [device._staged.value for device in (detector, detector.cam, detector.hdf5, detector.tiff)]
+        ioc.reboot()
+        epics.ca.poll()
+        detector.wait_for_connection(timeout=30)
+        set_size(detector, 48, 32)
+    return told, states, len(frames_in(documented_file([pair for pair in take(detector, 2) if is_hdf5(pair)])))
+
+
+def is_hdf5(pair):
+    """Whether it is not the Resource of the TIFF files."""
+    return pair[0] != "resource" or pair[1]["spec"] == "AD_HDF5"
+
+
+def test_ioc_dies_in_stage(tmp_path):
+    """The error says so, whatever was being asked for, nothing is left half staged, and the next stage is as ever."""
+    told, states, frames = in_fresh_ioc(death_in_stage, tmp_path)
+    assert [words.partition(":")[0] for words in told] == ["IOCUnreachableError"] * 2, told
+    assert states == ["no"] * 4
+    assert frames == 2
+
+
 def death_in_a_plan(ioc):
     """The whole plan with a RunEngine."""
     detector = make(ioc, hdf5=OurHDF5)

@@ -6,12 +6,12 @@ from typing import Any
 from ophyd.areadetector import trigger_mixins as stock
 from ophyd.device import Staged
 
-from bluesky_filestore.errors import StageError
+from bluesky_filestore.errors import IOCUnreachableError, StageError
 
 from .acquisition import AcquisitionWatch, fail, lost_connection
 from .plugin import FileStorePluginBase
 from .putting_back import PutBackReport, devices_below, raise_together
-from .waiting import wait_until_connected
+from .waiting import is_connected, pv_name, wait_until_connected
 
 __all__ = ["SingleTrigger"]
 
@@ -53,12 +53,21 @@ class SingleTrigger(stock.SingleTrigger):
         Raises
         ------
         IOCUnreachableError
-            If it is not.
+            If it is not, or goes while this lasts.
         """
         signal = self._acquisition_signal
         wait_until_connected(self, [signal], _SETTING_TIMEOUT)
         self._status = self._waiting_status = None
-        staged = super().stage()
+        try:
+            staged = super().stage()
+        except Exception as error:
+            if is_connected(signal):
+                raise
+            # Whatever was being asked for or waited for just then: that is not the reason.
+            raise IOCUnreachableError(
+                f"{self.name} could not be staged: the IOC of {pv_name(signal)} does not answer any more. Look whether "
+                f"it runs, and stage again. ({type(error).__name__}: {error})"
+            ) from error
         # After ophyd's own subscription: what is noted here has been dealt with there.
         signal.subscribe(self._note_acquire)
         signal.subscribe(self._note_connection, event_type=signal.SUB_META, run=False)

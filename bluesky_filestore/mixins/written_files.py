@@ -59,7 +59,7 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
     try:
         file = _open_hdf5(path)
     except OSError as error:
-        return list(range(frames)), f"{path} can't be opened, most likely because the disk is full: {error}"
+        return list(range(frames)), f"{path} can't be opened, as after a full disk or an IOC that died: {error}"
     with file:
         if HDF5_DATA not in file:
             return list(range(frames)), (
