@@ -3,13 +3,13 @@
 import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
-from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
+from bluesky_filestore.errors import AddressError, LockedFileError, MissingFileError, UnreadableFileError
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
-from bluesky_filestore.model.frame_axis import why_not_served
 from bluesky_filestore.model.frame_map import Source
-from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.model.specs import HDF5, JPEG_SERIES
+
+from .formats import stored_format
 
 __all__ = ["inspect_files"]
 
@@ -68,14 +68,9 @@ def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts |
 
 def _read(source: Source, path: Path) -> FileFacts | Unseen:
     try:
-        if source.mimetype == HDF5:
-            return _hdf5(path, source.dataset or "")
-        if source.mimetype == TIFF_SERIES:
-            return _tiff(path)
-        if source.mimetype == NPY_SERIES:
-            return _npy(path)
-        if source.mimetype == JPEG_SERIES:
-            return _jpeg(path)
+        stored = stored_format(source.mimetype, str(path), source.dataset or "")
+    except AddressError as error:
+        return Unseen("out of reach", str(error))
     except LockedFileError as error:
         return Unseen("busy", str(error))
     except MissingFileError as error:
@@ -83,58 +78,7 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
         return Unseen("missing", str(error))
     except UnreadableFileError as error:
         return Unseen("broken", str(error))
-    except BlockingIOError as error:
-        # What h5py raises where the writer's lock keeps it out.
-        return Unseen("busy", f"file {path} is still being written ({error.strerror})")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         # What libraries raise for files that are not what they should be has no bounds, and is of one key only.
         return Unseen("broken", f"file {path} cannot be read: {str(error) or type(error).__name__}")
-    return Unseen("out of reach", f"files of type {source.mimetype!r} are not looked into")
-
-
-def _hdf5(path: Path, dataset: str) -> FileFacts | Unseen:
-    from .hdf5_layout import Elsewhere, dataset_in, linked_dataset
-    from .hdf5_opening import open_hdf5
-    from .readable import told
-
-    facts: list[FileFacts | Unseen] = []
-
-    def look(name: str, dataset: str) -> Any:
-        with told(name), open_hdf5(name) as file:
-            found = dataset_in(file, name, dataset)
-            if not isinstance(found, Elsewhere):
-                facts.append(_facts_of(found, name, dataset))
-            return found
-
-    linked_dataset(str(path), dataset, look)
-    return facts[-1]
-
-
-def _facts_of(found: Any, path: str, dataset: str) -> FileFacts | Unseen:
-    unserved = why_not_served(found.shape, found.dtype)
-    if unserved:
-        return Unseen("broken", f"dataset {dataset!r} of file {path} cannot be registered: {unserved}")
-    return FileFacts(tuple(found.shape), found.dtype.str)
-
-
-def _tiff(path: Path) -> FileFacts:
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        return FileFacts(tuple(series.shape), series.dtype.str)
-
-
-def _npy(path: Path) -> FileFacts:
-    import numpy as np
-
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    return FileFacts(tuple(values.shape), values.dtype.str)
-
-
-def _jpeg(path: Path) -> FileFacts:
-    from PIL import Image
-
-    with Image.open(path, formats=["JPEG"]) as image:
-        colours = len(image.getbands())
-        return FileFacts((image.height, image.width, *((colours,) if colours > 1 else ())), "|u1")
+    return FileFacts(stored.shape, stored.dtype.str)

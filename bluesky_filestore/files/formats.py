@@ -1,0 +1,107 @@
+"""Shape and dtype of what a data file holds, from its header alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bluesky_filestore.errors import AddressError
+from bluesky_filestore.model.frame_axis import why_not_served
+from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+
+from .hdf5_layout import Elsewhere, NoFramesError, dataset_in, linked_dataset
+from .hdf5_opening import open_hdf5
+from .readable import ANYWHERE, Roots, told
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["ArrayFormat", "stored_format"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFormat:
+    """What an array is, known before it is read."""
+
+    shape: tuple[int, ...]
+    """Its shape."""
+    dtype: np.dtype[Any]
+    """Of its elements, in the file's byte order."""
+
+
+def stored_format(mimetype: str, path: str, dataset: str = "", *, roots: Roots = ANYWHERE) -> ArrayFormat:
+    """What a file, or a dataset in it, holds.
+
+    Parameters
+    ----------
+    mimetype : str
+        What the file is, or the files of its series are.
+    path : str
+        The file.
+    dataset : str
+        For HDF5 files.
+    roots : Roots
+        Where it may lie.
+
+    Raises
+    ------
+    AddressError
+        If there is no reader for the type.
+    UnreadableFileError
+        If it cannot be read, in the form that says why.
+    Exception
+        Whatever else the library of its format raises for a file that is not what it should be.
+    """
+    if mimetype == HDF5:
+        return _hdf5_format(path, dataset, roots)
+    try:
+        look = _HEADERS[mimetype]
+    except KeyError:
+        raise AddressError(f"files of type {mimetype!r} are not looked into") from None
+    with roots.opened(path):
+        return look(path)
+
+
+def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
+    formats: list[ArrayFormat] = []
+
+    def look(path: str, name: str) -> "h5py.Dataset | Elsewhere":
+        with told(path), open_hdf5(path) as file:
+            found = dataset_in(file, path, name)
+            if not isinstance(found, Elsewhere):
+                unserved = why_not_served(found.shape, found.dtype)
+                if unserved:
+                    raise NoFramesError(f"dataset {name!r} of file {path} is no array of frames: {unserved}")
+                formats.append(ArrayFormat(tuple(found.shape), found.dtype))
+            return found
+
+    linked_dataset(roots.admit(path), dataset, look, roots)
+    return formats[-1]
+
+
+def _tiff_format(path: str) -> ArrayFormat:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        return ArrayFormat(tuple(file.series[0].shape), np.dtype(file.series[0].dtype))
+
+
+def _npy_format(path: str) -> ArrayFormat:
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    return ArrayFormat(values.shape, values.dtype)
+
+
+def _jpeg_format(path: str) -> ArrayFormat:
+    from PIL import Image
+
+    with Image.open(path, formats=["JPEG"]) as image:
+        colours = len(image.getbands())
+        return ArrayFormat((image.height, image.width, *((colours,) if colours > 1 else ())), np.dtype(np.uint8))
+
+
+_HEADERS: Mapping[str, Callable[[str], ArrayFormat]] = {
+    TIFF_SERIES: _tiff_format,
+    NPY_SERIES: _npy_format,
+    JPEG_SERIES: _jpeg_format,
+}
