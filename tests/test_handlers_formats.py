@@ -402,7 +402,7 @@ def test_file_that_this_process_has_open_otherwise(tmp_path):
     [
         ({}, "has no dataset /entry/data/data"),
         ({"/entry/data/data/x": [1]}, "a group of 1 .x. at /entry/data/data"),
-        ({"/entry/data/data": 1.0}, "dataset without an axis of frames"),
+        ({"/entry/data/data": 1.0}, "without an axis that counts frames"),
     ],
 )
 def test_hdf5_without_frames(tmp_path, content, words):

@@ -48,6 +48,17 @@ class _OpenFile:
     """None before it is opened and after it is closed."""
     signature: Signature | None = None
     """What it looked like when it was opened."""
+    grows: bool = False
+    """Whether it is open in SWMR mode."""
+    datasets: "dict[str, h5py.Dataset]" = field(default_factory=dict)
+    """Those that were read: while one is open, HDF5 keeps what it has unpacked of it."""
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        self.datasets.clear()
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
 
 class HDF5Files:
@@ -57,10 +68,12 @@ class HDF5Files:
     ----------
     most_files : int
         How many files may be open when nobody is reading.
+    locking : bool or str, optional
+        As h5py's: False for disks that have no locks.
     """
 
-    def __init__(self, most_files: int = _MOST_FILES) -> None:
-        self._most_files = most_files
+    def __init__(self, most_files: int = _MOST_FILES, locking: bool | str | None = None) -> None:
+        self._most_files, self._locking = most_files, locking
         self._lock = threading.Lock()
         self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._layouts: OrderedDict[tuple[str, str], tuple[Signature, Layout]] = OrderedDict()
@@ -85,7 +98,7 @@ class HDF5Files:
         path, dataset = self._followed(way.roots.admit(path), dataset, way.swmr, way.roots)
         layout = self._known_layout(path, dataset, signature_of(path))
         if layout is None:
-            with self._dataset(path, dataset, way.swmr, way.roots) as (_, layout):
+            with self._dataset(path, dataset, way.swmr, way.roots) as (_, layout, _):
                 pass
         return self._grown(layout, path, dataset, way)
 
@@ -142,9 +155,9 @@ class HDF5Files:
             return values
         layout = self._known_layout(real, name, signature_of(real))
         if layout is None or layout.virtual is None:
-            with self._dataset(real, name, way.swmr, way.roots) as (found, layout):
+            with self._dataset(real, name, way.swmr, way.roots) as (found, layout, grows):
                 # Of a file that grows meanwhile the places would be out of date before they are used.
-                if layout.virtual is None and (layout.offsets is None or found.file.swmr_mode):
+                if layout.virtual is None and (layout.offsets is None or grows):
                     layout.check(frames, real, name)
                     return _through_hdf5(found, path, name, frames, part)
         if layout.virtual is not None:
@@ -183,11 +196,24 @@ class HDF5Files:
         """Close all files that nobody is reading."""
         self._close_beyond(0)
 
+    def close_file(self, path: str) -> None:
+        """Close a file, when nobody is reading it."""
+        with self._lock:
+            entry = self._files.get(path)
+        if entry is None:
+            return
+        with entry.lock:
+            entry.close()
+            with self._lock:
+                if self._files.get(path) is entry:
+                    del self._files[path]
+
     def _by_place(
         self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...]
     ) -> NDArray[np.generic] | None:
         """Frames by their place in the file; None if that is not known, or not any more."""
-        if (path, dataset) not in self._layouts:
+        known = self._layouts.get((path, dataset))
+        if known is None or known[1].offsets is None:
             return None
         with ANYWHERE.opened(path) as descriptor:
             found = os.fstat(descriptor)
@@ -228,43 +254,53 @@ class HDF5Files:
         def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | None":
             if (path, dataset) in self._layouts:
                 return None
-            with self._open(path, swmr) as file:
-                return dataset_in(file, path, dataset)
+            with self._open(path, swmr) as entry:
+                return self._dataset_of(entry, path, dataset)
 
         return linked_dataset(path, dataset, look, roots)
 
     @contextmanager
-    def _dataset(self, path: str, dataset: str, swmr: bool, roots: Roots) -> "Iterator[tuple[h5py.Dataset, Layout]]":
-        signature = signature_of(path)
-        with self._open(path, swmr) as file:
-            found: Any = dataset_in(file, path, dataset)
-            if isinstance(found, Elsewhere):
+    def _dataset(
+        self, path: str, dataset: str, swmr: bool, roots: Roots
+    ) -> "Iterator[tuple[h5py.Dataset, Layout, bool]]":
+        with self._open(path, swmr) as entry:
+            found: Any = self._dataset_of(entry, path, dataset)
+            if isinstance(found, Elsewhere) or entry.signature is None:
                 raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
-            changing = swmr and time.time() - signature.modified / 1e9 < _SETTLED_AFTER
-            if swmr and not found.is_virtual:
+            signature = entry.signature
+            changing = entry.grows and time.time() - signature.modified / 1e9 < _SETTLED_AFTER
+            if entry.grows and not found.is_virtual:
                 found.refresh()
             layout = self._known_layout(path, dataset, signature)
             if layout is None:
                 layout = layout_of(found, path, roots, with_offsets=not changing)
                 if layout.keeps and not changing:
                     self._remember_layout((path, dataset), signature, layout)
-            yield found, layout
+            yield found, layout, entry.grows
             keep = layout.offsets is None and layout.keeps
         if not keep:
-            self._close(path)
+            self.close_file(path)
+
+    @staticmethod
+    def _dataset_of(entry: _OpenFile, path: str, name: str) -> "h5py.Dataset | Elsewhere":
+        # A dataset is false when its file was closed.
+        found = entry.datasets.get(name) or dataset_in(entry.file, path, name)
+        if not isinstance(found, Elsewhere):
+            entry.datasets[name] = found
+        return found
 
     @contextmanager
-    def _open(self, path: str, swmr: bool) -> "Iterator[h5py.File]":
+    def _open(self, path: str, swmr: bool) -> Iterator[_OpenFile]:
         with self._locked(path) as entry, told(path):
             signature = signature_of(path)
-            if entry.file is not None and not _is_still_true(entry.signature, signature, swmr and entry.file.swmr_mode):
-                entry.file.close()
-                entry.file = None
+            if not _is_still_true(entry.signature, signature, swmr and entry.grows):
+                entry.close()
             if entry.file is None:
-                entry.file = _opened(path)
+                entry.file = _opened(path, self._locking)
+                entry.grows = entry.file.swmr_mode
             entry.signature = signature
             try:
-                yield entry.file
+                yield entry
             except _H5PY_ERRORS as error:
                 raise UnreadableFileError(
                     f"file {path} cannot be read, it is damaged or not all written: {error}."
@@ -283,32 +319,19 @@ class HDF5Files:
                     yield entry
                     return
 
-    def _close(self, path: str) -> None:
-        with self._lock:
-            entry = self._files.get(path)
-        if entry is None:
-            return
-        with entry.lock:
-            if entry.file is not None:
-                entry.file.close()
-                entry.file = None
-            with self._lock:
-                if self._files.get(path) is entry:
-                    del self._files[path]
-
     def _close_beyond(self, most: int) -> None:
         with self._lock:
             surplus = list(self._files)[: max(0, len(self._files) - most)]
         for path in surplus:
-            self._close(path)
+            self.close_file(path)
 
 
-_shared = HDF5Files()
+_shared: dict[bool | str | None, HDF5Files] = {None: HDF5Files()}
 
 
-def shared_files() -> HDF5Files:
-    """The one pool of this process."""
-    return _shared
+def shared_files(locking: bool | str | None = None) -> HDF5Files:
+    """The one pool of this process for files that are opened with this locking."""
+    return _shared[locking] if locking in _shared else _shared.setdefault(locking, HDF5Files(locking=locking))
 
 
 def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool:
@@ -316,8 +339,8 @@ def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool
     return before is not None and (before == now or (swmr and before.same_file(now)))
 
 
-def _opened(path: str) -> "h5py.File":
-    file = open_hdf5(path)
+def _opened(path: str, locking: bool | str | None) -> "h5py.File":
+    file = open_hdf5(path, locking=locking)
     # The lock told whether somebody writes to the file. Kept, it would keep out whoever wants to.
     fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_UN)
     return file

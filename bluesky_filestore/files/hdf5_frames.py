@@ -39,6 +39,10 @@ def frames_at_places(
 
 def frames_through_hdf5(dataset: "h5py.Dataset", frames: Frames, part: tuple[AxisKey, ...]) -> NDArray[np.generic]:
     """Frames read by HDF5, with whatever filters or files it needs."""
+    if not part and isinstance(frames, range) and frames.step > 0:
+        # The way of h5py that is quick, for small frames several times.
+        whole: NDArray[np.generic] = dataset[frames.start : frames.stop : frames.step]
+        return whole
     part = (*part, *(slice(None),) * (dataset.ndim - 1 - len(part)))
     # HDF5 counts upwards only.
     upwards, order = _upwards(part, dataset.shape[1:])

@@ -9,9 +9,10 @@ from bluesky_filestore.model.addressing import AxisIndex
 from .hdf5_rows import HDF5Dataset, HDF5Frames, JoinedIndex
 from .rows import expanded_index
 
-__all__ = ["JoinedDatasets"]
+__all__ = ["ENDLESS", "JoinedDatasets"]
 
-_ENDLESS = 2**40
+ENDLESS = 2**40
+"""More frames than any file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,10 @@ class JoinedDatasets:
             try:
                 lengths.append(self.dataset.layout(file).count)
             except MissingFileError:
-                lengths.append(_ENDLESS)
+                lengths.append(ENDLESS)
                 break
         # Who reads beyond the last frame of the last file is told so by the file.
-        lengths[-1] = _ENDLESS
+        lengths[-1] = ENDLESS
         if not isinstance(first, slice) or _counts_from_the_end(first):
             return None
         taken = range(sum(lengths))[first]

@@ -1,5 +1,6 @@
 """Where the frames of an HDF5 dataset lie in its file, and whether they lie there at all."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class Layout:
     @property
     def frame_bytes(self) -> int:
         """The size of one."""
-        return int(np.prod(self.frame_shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.frame_shape) * self.dtype.itemsize
 
     def check(self, frames: Frames, path: str, dataset: str) -> None:
         """Raise `LostFramesError` where a frame is not there, or has no data."""
@@ -100,7 +101,8 @@ class Layout:
             lost = [frame for frame in frames if frame >= self.count]
             raise LostFramesError(
                 f"file {path} holds {self.count} frames in dataset {dataset}; frame {lost[0]} (counted from 0) is not "
-                f"among them: the file was cut short, or is not all written yet.",
+                f"among them: expected at least {max(frames) + 1}, since frames {min(frames)} to {max(frames)} are "
+                f"asked for. The file was cut short, or is not all written yet.",
                 lost,
             )
         check_written(self.written, frames, path, dataset)

@@ -72,7 +72,7 @@ def frames_of(registered: Registered, *, files: HDF5Files | None = None, roots: 
             f"files of type {registered.mimetype!r} are not among those that are read by their frames; expected one "
             f"of {', '.join(_MAKERS)}."
         ) from None
-    return make(registered, files or shared_files(), roots)
+    return make(registered, shared_files() if files is None else files, roots)
 
 
 def joined_datasets(registered: Registered, files: HDF5Files, roots: Roots) -> JoinedDatasets:

@@ -1,7 +1,7 @@
 """Frames that are a file each."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import AddressError, TruncatedFileError, UnreadableFileError
+from bluesky_filestore.model.frame_axis import one_frame, same_but_for_ones
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .hdf5 import HDF5Files
@@ -19,7 +20,7 @@ from .rows import AxisKey, Frames
 from .stamps import Stamp, Stamps, byte_samples, check_file, explain, frame_sample, stamp_file
 from .tiff import read_tiff
 
-__all__ = ["FileSamples", "FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
+__all__ = ["FILE_TYPES", "FileSamples", "FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
 
 _MANY, _THREADS = 32, 4
 _LEAST_SHARE, _MOST_SHARE = 8, 32
@@ -142,7 +143,7 @@ class FrameFiles:
 
     def _check(self, found: NDArray[np.generic], path: str, frame: int) -> None:
         joined = len(self.frame_shape) == 1
-        if found.size != self._size or not (joined or _same_but_ones(found.shape, self.frame_shape)):
+        if found.size != self._size or not (joined or same_but_for_ones(found.shape, self.frame_shape)):
             raise UnreadableFileError(
                 f"file {path} holds a frame of shape {list(found.shape)}; expected {list(self.frame_shape)} of the "
                 f"catalog for frame {frame}: the file is of another series, or was written with other settings."
@@ -182,7 +183,7 @@ def file_reader(mimetype: str, dataset: str, *, hdf5: HDF5Files, roots: Roots = 
         read = _READERS[mimetype]
     except KeyError:
         raise AddressError(
-            f"no reader for files of type {mimetype!r}; expected one of {', '.join([HDF5, *_READERS])}."
+            f"no reader for files of type {mimetype!r}; expected one of {', '.join(FILE_TYPES)}."
         ) from None
     return partial(_opened_frame, read=read, roots=roots)
 
@@ -204,7 +205,8 @@ def frame_shape_of(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
     for axis, size in enumerate(shape, start=1):
         product *= size
         if product == count:
-            return _without_leading_ones(shape[axis:])
+            # An axis of length one between events and frames counts the frames of an event.
+            return one_frame(shape[axis:]) or shape[axis:]
     elements = math.prod(shape)
     if count and elements % count == 0:
         return (elements // count,)
@@ -260,12 +262,5 @@ _READERS: dict[str, _ReadOpen] = {
     NPY_SERIES: _read_npy,
     JPEG_SERIES: _read_jpeg,
 }
-
-
-def _same_but_ones(left: Sequence[int], right: Sequence[int]) -> bool:
-    return [size for size in left if size != 1] == [size for size in right if size != 1]
-
-
-def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    # An axis of length one between events and frames counts the frames of an event.
-    return shape[1:] if len(shape) > 2 and shape[0] == 1 else shape
+FILE_TYPES = (HDF5, *_READERS)
+"""What a file of a series may be."""

@@ -1,33 +1,22 @@
-"""What our handlers have in common: how they close, how they fail, how they count."""
+"""What our handlers have in common: how they close, how they count, and how a point is read."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
-import numpy as np
+from numpy.typing import NDArray
 
-from bluesky_filestore.errors import DocumentError, FileStoreError, UnreadableFileError
-from bluesky_filestore.files.readable import told
+from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.files.formats import ArrayFormat
+from bluesky_filestore.files.numbered import NumberedFrames
 
-__all__ = ["ArrayFormat", "BaseHandler", "frames_of_point", "positive", "read_errors"]
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayFormat:
-    """What a handler will return, known before it is read."""
-
-    shape: tuple[int, ...]
-    """The shape of the array."""
-    dtype: np.dtype[Any]
-    """Its dtype."""
+__all__ = ["ArrayFormat", "BaseHandler", "PointHandler", "frames_of_point", "positive"]
 
 
 class BaseHandler:
     """What our handlers have in common.
 
-    They can be shared by threads, and pickled, when they leave open files behind. They open what they need when it is
-    needed, `close` gives it up, and a call after that opens it anew: so that what is read lazily can be read whenever.
+    They can be shared by threads, and pickled. What they need is opened when it is needed, by the pool of this process;
+    `close` has it closed, and a call after that opens it anew: so that what is read lazily can be read whenever.
     """
 
     specs: ClassVar[frozenset[str]] = frozenset()
@@ -51,29 +40,50 @@ class BaseHandler:
         self.close()
 
 
-@contextmanager
-def read_errors(path: str, *others: type[Exception]) -> Iterator[None]:
-    """Whatever goes wrong with a file, as an error that names it and is an `OSError`.
+class PointHandler(BaseHandler):
+    """Reads points, of so many consecutive frames each.
 
     Parameters
     ----------
-    path : str
-        The file.
-    *others : type of Exception
-        What the library that reads it raises for a bad file, beside `OSError`.
+    frames : NumberedFrames
+        Where the frames are.
+    frame_per_point : int
+        How many a Datum stands for.
 
     Raises
     ------
-    MissingFileError, LockedFileError, TruncatedFileError, UnreadableFileError
-        As the error of the library says.
+    DocumentError
+        If a point has no frames.
     """
-    with told(path):
-        try:
-            yield
-        except (FileStoreError, OSError):
-            raise
-        except others as error:
-            raise UnreadableFileError(f"file {path} cannot be read: {error}") from error
+
+    def __init__(self, frames: NumberedFrames, frame_per_point: int) -> None:
+        self._frames = frames
+        self._frame_per_point = positive(frame_per_point, "frame_per_point")
+
+    def __call__(self, point_number: int) -> NDArray[Any]:
+        """The frames of a point, of shape (frame_per_point, y, x).
+
+        Raises
+        ------
+        UnreadableFileError
+            Of which `TruncatedFileError` counts the frames that are there.
+        """
+        return self._frames.read(self._numbers(point_number))
+
+    def format(self, *, point_number: int) -> ArrayFormat:
+        """Shape and dtype of a point, of which the first frame at least has to be there."""
+        return self._frames.format(self._numbers(point_number))
+
+    def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The files of all frames of these points."""
+        return [path for kwargs in datum_kwargs_gen for path in self._frames.paths(self._numbers(**kwargs))]
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._frames.close()
+
+    def _numbers(self, point_number: int) -> range:
+        return frames_of_point(point_number, self._frame_per_point)
 
 
 def frames_of_point(point_number: int, frame_per_point: int) -> range:

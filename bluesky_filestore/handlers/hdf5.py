@@ -3,21 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bluesky_filestore.errors import DocumentError, UnreadableFileError
-from bluesky_filestore.model.addressing import parsed_slice
-from bluesky_filestore.model.frame_axis import why_no_frames, why_not_served
+from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.files.numbered import DatasetFrames, slice_of_frames
 from bluesky_filestore.model.specs import spec_named
 
-from .base import ArrayFormat, BaseHandler, frames_of_point, positive
-from .hdf5_file import HDF5File
+from .base import PointHandler
 
 __all__ = ["AreaDetectorHDF5Handler", "HDF5DatasetHandler"]
 
 
-class HDF5DatasetHandler(BaseHandler):
+class HDF5DatasetHandler(PointHandler):
     """Any dataset of an HDF5 file, or a slice of it: the spec ``HDF5``.
 
     Parameters
@@ -57,24 +52,11 @@ class HDF5DatasetHandler(BaseHandler):
         locking: bool | str | None = None,
         slice: str = "",  # noqa: A002 - the word of the documents
     ) -> None:
-        self._key = key or dataset or path
-        if not self._key:
+        key = key or dataset or path
+        if not key:
             raise DocumentError(f"no dataset of file {filename} is named; expected one as 'key' or 'dataset'.")
-        self._frames = positive(frame_per_point if frames_per_point is None else frames_per_point, "frame_per_point")
-        self._rest = _after_first(slice)
-        self._file = HDF5File(filename, locking=locking)
-
-    def __call__(self, point_number: int) -> NDArray[Any]:
-        """The frames of a point, of shape (frame_per_point, y, x).
-
-        Raises
-        ------
-        UnreadableFileError
-            Of which `TruncatedFileError` counts the frames that are there.
-        """
-        wanted = frames_of_point(point_number, self._frames)
-        with self._file.dataset(self._key) as dataset:
-            return self._file.read(dataset, wanted, self._rest)
+        frames = DatasetFrames(str(filename), key, slice_of_frames(slice), locking)
+        super().__init__(frames, frame_per_point if frames_per_point is None else frames_per_point)
 
     def check_axis(self, declared: tuple[int, ...] | None) -> None:
         """See that the first axis of the dataset counts frames, by the shape that the descriptor gives an event.
@@ -82,33 +64,14 @@ class HDF5DatasetHandler(BaseHandler):
         Raises
         ------
         UnreadableFileError
-            If it does not, or its elements are no numbers.
+            If it does not.
         """
-        with self._file.dataset(self._key) as dataset:
-            unserved = why_not_served(dataset.shape, dataset.dtype)
-            stored: tuple[int, ...] = (self._frames, *dataset.shape[1:])
-            frame_shape = np.broadcast_to(np.zeros(()), stored)[(slice(None), *self._rest)].shape[1:]
-            wrong = unserved or why_no_frames(declared, self._frames, frame_shape, dataset.shape[0])
-            if wrong:
-                raise UnreadableFileError(
-                    f"dataset {self._key!r} of file {self._file.path} has the shape {list(dataset.shape)}: {wrong}."
-                )
-
-    def format(self, *, point_number: int) -> ArrayFormat:
-        """Shape and dtype of a point, whose frames have to be there."""
-        wanted = frames_of_point(point_number, self._frames)
-        with self._file.dataset(self._key) as dataset:
-            self._file.rows(dataset, wanted)
-            like = np.broadcast_to(np.zeros((), dataset.dtype), (self._frames, *dataset.shape[1:]))
-            return ArrayFormat(like[(slice(None), *self._rest)].shape, dataset.dtype)
+        if isinstance(self._frames, DatasetFrames):
+            self._frames.check_axis(declared, self._frame_per_point)
 
     def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
         """The one file."""
-        return [self._file.path]
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        return self._frames.paths(range(1))
 
 
 class AreaDetectorHDF5Handler(HDF5DatasetHandler):
@@ -128,13 +91,3 @@ class AreaDetectorHDF5Handler(HDF5DatasetHandler):
 
     def __init__(self, filename: str, /, frame_per_point: int = 1) -> None:
         super().__init__(filename, spec_named("AD_HDF5").dataset or "", frame_per_point)
-
-
-def _after_first(text: str) -> tuple[Any, ...]:
-    """The indices of the axes after that of the frames, which has to be left alone."""
-    indices = parsed_slice(text)
-    if not indices or indices[0] is ...:
-        return indices
-    if indices[0] != slice(None):
-        raise DocumentError(f"the slice is {text!r}; expected ':' for the first axis, which is that of the frames.")
-    return indices[1:]

@@ -1,15 +1,9 @@
 """A frame a file, in numbered HDF5 files."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import h5py
-from numpy.typing import NDArray
+from bluesky_filestore.model.specs import HDF5, spec_named
 
-from bluesky_filestore.errors import UnreadableFileError
-from bluesky_filestore.model.specs import spec_named
-
-from .base import ArrayFormat
-from .hdf5_file import HDF5File
 from .series import FileSeriesHandler
 
 __all__ = ["AreaDetectorHDF5SeriesHandler"]
@@ -27,35 +21,10 @@ class AreaDetectorHDF5SeriesHandler(FileSeriesHandler):
     """
 
     specs: ClassVar[frozenset[str]] = frozenset({"AD_HDF5_SINGLE"})
+    mimetype: ClassVar[str] = HDF5
 
     def __init__(
         self, directory: str, /, template: str, filename: str = "", frame_per_point: int = 1, *, key: str = ""
     ) -> None:
-        super().__init__(directory, template, filename, frame_per_point)
-        self._key = key or spec_named("AD_HDF5_SINGLE").dataset or ""
-
-    def _read(self, path: str) -> NDArray[Any]:
-        file = HDF5File(path)
-        try:
-            with file.dataset(self._key) as dataset:
-                shape = _frame_shape(path, dataset)
-                return file.read(dataset, range(dataset.shape[0])).reshape(shape)
-        finally:
-            file.close()
-
-    def _read_format(self, path: str) -> ArrayFormat:
-        file = HDF5File(path)
-        try:
-            with file.dataset(self._key) as dataset:
-                return ArrayFormat(_frame_shape(path, dataset), dataset.dtype)
-        finally:
-            file.close()
-
-
-def _frame_shape(path: str, dataset: h5py.Dataset) -> tuple[int, ...]:
-    shape: tuple[int, ...] = dataset.shape
-    if len(shape) < 3:
-        return shape
-    if shape[0] != 1:
-        raise UnreadableFileError(f"file {path} holds {shape[0]} frames; expected one, as in each file of a series.")
-    return shape[1:]
+        key = key or spec_named("AD_HDF5_SINGLE").dataset or ""
+        super().__init__(directory, template, filename, frame_per_point, key=key)

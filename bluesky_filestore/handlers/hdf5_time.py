@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.files.numbered import DatasetFrames
+
 from .base import ArrayFormat, BaseHandler, frames_of_point, positive
-from .hdf5_file import HDF5File
 
 __all__ = ["AreaDetectorTimeHandler"]
 
@@ -29,8 +30,8 @@ class AreaDetectorTimeHandler(BaseHandler):
     specs: ClassVar[frozenset[str]] = frozenset({"AD_HDF5_TS", "AD_HDF5_SWMR_TS"})
 
     def __init__(self, filename: str, /, frame_per_point: int = 1) -> None:
-        self._frames = positive(frame_per_point, "frame_per_point")
-        self._file = HDF5File(filename)
+        self._frame_per_point = positive(frame_per_point, "frame_per_point")
+        self._parts = [DatasetFrames(str(filename), key) for key in (_SECONDS, _NANOSECONDS)]
 
     def __call__(self, point_number: int) -> NDArray[np.float64]:
         """The time of each frame of a point in seconds of EPICS (since 1990), of shape (frame_per_point,).
@@ -42,12 +43,9 @@ class AreaDetectorTimeHandler(BaseHandler):
         UnreadableFileError
             Of which `TruncatedFileError` counts the frames that are there.
         """
-        wanted = frames_of_point(point_number, self._frames)
-        parts = []
-        for key in (_SECONDS, _NANOSECONDS):
-            with self._file.dataset(key) as dataset:
-                parts.append(self._file.read(dataset, wanted))
-        seconds: NDArray[np.float64] = np.asarray(parts[0] + parts[1] * 1e-9).reshape(self._shape)
+        wanted = frames_of_point(point_number, self._frame_per_point)
+        whole, nano = (part.read(wanted) for part in self._parts)
+        seconds: NDArray[np.float64] = np.asarray(whole + nano * 1e-9).reshape(self._shape)
         return seconds
 
     def format(self, *, point_number: int) -> ArrayFormat:
@@ -56,12 +54,12 @@ class AreaDetectorTimeHandler(BaseHandler):
 
     def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
         """The one file."""
-        return [self._file.path]
+        return [self._parts[0].path]
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._parts[0].close()
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        return () if self._frames == 1 else (self._frames,)
+        return () if self._frame_per_point == 1 else (self._frame_per_point,)

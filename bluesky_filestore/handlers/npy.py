@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from .base import ArrayFormat, BaseHandler, frames_of_point, read_errors
-from .series import FileSeriesHandler
+from bluesky_filestore.files.numbered import SeriesFrames
+from bluesky_filestore.model.specs import NPY_SERIES
 
-__all__ = ["NumpySequenceHandler", "NumpySeriesHandler"]
+from .base import ArrayFormat, BaseHandler, frames_of_point
+
+__all__ = ["NumpySequenceHandler"]
 
 
 class NumpySequenceHandler(BaseHandler):
@@ -27,7 +28,7 @@ class NumpySequenceHandler(BaseHandler):
     specs: ClassVar[frozenset[str]] = frozenset({"NPY_SEQ"})
 
     def __init__(self, filename: str, /, root: str = "") -> None:
-        self._stem = str(Path(root) / filename)
+        self._frames = SeriesFrames(NPY_SERIES, "%s_%d.npy", (str(Path(root) / filename),))
 
     def __call__(self, index: int) -> NDArray[Any]:
         """The array of a file, as it is there.
@@ -37,38 +38,14 @@ class NumpySequenceHandler(BaseHandler):
         UnreadableFileError
             If it is missing or broken.
         """
-        return _load(self._path(index))
+        values: NDArray[Any] = self._frames.read(frames_of_point(index, 1))[0, ...]
+        return values
 
     def format(self, *, index: int) -> ArrayFormat:
         """Shape and dtype of a file's array."""
-        return _format(self._path(index))
+        stored = self._frames.format(frames_of_point(index, 1))
+        return ArrayFormat(stored.shape[1:], stored.dtype)
 
     def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
         """A file for each Datum."""
-        return [self._path(**kwargs) for kwargs in datum_kwargs_gen]
-
-    def _path(self, index: int) -> str:
-        (number,) = frames_of_point(index, 1)
-        return f"{self._stem}_{number}.npy"
-
-
-class NumpySeriesHandler(FileSeriesHandler):
-    """The same in files with names made from a template, as StreamResources have them."""
-
-    def _read(self, path: str) -> NDArray[Any]:
-        return _load(path)
-
-    def _read_format(self, path: str) -> ArrayFormat:
-        return _format(path)
-
-
-def _load(path: str) -> NDArray[Any]:
-    with read_errors(path, ValueError, EOFError):
-        values: NDArray[Any] = np.load(path, allow_pickle=False)
-        return values
-
-
-def _format(path: str) -> ArrayFormat:
-    with read_errors(path, ValueError, EOFError):
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-        return ArrayFormat(values.shape, values.dtype)
+        return [path for kwargs in datum_kwargs_gen for path in self._frames.paths(frames_of_point(kwargs["index"], 1))]

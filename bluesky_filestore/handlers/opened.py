@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from bluesky_filestore.errors import FileStoreError, PathError, UnreadableFileError
+from bluesky_filestore.files.numbered import SourceArrays
 from bluesky_filestore.model.frame_axis import declared_shape
 from bluesky_filestore.model.frame_map import Source
 from bluesky_filestore.model.paths import join_resource, semantics_of, with_trailing_separator
@@ -16,7 +17,6 @@ from bluesky_filestore.protocols import Handler, HandlerClass
 from .hdf5 import HDF5DatasetHandler
 from .lazily import as_lazy, as_read
 from .registry import find_handler
-from .stream_frames import StreamFramesHandler
 
 __all__ = ["OpenHandlers"]
 
@@ -90,7 +90,7 @@ class OpenHandlers:
         handler = self._open.get(key)
         if handler is None:
             path = str(self._root_map.find_here(source.path))
-            handler = self._keep(key, StreamFramesHandler(source, path, data_key))
+            handler = self._keep(key, SourceArrays(source, path, data_key))
         self._open.move_to_end(key)
         return self._read(handler, {"index": index})
 

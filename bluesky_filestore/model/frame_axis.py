@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["declared_shape", "frames_that_fit", "same_but_for_ones", "why_no_frames", "why_not_served"]
+__all__ = [
+    "declared_shape",
+    "frames_that_fit",
+    "one_frame",
+    "same_but_for_ones",
+    "shape_of_event",
+    "why_no_frames",
+    "why_not_served",
+]
 
 # Of two axes at least, a frame cannot be taken for a row of an image.
 _AXES_OF_IMAGE = 2
@@ -38,6 +46,19 @@ def same_but_for_ones(one: Shape, other: Shape) -> bool:
     return _without_ones(one) == _without_ones(other)
 
 
+def one_frame(stored: Shape) -> Shape | None:
+    """The shape of the frame of a file that holds one, maybe with an axis that counts it; None if it holds several.
+
+    Examples
+    --------
+    >>> one_frame((4, 6)), one_frame((1, 4, 6)), one_frame((2, 4, 6))
+    ((4, 6), (4, 6), None)
+    """
+    if len(stored) < 1 + _AXES_OF_IMAGE:
+        return stored
+    return stored[1:] if stored[0] == 1 else None
+
+
 def frames_that_fit(declared: Shape | None, frame_shape: Shape) -> int | None:
     """How many frames make up the shape of an event; None if no number of them does.
 
@@ -51,6 +72,21 @@ def frames_that_fit(declared: Shape | None, frame_shape: Shape) -> int | None:
         return None
     whole, rest = divmod(math.prod(declared), size)
     return whole if whole and not rest and same_but_for_ones(declared, (whole, *frame_shape)) else None
+
+
+def shape_of_event(declared: Shape | None, stored: Shape) -> Shape:
+    """The shape of an event's array: as declared where it is that of its frames as they are stored, else theirs.
+
+    A scalar an event has none, whatever its axis of length one was for.
+
+    Examples
+    --------
+    >>> shape_of_event((4, 6), (1, 4, 6)), shape_of_event((9, 9), (1, 4, 6)), shape_of_event((1,), (1,))
+    ((4, 6), (1, 4, 6), ())
+    """
+    if declared is None or not same_but_for_ones(declared, stored):
+        return stored
+    return () if declared == (1,) else declared
 
 
 def why_no_frames(declared: Shape | None, frames: int, frame_shape: Shape, count: int) -> str:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from bluesky_filestore.errors import DocumentError
+
+from .frame_axis import declared_shape, frames_that_fit
 from .paths import FlavouredPath
 from .stream_rows import Rows, RowsByRange, Span, StreamRange, append_rows
 
@@ -49,6 +52,32 @@ class Source:
     is_handled: bool = False
     """Whether its handler alone knows what a Datum stands for: its indices are the rows of the array, and
     `Rows.datum_kwargs` has what the handler is asked for each."""
+
+    def declared_shape(self, data_key: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """The shape of an event by its data key; None if that says none that an array can have.
+
+        Raises
+        ------
+        DocumentError
+            If it varies, and nothing else says how many frames an event has.
+        """
+        declared = declared_shape(data_key)
+        said = self.frames_per_index is not None or self.files_per_index is not None
+        if declared is None and data_key.get("shape") and not said:
+            raise DocumentError(
+                f"its shape varies from event to event ({data_key['shape']} in the descriptor), which no array has; "
+                f"expected whole numbers"
+            )
+        return declared
+
+    def frames_per_event(self, declared: tuple[int, ...] | None, frame_shape: tuple[int, ...]) -> int:
+        """How many frames (of a series: files) an index has, by what the documents say and the shape of one frame."""
+        if self.frames_per_index is not None and not self.data_key:
+            # A Resource's frame_per_point is what its handlers go by, whatever the descriptor says.
+            return self.frames_per_index
+        if self.files_per_index is not None:
+            return self.files_per_index
+        return frames_that_fit(declared, frame_shape) or self.frames_per_index or 1
 
 
 _Place: TypeAlias = tuple[str, int, int, Mapping[str, Any] | None]

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.addressing import FILE_SERIES, FileSeries, RowSpan
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
+from bluesky_filestore.model.frame_axis import one_frame
 from bluesky_filestore.model.frame_map import Rows, Source, Span
 from bluesky_filestore.model.specs import HDF5
 
@@ -120,11 +121,12 @@ def _files(rows: Rows, sources: Mapping[str, Source], event: EventStructure) -> 
 
 
 def _one_frame(facts: FileFacts, source: Source) -> FileFacts:
-    if source.mimetype != HDF5 or len(facts.shape) < 3:
+    if source.mimetype != HDF5:
         return facts
-    if facts.shape[0] != 1:
+    shape = one_frame(facts.shape)
+    if shape is None:
         raise DocumentError(f"a file of its series holds {facts.shape[0]} frames; expected one")
-    return replace(facts, shape=facts.shape[1:])
+    return replace(facts, shape=shape)
 
 
 def _alike(numbered: Sequence[_NumberedFile], facts: FileFacts, inspect: Inspector) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.file_facts import FileFacts
-from bluesky_filestore.model.frame_axis import declared_shape, frames_that_fit, same_but_for_ones, why_no_frames
+from bluesky_filestore.model.frame_axis import declared_shape, same_but_for_ones, shape_of_event, why_no_frames
 from bluesky_filestore.model.frame_map import Source
 
 __all__ = ["EventStructure", "answer_structure", "event_structure"]
@@ -49,17 +49,12 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
     DocumentError
         If neither says what the shape or the dtype is, or the file's first axis is not that of frames.
     """
-    declared = declared_shape(data_key)
-    if declared is None and data_key.get("shape") and not _says_frames(source):
-        raise DocumentError(
-            f"its shape varies from event to event ({data_key['shape']} in the descriptor), which no array has; "
-            f"expected whole numbers"
-        )
+    declared = source.declared_shape(data_key)
     declared_dtype = _declared_dtype(data_key)
     if facts is None:
         return _from_descriptor(declared, declared_dtype, source)
-    frame_shape = _frame_shape(source, facts)
-    frames = _frames_per_event(declared, frame_shape, source)
+    frame_shape = facts.shape[1:] if source.template is None else facts.shape
+    frames = source.frames_per_event(declared, frame_shape)
     wrong_axis = ""
     if source.template is None:
         wrong_axis = why_no_frames(declared, frames, frame_shape, facts.shape[0] if facts.shape else 0)
@@ -69,15 +64,11 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
         )
     stored = (frames, *frame_shape)
     differences = []
-    if declared is not None and same_but_for_ones(declared, stored):
-        # A scalar an event is a column of the table's kind, whatever its length-one axis was for.
-        shape = () if declared == (1,) else declared
-    else:
-        shape = stored
-        if declared is None or not same_but_for_ones(declared, frame_shape):
-            differences.append(f"shape: the descriptor says {_listed(declared)}, the file {_listed(stored)} an event")
+    if declared is None or not any(same_but_for_ones(declared, shape) for shape in (stored, frame_shape)):
+        differences.append(f"shape: the descriptor says {_listed(declared)}, the file {_listed(stored)} an event")
     if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
         differences.append(f"dtype: the descriptor says {declared_dtype}, the file {facts.dtype}")
+    shape = shape_of_event(declared, stored)
     return EventStructure(shape, facts.dtype, frames, frame_shape, tuple(differences))
 
 
@@ -131,25 +122,6 @@ def _from_descriptor(declared: tuple[int, ...] | None, declared_dtype: str | Non
     shape = () if declared == (1,) else declared
     frame_shape = declared[1:] if frames > 1 or declared[:1] == (1,) else declared
     return EventStructure(shape, declared_dtype, max(1, frames), frame_shape)
-
-
-def _frame_shape(source: Source, facts: FileFacts) -> tuple[int, ...]:
-    if source.template is None:
-        return facts.shape[1:]
-    return facts.shape
-
-
-def _frames_per_event(declared: tuple[int, ...] | None, frame_shape: tuple[int, ...], source: Source) -> int:
-    if source.frames_per_index is not None and not source.data_key:
-        # A Resource's frame_per_point is what its handlers go by, whatever the descriptor says.
-        return source.frames_per_index
-    if source.files_per_index is not None:
-        return source.files_per_index
-    return frames_that_fit(declared, frame_shape) or source.frames_per_index or 1
-
-
-def _says_frames(source: Source) -> bool:
-    return source.frames_per_index is not None or source.files_per_index is not None
 
 
 def _declared_dtype(data_key: Mapping[str, Any]) -> str | None:

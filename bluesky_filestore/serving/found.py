@@ -13,6 +13,7 @@ from bluesky_filestore.files.registered import Registered, frames_of
 from bluesky_filestore.files.series import FrameFiles
 from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows
 from bluesky_filestore.model.chunks import chunks_for_reading
+from bluesky_filestore.model.frame_axis import one_frame
 
 from .assets import path_of
 from .frames_adapter import FramesAdapter, answered
@@ -48,7 +49,8 @@ def found_adapter(
         opened = frames_of(registered, files=files, roots=roots)()
         if isinstance(opened, FrameFiles):
             first = _first_frame(opened)
-            shape, dtype = _as_frame(first.shape), first.dtype
+            # A file's own axis of one frame is none of the frame.
+            shape, dtype = one_frame(first.shape) or first.shape, first.dtype
         else:
             shape, dtype = tuple(opened.frame_shape), opened.dtype
         if isinstance(opened, HDF5Frames):
@@ -85,11 +87,6 @@ def _counts(mimetype: str, parameters: Mapping[str, Any], files: int) -> tuple[i
 
 def _first_frame(frames: FrameFiles) -> "NDArray[np.generic]":
     return frames.read_file(frames.path_of(0), {}, None)
-
-
-def _as_frame(shape: tuple[int, ...]) -> tuple[int, ...]:
-    # A file's own axis of one frame is none of the frame.
-    return shape[1:] if len(shape) > 2 and shape[0] == 1 else shape
 
 
 def _check_rows(frames: HDF5Frames, rows: HDF5Rows) -> None:

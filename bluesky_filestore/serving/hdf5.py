@@ -43,7 +43,7 @@ class HDF5Adapters:
 
     def __init__(self, roots: Roots = ANYWHERE, files: HDF5Files | None = None, *, allow_changed: bool = False) -> None:
         self._roots, self._allow_changed = roots, allow_changed
-        self._files = files or shared_files()
+        self._files = shared_files() if files is None else files
 
     def from_catalog(self, data_source: "DataSource[Any]", node: Any, /, **parameters: Any) -> Any:
         """The adapter of a data source, as Tiled asks for it.
