@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bluesky_filestore.errors import FileStoreError, StageTimeoutError
+from bluesky_filestore.errors import DocumentError, FileStoreError, StageTimeoutError
+from bluesky_filestore.files.numbered import SourceArrays
+from bluesky_filestore.handlers.announced import Announced
 from bluesky_filestore.mixins.waiting import optional, says
+from bluesky_filestore.model.frame_map import Source
 
-from .find_frame import FoundFrame, find_frame
 from .finding import Finding
 from .subject import Subject, file_plugins
 
@@ -57,12 +59,10 @@ def probe_detector(detector: Any, findings: Sequence[Finding]) -> Iterator[Findi
         yield Finding("probe", name, False, words, "Add the file plugin to the detector's read_attrs")
     for key in external:
         try:
-            found = find_frame(key, point.readings, point.documents)
+            yield _compared(name, key, point)
         except (FileStoreError, OSError, LookupError, ValueError, RuntimeError) as error:
-            # What h5py, tifffile and our own modules raise where a frame is not.
+            # What the readers of files raise where a frame is not.
             yield Finding("probe", name, False, f"{key}: the frame was not found: {_in_words(error)}", _ADVICE)
-        else:
-            yield _compared(name, key, found, point.described[key])
 
 
 _ADVICE = "Look at the plugin's WriteMessage, and whether this machine sees the IOC's disk under root"
@@ -74,13 +74,45 @@ def _in_words(error: Exception) -> str:
     return (text if isinstance(error, FileStoreError) else f"{type(error).__name__}: {text}").rstrip(".")
 
 
-def _compared(name: str, key: str, found: FoundFrame, described: dict[str, Any]) -> Finding:
-    words = f"{key}: frame {found.number} is in {found.file}, {' x '.join(map(str, found.shape))} {found.dtype}"
-    shape, dtype = tuple(described["shape"][1:]), described.get("dtype_numpy", found.dtype)
-    if shape == found.shape and dtype == found.dtype:
+def _compared(name: str, key: str, point: _Point) -> Finding:
+    """The last frame of the latest reading, read as `fill` reads it, and what is said of it."""
+    source, index = _place(key, point)
+    described = point.described[key]
+    arrays = SourceArrays(source, str(source.path), described)
+    last = arrays.numbers(index)[-1:]
+    frame = arrays.frames.read(last)[0]
+    (file,) = arrays.frames.paths(last)
+    words = f"{key}: frame {last.start} is in {file}, {' x '.join(map(str, frame.shape))} {frame.dtype.str}"
+    shape, dtype = tuple(described["shape"][1:]), described.get("dtype_numpy", frame.dtype.str)
+    if shape == frame.shape and dtype == frame.dtype.str:
         return Finding("probe", name, True, words)
     words += f", but described as {' x '.join(map(str, shape))} {dtype}"
     return Finding("probe", name, False, words, "Import the mixins from bluesky_filestore, or override make_data_key()")
+
+
+def _place(key: str, point: _Point) -> tuple[Source, int]:
+    """The source and the index of a reading, as the RunEngine would document it in an event.
+
+    Raises
+    ------
+    DocumentError, UnknownSpecError, PathError
+        If the documents do not say where the frame is.
+    """
+    announced, run = Announced(), {"uid": "probe", "run_start": "probe", "name": "probe"}
+    announced.receive("descriptor", {**run, "data_keys": {key: point.described[key]}})
+    for name, doc in point.documents:
+        if name == "stream_datum":
+            # Descriptor and numbers are the RunEngine's to say; the last index is that of the reading.
+            count = doc["indices"]["stop"] - doc["indices"]["start"]
+            doc = {**doc, "descriptor": "probe", "seq_nums": {"start": 2 - count, "stop": 2}}
+        announced.receive(name, doc)
+    data = {key: point.readings[key]["value"]} if key in point.readings else {}
+    (event,) = announced.receive("event", {**run, "descriptor": "probe", "seq_num": 1, "data": data})
+    missing = announced.missing(event)
+    if missing:
+        raise DocumentError(f"{missing}; expected it to be handed out.")
+    source, _, index = announced.place(event, key)
+    return source, index
 
 
 def _take_point(detector: Any) -> _Point:

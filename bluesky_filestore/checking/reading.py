@@ -1,9 +1,10 @@
 """Whether the frames will be found again: by which key, by whose handler, and through which filter."""
 
 from collections import Counter
-from importlib.metadata import entry_points
 
 from bluesky_filestore.errors import UnknownSpecError
+from bluesky_filestore.files.hdf5_filters import has_filter
+from bluesky_filestore.handlers.registry import announced_handlers
 from bluesky_filestore.mixins.causes import arriving_codec
 from bluesky_filestore.mixins.data_keys import data_key_name, external_key
 from bluesky_filestore.mixins.upstream import pipeline
@@ -14,8 +15,6 @@ from .finding import Verdict, fine, open_question, wrong
 from .subject import Subject, as_text, file_plugins
 
 __all__ = ["check_codec", "check_compression", "check_data_key", "check_handler"]
-
-_HANDLER_GROUPS = ("bluesky_filestore.handlers", "databroker.handlers")
 
 _FILTERS = {"N-bit": 5, "szip": 4, "zlib": 1, "Blosc": 32001, "BSLZ4": 32008, "LZ4": 32004, "JPEG": 32019}
 """areaDetector's ``Compression`` and the number under which the HDF Group has registered the filter."""
@@ -69,7 +68,7 @@ def check_handler(subject: Subject) -> Verdict:
     spec = getattr(subject.plugin, "filestore_spec", "")
     if not spec:
         return wrong("it has no filestore_spec", "Set it to what the files are, e.g. 'AD_HDF5'")
-    installed = [entry for group in _HANDLER_GROUPS for entry in entry_points(group=group, name=spec)]
+    installed = announced_handlers(spec)
     handler = f"handler {installed[0].value}" if installed else ""
     try:
         mimetype = spec_named(spec).mimetype
@@ -93,7 +92,7 @@ def check_codec(subject: Subject) -> Verdict:
     if codec not in _CODECS:
         return open_question(f"frames come compressed with {codec!r} ({where}), which is not known here", advice)
     number = _FILTERS[_CODECS[codec]]
-    if not _has_filter(number):
+    if not has_filter(number):
         return wrong(f"frames come compressed with {codec!r} ({where}); h5py has no filter {number} here", advice)
     return fine(f"frames come compressed with {codec!r} ({where}), and are written so; h5py reads them here")
 
@@ -118,13 +117,6 @@ def _codec_before(subject: Subject) -> tuple[str, str]:
     return value.lower(), pv
 
 
-def _has_filter(number: int) -> bool:
-    import h5py
-    import hdf5plugin  # noqa: F401 - importing it registers its filters
-
-    return bool(h5py.h5z.filter_avail(number))
-
-
 def check_compression(subject: Subject) -> Verdict | None:
     """The filter that the plugin compresses with is one that h5py has here."""
     if subject.signal("compression") is None:
@@ -134,7 +126,7 @@ def check_compression(subject: Subject) -> Verdict | None:
         return fine("none")
     if name not in _FILTERS:
         return open_question(f"{pv_name(subject.plugin.compression)} is {name!r}, which is not known here")
-    if _has_filter(_FILTERS[name]):
+    if has_filter(_FILTERS[name]):
         return fine(f"{name}, which h5py reads here with hdf5plugin; other readers need the same filter")
     return wrong(
         f"{name}: h5py has no filter {_FILTERS[name]} here, so the frames can't be read",

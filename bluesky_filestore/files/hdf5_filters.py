@@ -7,7 +7,7 @@ from bluesky_filestore.errors import UnreadableFileError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["missing_filter_error", "missing_filters"]
+__all__ = ["has_filter", "missing_filter_error", "missing_filters"]
 
 
 def missing_filter_error(missing: str, path: str, dataset: str) -> UnreadableFileError:
@@ -18,13 +18,19 @@ def missing_filter_error(missing: str, path: str, dataset: str) -> UnreadableFil
     )
 
 
+def has_filter(number: int) -> bool:
+    """Whether this process has an HDF5 filter, by its registered number."""
+    import h5py
+    import hdf5plugin  # noqa: F401 - importing it registers its filters
+
+    return bool(h5py.h5z.filter_avail(number))
+
+
 def missing_filters(dataset: "h5py.Dataset | None") -> str:
     """The numbers of the filters that a dataset needs and that are not there, with the names its writer gave them."""
-    import h5py
-
     if not dataset:
         return ""
     settings = dataset.id.get_create_plist()
     filters = [settings.get_filter(number) for number in range(settings.get_nfilters())]
-    missing = [(code, name) for code, _, _, name in filters if not h5py.h5z.filter_avail(code)]
+    missing = [(code, name) for code, _, _, name in filters if not has_filter(code)]
     return ", ".join(f"{code} ({name.decode(errors='replace')})" if name else f"{code}" for code, name in missing)

@@ -105,6 +105,8 @@ class SeriesFrames:
     """What is filled in before the number."""
     dataset: str = ""
     """For HDF5 files: the path of the dataset with the frame."""
+    declared: tuple[int, ...] | None = None
+    """The shape of an event, where it is known."""
 
     def __post_init__(self) -> None:
         self.paths(range(1))
@@ -123,14 +125,14 @@ class SeriesFrames:
         """
         read_file, admitted = file_reader(self.mimetype, self.dataset, hdf5=shared_files()), dict[str, str]()
         paths = self.paths(wanted)
-        first = self._one_frame(read_file(paths[0], admitted, None), paths[0])
+        first = self._as_frame(read_file(paths[0], admitted, None), paths[0])
         if len(paths) == 1:
             return first[np.newaxis]
         values = np.empty((len(paths), *first.shape), first.dtype)
         values[0] = first
         for place, path in enumerate(paths[1:], start=1):
             try:
-                frame = self._one_frame(read_file(path, admitted, values[place]), path)
+                frame = self._as_frame(read_file(path, admitted, values[place]), path)
             except MissingFileError as error:
                 raise TruncatedFileError(
                     f"file {path} is not there: of the {len(paths)} frames of point {wanted.start // len(wanted)} "
@@ -160,7 +162,7 @@ class SeriesFrames:
         except Exception as error:
             # What the libraries raise for files that are not what they should be has no bounds.
             raise UnreadableFileError(f"file {path} cannot be read: {error}.") from error
-        frame = self._one_frame(np.broadcast_to(np.zeros((), stored.dtype), stored.shape), path)
+        frame = self._frame(stored, path)
         return ArrayFormat((len(wanted), *frame.shape), frame.dtype)
 
     def paths(self, wanted: range) -> list[str]:
@@ -182,18 +184,19 @@ class SeriesFrames:
     def close(self) -> None:
         """Nothing stays open for it."""
 
-    def _one_frame(self, values: NDArray[Any], path: str) -> NDArray[Any]:
-        if self.mimetype == HDF5:
-            shape = one_frame(values.shape)
-            if shape is None:
-                raise UnreadableFileError(
-                    f"file {path} holds {values.shape[0]} frames; expected one, as in each file of a series."
-                )
-            return values.reshape(shape)
-        if self.mimetype == TIFF_SERIES and not values.dtype.isnative:
-            # The file's byte order is no part of the values.
-            return values.astype(values.dtype.newbyteorder("="))
-        return values
+    def _frame(self, stored: ArrayFormat, path: str) -> ArrayFormat:
+        """The format of the frame of a file that holds this."""
+        shape, dtype = one_frame(stored.shape, self.declared) if self.mimetype == HDF5 else stored.shape, stored.dtype
+        if shape is None:
+            raise UnreadableFileError(
+                f"file {path} holds {stored.shape[0]} frames; expected one, as in each file of a series."
+            )
+        # A TIFF file's byte order is no part of the values.
+        return ArrayFormat(shape, dtype.newbyteorder("=") if self.mimetype == TIFF_SERIES else dtype)
+
+    def _as_frame(self, values: NDArray[Any], path: str) -> NDArray[Any]:
+        frame = self._frame(ArrayFormat(values.shape, values.dtype), path)
+        return values.reshape(frame.shape).astype(frame.dtype, copy=False)
 
 
 NumberedFrames: TypeAlias = DatasetFrames | SeriesFrames
@@ -225,7 +228,7 @@ class SourceArrays:
 
     def __init__(self, source: Source, path: str, data_key: Mapping[str, Any]) -> None:
         self._source, self._declared = source, source.declared_shape(data_key)
-        self._frames = _frames_of(source, path)
+        self.frames = _frames_of(source, path, self._declared)
         self._count: int | None = None
 
     def __call__(self, index: int) -> NDArray[Any]:
@@ -236,12 +239,12 @@ class SourceArrays:
         UnreadableFileError
             If its frames cannot be read.
         """
-        values = self._frames.read(self.numbers(index))
+        values = self.frames.read(self.numbers(index))
         return values.reshape(shape_of_event(self._declared, values.shape))
 
     def format(self, *, index: int) -> ArrayFormat:
         """Shape and dtype of the array of an index."""
-        stored = self._frames.format(self.numbers(index))
+        stored = self.frames.format(self.numbers(index))
         return ArrayFormat(shape_of_event(self._declared, stored.shape), stored.dtype)
 
     def numbers(self, index: int) -> range:
@@ -255,20 +258,16 @@ class SourceArrays:
         if self._count is None:
             some = index * (self._source.frames_per_index or self._source.files_per_index or 1)
             # Where an index is, the frame of this number is as well.
-            _, *frame_shape = self._frames.format(range(some, some + 1)).shape
+            _, *frame_shape = self.frames.format(range(some, some + 1)).shape
             count = self._source.frames_per_event(self._declared, tuple(frame_shape))
-            if isinstance(self._frames, DatasetFrames):
-                self._frames.check_axis(self._declared, count)
+            if isinstance(self.frames, DatasetFrames):
+                self.frames.check_axis(self._declared, count)
             self._count = count
         return range(index * self._count, (index + 1) * self._count)
 
-    def paths(self, index: int) -> list[str]:
-        """The files of an index."""
-        return self._frames.paths(self.numbers(index))
-
     def close(self) -> None:
         """Close what is open."""
-        self._frames.close()
+        self.frames.close()
 
 
 def slice_of_frames(text: str) -> tuple[AxisIndex, ...]:
@@ -289,7 +288,7 @@ def slice_of_frames(text: str) -> tuple[AxisIndex, ...]:
     return indices[1:]
 
 
-def _frames_of(source: Source, path: str) -> NumberedFrames:
+def _frames_of(source: Source, path: str, declared: tuple[int, ...] | None) -> NumberedFrames:
     if source.template is None and source.mimetype == HDF5:
         inner = slice_of_frames(str(source.parameters.get("slice") or ""))
         return DatasetFrames(path, source.dataset or "", inner, source.parameters.get("locking"))
@@ -301,4 +300,4 @@ def _frames_of(source: Source, path: str) -> NumberedFrames:
     # The template is that of the whole path as it was recorded.
     recorded, here = (str(place).replace("%", "%%") for place in (source.path, path))
     name = source.template.removeprefix(recorded).lstrip("/\\")
-    return SeriesFrames(source.mimetype, f"{here.rstrip('/')}/{name}", dataset=source.dataset or "")
+    return SeriesFrames(source.mimetype, f"{here.rstrip('/')}/{name}", dataset=source.dataset or "", declared=declared)

@@ -6,7 +6,13 @@ from typing import Any
 
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.frame_map import Assets, FrameMap, Source
-from bluesky_filestore.model.normalize import range_of, source_of_stream_resource, unpacked
+from bluesky_filestore.model.normalize import (
+    indices_of,
+    range_of,
+    source_of_resource,
+    source_of_stream_resource,
+    unpacked,
+)
 
 __all__ = ["Announced", "ExternalEvent"]
 
@@ -112,9 +118,9 @@ class Announced:
         return ""
 
     def datum(self, event: ExternalEvent, key: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The Resource and the ``datum_kwargs`` of the datum that an event names."""
+        """The Resource and the Datum that an event names."""
         datum = self._datums[event.doc["data"][key]]
-        return self._resources[datum["resource"]], datum.get("datum_kwargs", {})
+        return self._resources[datum["resource"]], datum
 
     def data_key(self, event: ExternalEvent, key: str) -> Mapping[str, Any]:
         """The entry of a key in the event's descriptor; empty if it has none."""
@@ -122,13 +128,17 @@ class Announced:
         return found
 
     def place(self, event: ExternalEvent, key: str) -> tuple[Source, Mapping[str, Any], int]:
-        """Where the array of an event is that a stream_datum documents: source, data key and index.
+        """Where the array of an event is: source, data key and index.
 
         Raises
         ------
         DocumentError, PathError, UnknownSpecError
-            If the StreamResource does not say where its frames are.
+            If the Resource or StreamResource does not say where its frames are.
         """
+        if key not in event.streamed:
+            resource, datum = self.datum(event, key)
+            first, count = indices_of(datum)
+            return source_of_resource(resource), self.data_key(event, key), first + count - 1
         rows = self._maps[event.run].rows(event.stream, key)
         after = rows.count
         # From the end: it is mostly the last row that is asked for.

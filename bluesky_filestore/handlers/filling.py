@@ -170,9 +170,9 @@ def _filled_event(event: ExternalEvent, announced: Announced, opened: OpenHandle
                 filled[key] = f"{source.uid}/{index}"
                 timestamps = {**timestamps, key: timestamps.get(key, doc["time"])}
             else:
-                resource, datum_kwargs = announced.datum(event, key)
+                resource, datum = announced.datum(event, key)
                 filled[key] = doc["data"][key]
-                data[key] = opened.read_datum(resource, datum_kwargs, announced.data_key(event, key))
+                data[key] = opened.read_datum(resource, datum.get("datum_kwargs", {}), announced.data_key(event, key))
         except Exception as error:
             error.add_note(f"It was to be read for {key!r} of the event with seq_num {doc['seq_num']}, {doc['uid']}.")
             raise

@@ -11,6 +11,7 @@ from bluesky_filestore.protocols import HandlerClass
 
 __all__ = [
     "HandlerRegistry",
+    "announced_handlers",
     "deregister_handler",
     "discover_handlers",
     "find_handler",
@@ -132,10 +133,8 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
         """What is announced for each spec, the preferred one first."""
         if self._offers is None:
             self._offers = {}
-            for group in _GROUPS:
-                offers = sorted(entry_points(group=group), key=lambda offer: (_distribution(offer), offer.value))
-                for offer in offers:
-                    self._offers.setdefault(offer.name, []).append(offer)
+            for offer in announced_handlers():
+                self._offers.setdefault(offer.name, []).append(offer)
         return self._offers
 
     def _load(self, spec: str) -> HandlerClass | None:
@@ -161,6 +160,12 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
             _logger.warning(
                 "handler %s of package %s cannot be imported and is left out: %r", name, _distribution(offer), error
             )
+
+
+def announced_handlers(spec: str | None = None) -> list[EntryPoint]:
+    """What installed packages bring, for one spec or all, the preferred ones first."""
+    offers = [offer for group in _GROUPS for offer in sorted(entry_points(group=group), key=_rank)]
+    return [offer for offer in offers if spec in (None, offer.name)]
 
 
 def unknown_spec(spec: str, known: list[str]) -> HandlerNotFoundError:
@@ -193,6 +198,10 @@ def find_handler(spec: str, handlers: Mapping[str, Any]) -> HandlerClass:
 def _name(handler_class: HandlerClass) -> str:
     module, name = getattr(handler_class, "__module__", "?"), getattr(handler_class, "__qualname__", None)
     return f"{module}.{name}" if name else repr(handler_class)
+
+
+def _rank(offer: EntryPoint) -> tuple[str, str]:
+    return _distribution(offer), offer.value
 
 
 def _distribution(offer: EntryPoint) -> str:

@@ -46,17 +46,29 @@ def same_but_for_ones(one: Shape, other: Shape) -> bool:
     return _without_ones(one) == _without_ones(other)
 
 
-def one_frame(stored: Shape) -> Shape | None:
+def one_frame(stored: Shape, declared: Shape | None = None) -> Shape | None:
     """The shape of the frame of a file that holds one, maybe with an axis that counts it; None if it holds several.
+
+    Parameters
+    ----------
+    stored : tuple of int
+        What the file holds.
+    declared : tuple of int, optional
+        The shape of an event; of images in colours it tells that they are.
 
     Examples
     --------
-    >>> one_frame((4, 6)), one_frame((1, 4, 6)), one_frame((2, 4, 6))
-    ((4, 6), (4, 6), None)
+    >>> one_frame((4, 6)), one_frame((1, 4, 6)), one_frame((4, 6, 3)), one_frame((3, 4, 6))
+    ((4, 6), (4, 6), (4, 6, 3), None)
+    >>> one_frame((3, 4, 6), declared=(1, 3, 4, 6)), one_frame((5, 6, 3), declared=(1, 6, 3))
+    ((3, 4, 6), None)
     """
     if len(stored) < 1 + _AXES_OF_IMAGE:
         return stored
-    return stored[1:] if stored[0] == 1 else None
+    if stored[0] == 1:
+        return stored[1:]
+    coloured = len(stored) == 1 + _AXES_OF_IMAGE and stored[-1] == _COLOURS
+    return stored if (coloured if declared is None else declared[1:] == stored) else None
 
 
 def frames_that_fit(declared: Shape | None, frame_shape: Shape) -> int | None:

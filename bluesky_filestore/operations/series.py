@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.addressing import FILE_SERIES, FileSeries, RowSpan
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
-from bluesky_filestore.model.frame_axis import one_frame
+from bluesky_filestore.model.frame_axis import declared_shape, one_frame
 from bluesky_filestore.model.frame_map import Rows, Source, Span
 from bluesky_filestore.model.specs import HDF5
 
@@ -46,12 +46,13 @@ def place_in_series(
     (sample,) = inspect(first, [_file(first, number)])
     if isinstance(sample, Unseen) and sample.kind != "out of reach":
         return Refusal(sample.reason, settled=False)
-    facts = None if isinstance(sample, Unseen) else _one_frame(sample, first)
+    declared = declared_shape(data_key)
+    facts = None if isinstance(sample, Unseen) else _one_frame(sample, first, declared)
     event = event_structure(data_key, first, facts)
     good, problem = rows.count * event.frames, ""
     if facts is not None:
         seen = before.count * event.frames if before is not None and not before.unverified else 0
-        good, problem = _alike(list(islice(_files(rows, sources, event), seen, None)), facts, inspect)
+        good, problem = _alike(list(islice(_files(rows, sources, event), seen, None)), facts, declared, inspect)
         good += seen
     count = good // event.frames
     if not count:
@@ -120,16 +121,18 @@ def _files(rows: Rows, sources: Mapping[str, Source], event: EventStructure) -> 
                 yield sources[span.source], index * event.frames + part
 
 
-def _one_frame(facts: FileFacts, source: Source) -> FileFacts:
+def _one_frame(facts: FileFacts, source: Source, declared: tuple[int, ...] | None) -> FileFacts:
     if source.mimetype != HDF5:
         return facts
-    shape = one_frame(facts.shape)
+    shape = one_frame(facts.shape, declared)
     if shape is None:
         raise DocumentError(f"a file of its series holds {facts.shape[0]} frames; expected one")
     return replace(facts, shape=shape)
 
 
-def _alike(numbered: Sequence[_NumberedFile], facts: FileFacts, inspect: Inspector) -> tuple[int, str]:
+def _alike(
+    numbered: Sequence[_NumberedFile], facts: FileFacts, declared: tuple[int, ...] | None, inspect: Inspector
+) -> tuple[int, str]:
     """How many files, from the first on, are there and of one shape and dtype, and what is wrong with the next."""
     if not numbered:
         return 0, ""
@@ -138,7 +141,7 @@ def _alike(numbered: Sequence[_NumberedFile], facts: FileFacts, inspect: Inspect
     for number, (file, seen) in enumerate(zip(files, inspect(source, files), strict=True)):
         if isinstance(seen, Unseen):
             return number, seen.reason
-        frame = _one_frame(seen, source)
+        frame = _one_frame(seen, source, declared)
         if frame != facts:
             return number, (
                 f"file {file} holds a frame of {list(frame.shape)} {frame.dtype}, "
