@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from ophyd.areadetector import filestore_mixins as stock
 
-from bluesky_filestore.errors import PathError
 from bluesky_filestore.mixins import FileStorePluginBase
 from bluesky_filestore.mixins.upstream import seen_format
 from bluesky_filestore.mixins.waiting import optional, pv_name
+from bluesky_filestore.model.asset_paths import NOT_IN_URIS
 from bluesky_filestore.model.paths import (
     PathSemantics,
     check_semantics,
     fill_in,
+    is_absolute,
     pure_path,
     semantics_of,
     with_trailing_separator,
@@ -32,8 +33,6 @@ _UNIQUE_NAME = "01234567-89ab-cdef-0123"
 """As long as the names that the mixins give to files."""
 _EPICS_STRING = 39
 """Characters of a record that is a string and no array."""
-_NOT_IN_URIS = frozenset("#?;")
-"""What Tiled takes a path for ended by."""
 _ENOUGH_POINTS = 100
 
 
@@ -60,7 +59,7 @@ def _places(plugin: Any) -> _Places:
     now = datetime.now()
     write = fill_in(plugin.write_path_template, now)
     has_own = plugin._read_path_template is not None
-    flavour = check_semantics(plugin.path_semantics) if has_own or not _is_absolute(write) else semantics_of(write)
+    flavour = check_semantics(plugin.path_semantics) if has_own or not is_absolute(write) else semantics_of(write)
     return _Places(write, flavour, fill_in(plugin.read_path_template, now))
 
 
@@ -81,14 +80,6 @@ def _known_places(plugin: Any) -> _Places | None:
         return None
 
 
-def _is_absolute(path: str) -> bool:
-    try:
-        semantics_of(path)
-    except PathError:
-        return False
-    return True
-
-
 def check_path_flavour(subject: Subject) -> Verdict:
     """The write path is absolute in its flavour, and the IOC is of the same."""
     plugin = subject.plugin
@@ -102,10 +93,10 @@ def check_path_flavour(subject: Subject) -> Verdict:
         words = f"the IOC is to write to {where.write!r}, which is not absolute as a {where.write_flavour} path"
         return wrong(words, "Correct path_semantics or write_path_template")
     shown = str(plugin.file_path.get())
-    if _is_absolute(shown) and semantics_of(shown) != where.write_flavour:
+    if is_absolute(shown) and semantics_of(shown) != where.write_flavour:
         words = f"{pv_name(plugin.file_path)} is {shown!r}, but path_semantics says {where.write_flavour!r}"
         return wrong(words, "Set path_semantics to the IOC's flavour, and write_path_template to such a path")
-    odd = "".join(sorted(_NOT_IN_URIS & set(where.read)))
+    odd = "".join(sorted(NOT_IN_URIS & set(where.read)))
     if odd:
         words = f"readers look in {where.read}, and no catalog can open a file with one of {odd!r} in its path"
         return wrong(words, "Choose a directory without")

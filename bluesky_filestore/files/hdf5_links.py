@@ -17,7 +17,23 @@ from .readable import Roots, told
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["check_links"]
+__all__ = ["check_file", "check_links"]
+
+
+def check_file(path: str, roots: Roots) -> None:
+    """Refuse a file outside the roots or, where it is one of HDF5, that has data from there.
+
+    Raises
+    ------
+    ForbiddenFileError, UnreadableFileError
+        As `check_links` does.
+    """
+    import h5py
+
+    admitted = roots.admit(path)
+    if Path(admitted).is_file() and h5py.is_hdf5(admitted):
+        check_links(admitted, roots)
+
 
 _PREFIXES = ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX")
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["is_open_here", "open_hdf5"]
 
 
-
 def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     """A file, open for reading, with the filters of hdf5plugin at hand.
 

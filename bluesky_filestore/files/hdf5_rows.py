@@ -17,7 +17,7 @@ from .hdf5 import HDF5Files
 from .hdf5_layout import Layout
 from .readable import ANYWHERE, Roots
 from .rows import AxisKey, Frames, as_axis_key, expanded_index
-from .stamps import Stamp, Stamps, check_file, explain, frame_sample, stamp_file
+from .stamps import Stamp, Stamps, check_stamp, explain, frame_sample, stamp_file
 
 __all__ = ["FrameIndex", "HDF5Dataset", "HDF5Frames", "JoinedIndex", "SpanIndex"]
 
@@ -171,7 +171,7 @@ class HDF5Dataset:
             except UnreadableFileError:
                 # Nobody can say where it leads; that it is another file shows in itself.
                 path = self.paths[number]
-            check_file(path, stamp, partial(self._samples, number))
+            check_stamp(path, stamp, partial(self._samples, number))
 
     def explain(self, error: UnreadableFileError, files: Sequence[int]) -> None:
         """Raise the true reason for what could not be read, if it is that one of some files was changed."""

@@ -1,7 +1,7 @@
 """Frames by the numbers that documents have for them: along a dataset of one HDF5 file, or a file each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ from bluesky_filestore.errors import (
     UnknownSpecError,
     UnreadableFileError,
 )
-from bluesky_filestore.model.addressing import AxisIndex, parsed_slice
+from bluesky_filestore.model.addressing import AxisIndex, slice_of_frames
 from bluesky_filestore.model.frame_axis import one_frame, shape_of_event, why_no_frames
 from bluesky_filestore.model.frame_map import Source
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
@@ -26,7 +26,7 @@ from .hdf5_joined import ENDLESS
 from .hdf5_rows import HDF5Dataset, HDF5Frames, JoinedIndex
 from .series import FILE_TYPES, file_reader
 
-__all__ = ["DatasetFrames", "NumberedFrames", "SeriesFrames", "SourceArrays", "slice_of_frames"]
+__all__ = ["DatasetFrames", "NumberedFrames", "SeriesFrames", "SourceArrays"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class DatasetFrames:
         frames.dataset.layout(0).check(wanted, self.path, self.dataset)
         return ArrayFormat((len(wanted), *frames.frame_shape), frames.dtype)
 
-    def check_axis(self, declared: tuple[int, ...] | None, frames: int) -> None:
-        """See that the first axis counts frames, by the shape that the descriptor gives an event of so many.
+    def for_event(self, declared: tuple[int, ...] | None, frames: int) -> "DatasetFrames":
+        """The same, after a look whether the first axis counts frames, by the shape of an event of so many.
 
         Raises
         ------
@@ -75,6 +75,7 @@ class DatasetFrames:
             raise UnreadableFileError(
                 f"dataset {self.dataset!r} of file {self.path} has the shape {list(shape)}: {wrong}."
             )
+        return self
 
     def paths(self, wanted: range) -> list[str]:
         """The one file."""
@@ -164,6 +165,10 @@ class SeriesFrames:
             raise UnreadableFileError(f"file {path} cannot be read: {error}.") from error
         frame = self._frame(stored, path)
         return ArrayFormat((len(wanted), *frame.shape), frame.dtype)
+
+    def for_event(self, declared: tuple[int, ...] | None, frames: int) -> "SeriesFrames":
+        """The same, for events of this shape, which says of images in colours that they are."""
+        return replace(self, declared=declared)
 
     def paths(self, wanted: range) -> list[str]:
         """The file of each.
@@ -260,32 +265,13 @@ class SourceArrays:
             # Where an index is, the frame of this number is as well.
             _, *frame_shape = self.frames.format(range(some, some + 1)).shape
             count = self._source.frames_per_event(self._declared, tuple(frame_shape))
-            if isinstance(self.frames, DatasetFrames):
-                self.frames.check_axis(self._declared, count)
+            self.frames.for_event(self._declared, count)
             self._count = count
         return range(index * self._count, (index + 1) * self._count)
 
     def close(self) -> None:
         """Close what is open."""
         self.frames.close()
-
-
-def slice_of_frames(text: str) -> tuple[AxisIndex, ...]:
-    """What a slice takes of each frame; the first axis, that of the frames, it has to leave alone.
-
-    Raises
-    ------
-    DocumentError
-        If it does not.
-    AddressError
-        If it can't be understood.
-    """
-    indices = parsed_slice(text)
-    if not indices or indices[0] is ...:
-        return indices
-    if indices[0] != slice(None):
-        raise DocumentError(f"the slice is {text!r}; expected ':' for the first axis, which is that of the frames.")
-    return indices[1:]
 
 
 def _frames_of(source: Source, path: str, declared: tuple[int, ...] | None) -> NumberedFrames:

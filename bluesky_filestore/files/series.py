@@ -1,11 +1,11 @@
 """Frames that are a file each."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,23 @@ from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SE
 from .hdf5 import HDF5Files
 from .readable import ANYWHERE, Roots
 from .rows import AxisKey, Frames
-from .stamps import Stamp, Stamps, byte_samples, check_file, explain, frame_sample, stamp_file
+from .stamps import Stamp, Stamps, byte_samples, check_stamp, explain, frame_sample, stamp_file
 from .tiff import read_tiff
 
-__all__ = ["FILE_TYPES", "FileSamples", "FrameFiles", "PathOf", "ReadFile", "file_reader", "frame_shape_of"]
+__all__ = [
+    "FILE_TYPES",
+    "SPE_FILES",
+    "FileSamples",
+    "FrameFiles",
+    "LazyPaths",
+    "PathOf",
+    "ReadFile",
+    "file_reader",
+    "frame_shape_of",
+]
 
+SPE_FILES = "application/x-princeton-spe"
+"""Files of Princeton Instruments, of a point each; only a handler asks for them."""
 _MANY, _THREADS = 32, 4
 _LEAST_SHARE, _MOST_SHARE = 8, 32
 
@@ -54,6 +66,35 @@ class FileSamples:
         if self.mimetype == HDF5:
             return [frame_sample(self.read_file(path, {}, None))]
         return byte_samples(path, stamp.size, self.roots)
+
+
+class LazyPaths(Sequence[str]):
+    """Paths that are found one by one when they are asked for: of 100,000 files few are read.
+
+    Parameters
+    ----------
+    listed : sequence
+        What stands for them.
+    find : callable
+        Gives the path; of a module, so that other processes find it.
+    """
+
+    def __init__(self, listed: Sequence[Any], find: Callable[[Any], str]) -> None:
+        self._listed, self._find = listed, find
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "LazyPaths": ...
+
+    def __getitem__(self, place: int | slice) -> "str | LazyPaths":
+        if isinstance(place, slice):
+            return LazyPaths(self._listed[place], self._find)
+        return self._find(self._listed[place])
 
 
 @dataclass(frozen=True)
@@ -136,7 +177,7 @@ class FrameFiles:
         if self.stamps is not None:
             number, stamp = self.stamps.nearest(frame)
             path = self.path_of(number)
-            check_file(path, stamp, partial(self._samples, path))
+            check_stamp(path, stamp, partial(self._samples, path))
 
     def _samples(self, path: str, stamp: Stamp) -> Iterable[str]:
         return self.samples_of(path, stamp) if self.samples_of is not None else ()
@@ -257,10 +298,24 @@ def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None) -> 
         return np.asarray(image)
 
 
+def _read_spe(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
+    from area_detector_handlers.spe_reader import PrincetonSPEFile
+
+    try:
+        values: NDArray[np.generic] = PrincetonSPEFile(path).getData()
+    except OSError:
+        raise
+    except Exception as error:
+        # A bare one is what it raises for a header that it does not understand.
+        raise ValueError(error) from error
+    return values
+
+
 _READERS: dict[str, _ReadOpen] = {
     TIFF_SERIES: read_tiff,
     NPY_SERIES: _read_npy,
     JPEG_SERIES: _read_jpeg,
+    SPE_FILES: _read_spe,
 }
-FILE_TYPES = (HDF5, *_READERS)
+FILE_TYPES = (HDF5, TIFF_SERIES, NPY_SERIES, JPEG_SERIES)
 """What a file of a series may be."""

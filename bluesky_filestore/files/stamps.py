@@ -34,7 +34,7 @@ __all__ = [
     "Stamp",
     "Stamps",
     "byte_samples",
-    "check_file",
+    "check_stamp",
     "explain",
     "frame_sample",
     "stamp_file",
@@ -191,7 +191,7 @@ def stamp_file(path: str, before: Stamp | None, frames: tuple[int, ...], samples
     return Stamp(found.size, found.modified, tuple(samples(stamp)), frames)
 
 
-def check_file(path: str, stamp: Stamp, samples: Samples) -> None:
+def check_stamp(path: str, stamp: Stamp, samples: Samples) -> None:
     """Compare a file with what it was like when it was registered.
 
     Raises
@@ -233,7 +233,7 @@ def explain(error: UnreadableFileError, checks: Iterable[Callable[[], None]]) ->
     Raises
     ------
     ChangedFileError, TruncatedFileError
-        As `check_file` does.
+        As `check_stamp` does.
     """
     if isinstance(error, ChangedFileError | MissingFileError | ForbiddenFileError | LockedFileError):
         return

@@ -1,15 +1,17 @@
 """What our handlers have in common: how they close, how they count, and how a point is read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.errors import DocumentError, FileStoreError, UnreadableFileError
 from bluesky_filestore.files.formats import ArrayFormat
 from bluesky_filestore.files.numbered import NumberedFrames
+from bluesky_filestore.model.normalize import positive
 
-__all__ = ["ArrayFormat", "BaseHandler", "PointHandler", "frames_of_point", "positive"]
+__all__ = ["ArrayFormat", "BaseHandler", "PointHandler", "frames_of_point", "told_of_handler"]
 
 
 class BaseHandler:
@@ -22,14 +24,6 @@ class BaseHandler:
     specs: ClassVar[frozenset[str]] = frozenset()
     """The specs of the Resources it is for."""
 
-    def format(self, *args: Any, **datum_kwargs: Any) -> ArrayFormat:
-        """Shape and dtype of what a call returns, from the file's own headers."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it returns.")
-
-    def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
-        """The files that hold what the Datums with these arguments stand for."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it reads.")
-
     def close(self) -> None:
         """Close what is open."""
 
@@ -38,6 +32,19 @@ class BaseHandler:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextmanager
+def told_of_handler(spec: str, what: str) -> Iterator[None]:
+    """Say of which file it is what a handler, which is anybody's code, raises in its own words."""
+    try:
+        yield
+    except (FileStoreError, OSError):
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"the handler of spec {spec!r} cannot read {what}: {type(error).__name__}: {error}."
+        ) from error
 
 
 class PointHandler(BaseHandler):
@@ -57,8 +64,7 @@ class PointHandler(BaseHandler):
     """
 
     def __init__(self, frames: NumberedFrames, frame_per_point: int) -> None:
-        self._frames = frames
-        self._frame_per_point = positive(frame_per_point, "frame_per_point")
+        self._frames, self._frame_per_point = frames, positive(frame_per_point, "frame_per_point")
 
     def __call__(self, point_number: int) -> NDArray[Any]:
         """The frames of a point, of shape (frame_per_point, y, x).
@@ -82,6 +88,16 @@ class PointHandler(BaseHandler):
         """Close what is open."""
         self._frames.close()
 
+    def expect(self, declared: tuple[int, ...] | None) -> None:
+        """Know the shape that the descriptor gives an event.
+
+        Raises
+        ------
+        UnreadableFileError
+            If the first axis of a dataset is not that of frames then.
+        """
+        self._frames = self._frames.for_event(declared, self._frame_per_point)
+
     def _numbers(self, point_number: int) -> range:
         return frames_of_point(point_number, self._frame_per_point)
 
@@ -97,16 +113,3 @@ def frames_of_point(point_number: int, frame_per_point: int) -> range:
     if isinstance(point_number, bool) or int(point_number) != point_number or point_number < 0:
         raise DocumentError(f"point_number is {point_number!r}; expected a whole number from 0 on.")
     return range(int(point_number) * frame_per_point, (int(point_number) + 1) * frame_per_point)
-
-
-def positive(number: Any, name: str) -> int:
-    """A count that is at least one.
-
-    Raises
-    ------
-    DocumentError
-        If it is not.
-    """
-    if isinstance(number, bool) or int(number) != number or number < 1:
-        raise DocumentError(f"{name} is {number!r}; expected a whole number from 1 on.")
-    return int(number)

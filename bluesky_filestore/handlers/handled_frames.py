@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import AddressError, FileStoreError, ForbiddenFileError, UnreadableFileError
+from bluesky_filestore.errors import AddressError, ForbiddenFileError, UnreadableFileError
+from bluesky_filestore.files.hdf5_links import check_file
 from bluesky_filestore.files.readable import Roots, told
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import AxisKey, Frames
-from bluesky_filestore.files.stamps import Stamp, Stamps, check_file, explain, frame_sample, stamp_file
+from bluesky_filestore.files.stamps import Stamp, Stamps, check_stamp, explain, frame_sample, stamp_file
 from bluesky_filestore.model.addressing import HandledPart, HandledRows
 from bluesky_filestore.model.paths import with_trailing_separator
 from bluesky_filestore.protocols import HandlerClass
 
-from .base import ArrayFormat
+from .base import ArrayFormat, told_of_handler
 from .lazily import as_read
 
 __all__ = ["HandledFrames", "handled_frames"]
@@ -165,7 +166,7 @@ class HandledFrames:
     def _compare(self, asset: int) -> None:
         if self.stamps is not None:
             number, stamp = self.stamps.nearest(asset)
-            check_file(self.paths[number], stamp, self._samples)
+            check_stamp(self.paths[number], stamp, self._samples)
 
     def _samples(self, stamp: Stamp) -> Iterable[str]:
         return (frame_sample(self.answer_of(event)) for event in stamp.frames)
@@ -187,10 +188,6 @@ class HandledFrames:
 
     def _check_files(self, handler: Any, part: HandledPart, datum_kwargs: Mapping[str, Any]) -> None:
         """Refuse what a handler would read outside the roots, by way of links as well."""
-        import h5py
-
-        from bluesky_filestore.files.hdf5_links import check_links
-
         if hasattr(handler, "get_file_list"):
             files = [str(file) for file in handler.get_file_list([datum_kwargs])]
         else:
@@ -203,9 +200,7 @@ class HandledFrames:
                         f"be read; expected a handler that says it, or no such path."
                     )
         for file in files:
-            admitted = self.roots.admit(file)
-            if Path(admitted).is_file() and h5py.is_hdf5(admitted):
-                check_links(admitted, self.roots)
+            check_file(file, self.roots)
 
     @contextmanager
     def _handler(self, part: HandledPart) -> Iterator[Any]:
@@ -225,16 +220,8 @@ class HandledFrames:
 
     @contextmanager
     def _told(self, path: str, what: str = "") -> Iterator[None]:
-        """Say of which file it is what a handler, which is anybody's code, raises."""
-        try:
-            with told(path):
-                yield
-        except FileStoreError:
-            raise
-        except Exception as error:
-            raise UnreadableFileError(
-                f"the handler of spec {self.spec!r} cannot read {what}{path}: {type(error).__name__}: {error}."
-            ) from error
+        with told_of_handler(self.spec, f"{what}{path}"), told(path):
+            yield
 
     def _checked(self, found: NDArray[np.generic], event: int, path: str) -> NDArray[np.generic]:
         if found.size != math.prod(self.frame_shape) or not np.can_cast(found.dtype, self.dtype, "safe"):

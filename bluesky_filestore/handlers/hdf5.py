@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from bluesky_filestore.errors import DocumentError
-from bluesky_filestore.files.numbered import DatasetFrames, slice_of_frames
+from bluesky_filestore.files.numbered import DatasetFrames
+from bluesky_filestore.model.addressing import slice_of_frames
 from bluesky_filestore.model.specs import spec_named
 
 from .base import PointHandler
@@ -57,17 +58,6 @@ class HDF5DatasetHandler(PointHandler):
             raise DocumentError(f"no dataset of file {filename} is named; expected one as 'key' or 'dataset'.")
         frames = DatasetFrames(str(filename), key, slice_of_frames(slice), locking)
         super().__init__(frames, frame_per_point if frames_per_point is None else frames_per_point)
-
-    def check_axis(self, declared: tuple[int, ...] | None) -> None:
-        """See that the first axis of the dataset counts frames, by the shape that the descriptor gives an event.
-
-        Raises
-        ------
-        UnreadableFileError
-            If it does not.
-        """
-        if isinstance(self._frames, DatasetFrames):
-            self._frames.check_axis(declared, self._frame_per_point)
 
     def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
         """The one file."""

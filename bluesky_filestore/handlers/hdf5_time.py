@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.files.numbered import DatasetFrames
+from bluesky_filestore.model.normalize import positive
 
-from .base import ArrayFormat, BaseHandler, frames_of_point, positive
+from .base import ArrayFormat, BaseHandler, frames_of_point
 
 __all__ = ["AreaDetectorTimeHandler"]
 

@@ -1,7 +1,5 @@
 """What a handler would return, as an array that is read when it is computed."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["as_lazy", "as_read"]
-
-_MOST_OPEN = 32
-"""How many handlers that have read something late may have files open."""
-_recent: OrderedDict[int, Handler] = OrderedDict()
-_recent_lock = threading.Lock()
 
 
 def as_read(values: Any) -> Any:
@@ -52,21 +45,9 @@ def as_lazy(handler: Handler, datum_kwargs: Mapping[str, Any]) -> Any:
 
 def _read_as_expected(handler: Handler, datum_kwargs: dict[str, Any], expected: ArrayFormat) -> "NDArray[Any]":
     values: NDArray[Any] = handler(**datum_kwargs)
-    _close_long_unused(handler)
     if (values.shape, values.dtype) != (expected.shape, expected.dtype):
         raise UnreadableFileError(
             f"{type(handler).__name__} read {list(values.shape)} {values.dtype} for {datum_kwargs}; expected "
             f"{list(expected.shape)} {expected.dtype}, as its file said when the event was filled."
         )
     return values
-
-
-def _close_long_unused(latest: Handler) -> None:
-    """Close handlers that have not read for long; each worker of dask may have its own of a thousand."""
-    with _recent_lock:
-        _recent[id(latest)] = latest
-        _recent.move_to_end(id(latest))
-        unused = _recent.popitem(last=False)[1] if len(_recent) > _MOST_OPEN else None
-    close = getattr(unused, "close", None)
-    if close is not None:
-        close()

@@ -2,19 +2,17 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from bluesky_filestore.errors import FileStoreError, PathError, UnreadableFileError
 from bluesky_filestore.files.numbered import SourceArrays
 from bluesky_filestore.model.frame_axis import declared_shape
 from bluesky_filestore.model.frame_map import Source
-from bluesky_filestore.model.paths import join_resource, semantics_of, with_trailing_separator
+from bluesky_filestore.model.paths import is_absolute, join_resource, semantics_of, with_trailing_separator
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.protocols import Handler, HandlerClass
 
-from .hdf5 import HDF5DatasetHandler
+from .base import PointHandler, told_of_handler
 from .lazily import as_lazy, as_read
 from .registry import find_handler
 
@@ -66,16 +64,17 @@ class OpenHandlers:
         """
         key = (resource["uid"], "")
         handler = self._open.get(key)
+        where = f"of {resource['resource_path']!r} below {resource.get('root') or ''!r}"
         if handler is None:
             handler_class = find_handler(resource["spec"], self._classes)
             path, kwargs = path_of_resource(resource, self._root_map), resource.get("resource_kwargs", {})
-            with _told_of(resource, f"resource_kwargs {dict(kwargs)}"):
+            with told_of_handler(resource["spec"], f"resource_kwargs {dict(kwargs)} {where}"):
                 handler = self._keep(key, self._patiently(lambda: handler_class(path, **kwargs)))
-        if isinstance(handler, HDF5DatasetHandler) and key not in self._checked:
-            self._patiently(lambda: handler.check_axis(declared_shape(data_key)))
+        if isinstance(handler, PointHandler) and key not in self._checked:
+            self._patiently(lambda: handler.expect(declared_shape(data_key)))
             self._checked.add(key)
         self._open.move_to_end(key)
-        with _told_of(resource, f"datum {dict(datum_kwargs)}"):
+        with told_of_handler(resource["spec"], f"datum {dict(datum_kwargs)} {where}"):
             return self._read(handler, datum_kwargs)
 
     def read_index(self, source: Source, data_key: Mapping[str, Any], name: str, index: int) -> Any:
@@ -124,20 +123,6 @@ class OpenHandlers:
             pause *= 2
 
 
-@contextmanager
-def _told_of(resource: Mapping[str, Any], what: str) -> Iterator[None]:
-    """Say of which file it is what a handler, which is anybody's code, raises in its own words."""
-    try:
-        yield
-    except (FileStoreError, OSError):
-        raise
-    except Exception as error:
-        raise UnreadableFileError(
-            f"the handler of spec {resource['spec']!r} cannot read {what} of {resource['resource_path']!r} below "
-            f"{resource.get('root') or ''!r}: {type(error).__name__}: {error}."
-        ) from error
-
-
 def path_of_resource(resource: Mapping[str, Any], root_map: RootMap) -> str:
     """The path of a Resource here, for its handler.
 
@@ -150,21 +135,13 @@ def path_of_resource(resource: Mapping[str, Any], root_map: RootMap) -> str:
         If it is a path that this machine cannot have.
     """
     root, below = resource.get("root") or "", resource["resource_path"]
-    if not root and not _is_absolute(below):
+    if not root and not is_absolute(below):
         return str(below)
     path = root_map.find_here(join_resource(root, below, resource.get("path_semantics") or "posix"))
     if str(below).endswith(("/", "\\")):
         # Some handlers put a file's name right behind it.
         return with_trailing_separator(path, semantics_of(path))
     return str(path)
-
-
-def _is_absolute(path: str) -> bool:
-    try:
-        semantics_of(path)
-    except PathError:
-        return False
-    return True
 
 
 def _close(handler: Handler) -> None:

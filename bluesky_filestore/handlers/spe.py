@@ -1,12 +1,11 @@
 """The frames of a point a file, in numbered files of Princeton Instruments, read by the public package."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import DocumentError, TruncatedFileError, UnreadableFileError
-from bluesky_filestore.files.readable import told
+from bluesky_filestore.errors import DocumentError, TruncatedFileError
+from bluesky_filestore.files.series import SPE_FILES
 
 from .base import ArrayFormat, frames_of_point
 from .series import FileSeriesHandler
@@ -26,7 +25,7 @@ class AreaDetectorSPEHandler(FileSeriesHandler):
     """
 
     specs: ClassVar[frozenset[str]] = frozenset({"AD_SPE"})
-    mimetype: ClassVar[str] = "application/x-princeton-spe"
+    mimetype: ClassVar[str] = SPE_FILES
 
     def __call__(self, point_number: int) -> NDArray[Any]:
         """The frames of a point, less the axes of length one, as the public handler does.
@@ -40,31 +39,20 @@ class AreaDetectorSPEHandler(FileSeriesHandler):
         DocumentError
             If it has more.
         """
-        from area_detector_handlers.spe_reader import PrincetonSPEFile
-
-        (path,) = self.get_file_list([{"point_number": point_number}])
-        with told(path):
-            try:
-                frames: NDArray[Any] = PrincetonSPEFile(path).getData()
-            except OSError:
-                raise
-            except Exception as error:  # a bare Exception is what it raises for a header that it does not understand
-                raise UnreadableFileError(f"file {path} cannot be read: {error}") from error
+        number = self._numbers(point_number)
+        frames: NDArray[Any] = self._frames.read(number)[0]
+        (path,) = self._frames.paths(number)
         if len(frames) == self._frame_per_point:
             return frames.squeeze()
-        expected = f"expected {self._frame_per_point}, those of point {point_number}."
-        words = f"file {path} holds {len(frames)} frames; {expected}"
-        raise TruncatedFileError(words) if len(frames) < self._frame_per_point else DocumentError(words)
+        kind = TruncatedFileError if len(frames) < self._frame_per_point else DocumentError
+        raise kind(
+            f"file {path} holds {len(frames)} frames; expected {self._frame_per_point}, those of point {point_number}."
+        )
 
     def format(self, *, point_number: int) -> ArrayFormat:
         """Shape and dtype of a point; it reads the file."""
         values = self(point_number)
         return ArrayFormat(values.shape, values.dtype)
 
-    def get_file_list(self, datum_kwargs_gen: Iterable[Mapping[str, Any]]) -> list[str]:
-        """A file for each point."""
-        return [
-            path
-            for kwargs in datum_kwargs_gen
-            for path in self._frames.paths(frames_of_point(**kwargs, frame_per_point=1))
-        ]
+    def _numbers(self, point_number: int) -> range:
+        return frames_of_point(point_number, 1)

@@ -3,13 +3,15 @@
 A plugin counts files that it could not write on a full disk, and frames whose chunks HDF5 never wrote.
 """
 
-import math
 from pathlib import Path
-from typing import Any
 
-__all__ = ["HDF5_DATA", "broken_file", "missing_rows"]
+from bluesky_filestore.files.hdf5_opening import open_hdf5
+from bluesky_filestore.files.hdf5_written import written_frames
+from bluesky_filestore.model.specs import spec_named
 
-HDF5_DATA = "/entry/data/data"
+__all__ = ["broken_file", "missing_rows"]
+
+_DATA = spec_named("AD_HDF5").dataset
 """Where the default layout of NDFileHDF5 puts the frames."""
 
 
@@ -33,7 +35,7 @@ def broken_file(path: Path, least_bytes: int, *, is_hdf5: bool) -> str | None:
         return f"{path} has {size} bytes, expected at least {max(least_bytes, 1)}"
     if is_hdf5:
         try:
-            _open_hdf5(path).close()
+            open_hdf5(str(path), locking=False).close()
         except OSError as error:
             return f"{path} can't be opened: {error}"
     return None
@@ -57,60 +59,23 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
         The reason; empty if nothing is missing.
     """
     try:
-        file = _open_hdf5(path)
+        # The plugin has closed it; whoever else reads it must not keep us from looking.
+        file = open_hdf5(str(path), locking=False)
     except OSError as error:
         return list(range(frames)), f"{path} can't be opened, as after a full disk or an IOC that died: {error}"
     with file:
-        if HDF5_DATA not in file:
+        if _DATA not in file:
             return list(range(frames)), (
-                f"{path} has no {HDF5_DATA}, where readers look for frames: the plugin's layout (XMLFileName) puts "
+                f"{path} has no {_DATA}, where readers look for frames: the plugin's layout (XMLFileName) puts "
                 f"them elsewhere"
             )
-        data = file[HDF5_DATA]
+        data = file[_DATA]
         if file.swmr_mode:
             # What this process knew of it may be older.
             data.refresh()
         if data.ndim == 0:
-            return list(range(frames)), f"{HDF5_DATA} of {path} holds no frames: its shape is ()"
-        missing = [row for row in _unallocated(data) if row < frames] + list(range(data.shape[0], frames))
+            return list(range(frames)), f"{_DATA} of {path} holds no frames: its shape is ()"
+        written = written_frames(data, str(path))
+        lost = written.lost(range(min(frames, data.shape[0]))) if written is not None else []
+        missing = [*lost, *range(data.shape[0], frames)]
     return missing, f"{path} has no data there, most likely because the disk is full" if missing else ""
-
-
-def _open_hdf5(path: Path) -> Any:
-    import h5py
-
-    from bluesky_filestore.files.hdf5_opening import is_open_here
-
-    # The plugin has closed it; whoever else reads it must not keep us from looking. Where this process does, perhaps
-    # since the file was growing, HDF5 opens it again in the same way only.
-    swmr: dict[str, Any] = {"libver": "latest", "swmr": True}
-    ways: tuple[dict[str, Any], ...] = ({"locking": False}, {}, {**swmr, "locking": False})
-    for options in ways:
-        try:
-            return h5py.File(path, "r", **options)
-        except OSError:
-            if not is_open_here(str(path)):
-                raise
-    return h5py.File(path, "r", **swmr)
-
-
-def _unallocated(data: Any) -> list[int]:
-    """The rows of a chunked data set that have a chunk which was never written."""
-    if data.chunks is None:
-        return []
-    counts = [math.ceil(size / chunk) for size, chunk in zip(data.shape, data.chunks, strict=True)]
-    if data.id.get_num_chunks() == math.prod(counts):
-        return []
-    found: dict[int, int] = {}
-
-    def count(chunk: Any) -> None:
-        found[chunk.chunk_offset[0]] = found.get(chunk.chunk_offset[0], 0) + 1
-
-    data.id.chunk_iter(count)
-    step, whole = data.chunks[0], math.prod(counts[1:])
-    return [
-        row
-        for start in range(0, data.shape[0], step)
-        if found.get(start, 0) < whole
-        for row in range(start, min(start + step, data.shape[0]))
-    ]

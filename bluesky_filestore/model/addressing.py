@@ -5,13 +5,14 @@ event i; its shape, dtype and chunks are the data source's own. The assets are t
 series, each listed once under the parameter ``data_uris``; a row span names its asset by the asset's ``num``.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, TypeAlias
 
-from bluesky_filestore.errors import AddressError
+from bluesky_filestore.errors import AddressError, DocumentError
+
+from .paths import has_one_number
 
 __all__ = [
     "FILE_SERIES",
@@ -24,6 +25,7 @@ __all__ = [
     "HandledRows",
     "RowSpan",
     "parsed_slice",
+    "slice_of_frames",
 ]
 
 HDF5_ROWS = "application/x-bluesky-filestore-hdf5"
@@ -35,8 +37,6 @@ HANDLED = "application/x-bluesky-filestore-handled"
 
 AxisIndex: TypeAlias = int | slice | EllipsisType
 """What one axis is indexed with."""
-
-_NUMBER_FIELD = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +269,24 @@ def parsed_slice(text: str) -> tuple[AxisIndex, ...]:
         ) from error
 
 
+def slice_of_frames(text: str) -> tuple[AxisIndex, ...]:
+    """What a slice takes of each frame; the first axis, that of the frames, it has to leave alone.
+
+    Raises
+    ------
+    DocumentError
+        If it does not.
+    AddressError
+        If it can't be understood.
+    """
+    indices = parsed_slice(text)
+    if not indices or indices[0] is ...:
+        return indices
+    if indices[0] != slice(None):
+        raise DocumentError(f"the slice is {text!r}; expected ':' for the first axis, which is that of the frames.")
+    return indices[1:]
+
+
 def _is_directory(part: Mapping[str, Any]) -> bool:
     return bool(_of_type({"directory": False, **part}, "directory", bool))
 
@@ -294,7 +312,7 @@ def _check_common(dataset: str, frames_per_event: int, rows: Sequence[RowSpan]) 
 
 
 def _check_template(template: Any) -> None:
-    if not isinstance(template, str) or len(_NUMBER_FIELD.findall(template.replace("%%", ""))) != 1:
+    if not isinstance(template, str) or not has_one_number(template):
         raise AddressError(f"template {template!r} has no field for the file's number; expected one, e.g. '%06d'.")
     try:
         name = template % 1

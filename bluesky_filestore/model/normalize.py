@@ -14,12 +14,21 @@ from bluesky_filestore.errors import DocumentError
 from .addressing import HANDLED
 from .event_record import RECORD_COLUMN
 from .frame_map import Source, StreamRange
-from .paths import check_semantics, from_uri, join_resource, pure_path, semantics_of, with_trailing_separator
+from .paths import (
+    check_semantics,
+    from_uri,
+    has_one_number,
+    join_resource,
+    pure_path,
+    semantics_of,
+    with_trailing_separator,
+)
 from .specs import HDF5, NPY_SERIES, spec_named
 
 __all__ = [
     "channel_of",
     "indices_of",
+    "positive",
     "range_of",
     "renamed_keys",
     "source_for_handler",
@@ -31,7 +40,6 @@ __all__ = [
 # Columns of the event table that are not data.
 _RESERVED_KEYS = ("time", "seq_num", "internal", RECORD_COLUMN.removeprefix("ts_"))
 _READER_PARAMETERS = ("swmr", "locking", "slice")
-_C_INTEGER = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
 # A '%' that is itself, or where a text goes.
 _PERCENT_OR_TEXT = re.compile(r"%[%s]")
 _BRACES = re.compile(r"\{(\d*)(?::(0?\d*)d?)?\}")
@@ -102,7 +110,7 @@ def source_of_resource(doc: Mapping[str, Any]) -> Source:
     kwargs = doc.get("resource_kwargs", {})
     semantics = check_semantics(doc.get("path_semantics") or "posix")
     path = join_resource(doc.get("root") or "", doc["resource_path"], semantics)
-    frames = _positive(kwargs.get("frame_per_point", kwargs.get("frames_per_point")), "frame_per_point")
+    frames = _count(kwargs.get("frames_per_point", kwargs.get("frame_per_point")), "frame_per_point")
     template = None
     if spec.mimetype == NPY_SERIES:
         # ophyd.sim's own convention: the path is the stem of the files.
@@ -115,7 +123,7 @@ def source_of_resource(doc: Mapping[str, Any]) -> Source:
         mimetype=spec.mimetype,
         path=path,
         template=template,
-        dataset=kwargs.get("dataset") or kwargs.get("key") or kwargs.get("path") or spec.dataset,
+        dataset=kwargs.get("key") or kwargs.get("dataset") or kwargs.get("path") or spec.dataset,
         frames_per_index=(frames or 1) if spec.mimetype != NPY_SERIES else None,
         data_key=doc.get("data_key", ""),
         spec=spec.name,
@@ -171,8 +179,8 @@ def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:
         path=path,
         template=template,
         dataset=dataset,
-        frames_per_index=_positive(parameters.get("multiplier") or parameters.get("frame_per_point"), "multiplier"),
-        files_per_index=_positive(parameters.get("files_per_datum"), "files_per_datum"),
+        frames_per_index=_count(parameters.get("multiplier") or parameters.get("frame_per_point"), "multiplier"),
+        files_per_index=_count(parameters.get("files_per_datum"), "files_per_datum"),
         data_key=doc.get("data_key", ""),
         spec=parameters.get("spec", ""),
         parameters={name: parameters[name] for name in _READER_PARAMETERS if name in parameters}
@@ -258,12 +266,21 @@ def _datums_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"datum_id": datum_id, "resource": page["resource"], "datum_kwargs": kwargs}
 
 
-def _positive(value: Any, name: str) -> int | None:
-    if value is None:
-        return None
-    if int(value) != value or value < 1:
+def positive(value: Any, name: str) -> int:
+    """A count that is at least one.
+
+    Raises
+    ------
+    DocumentError
+        If it is not.
+    """
+    if isinstance(value, bool) or int(value) != value or value < 1:
         raise DocumentError(f"{name} is {value!r}; expected a whole number from 1 on.")
     return int(value)
+
+
+def _count(value: Any, name: str) -> int | None:
+    return None if value is None else positive(value, name)
 
 
 def _escaped(path: object) -> str:
@@ -282,7 +299,7 @@ def _filled(kwargs: Mapping[str, Any], directory: str, where: str) -> str:
     if not template:
         raise DocumentError(f"{where} have no template of the files' names; expected e.g. '%s%s_%6.6d.tiff'.")
     head = _with_texts(template, directory, filename)
-    if "%s" in head.replace("%%", "") or len(_C_INTEGER.findall(head.replace("%%", ""))) != 1:
+    if "%s" in head.replace("%%", "") or not has_one_number(head):
         raise DocumentError(
             f"{where} have the template {template!r}; expected two '%s' (directory and name) and one number."
         )
@@ -297,6 +314,6 @@ def _name_template(template: str, filename: str) -> str:
         head, tail = template[: match.start()], template[match.end() :]
         return f"{_escaped(head)}%{match.group(2) or ''}d{_escaped(tail)}"
     name = _with_texts(template, filename, *repeat("", template.count("%s")))
-    if len(_C_INTEGER.findall(name.replace("%%", ""))) != 1:
+    if not has_one_number(name):
         raise DocumentError(f"template {template!r} has no field for the file's number; expected e.g. '%06d'.")
     return str(pure_path(name, "posix")) if "//" in name else name

@@ -22,6 +22,8 @@ __all__ = [
     "check_semantics",
     "fill_in",
     "from_uri",
+    "has_one_number",
+    "is_absolute",
     "join_resource",
     "pure_path",
     "relative_part",
@@ -38,6 +40,7 @@ _FLAVOURS: dict[str, type[PurePosixPath] | type[PureWindowsPath]] = {
     "posix": PurePosixPath,
     "windows": PureWindowsPath,
 }
+_NUMBER_FIELD = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
 _DRIVE_IN_URI = re.compile(r"/[A-Za-z]:(/|$)")
 # What RFC 3986 lets stand in a path segment, less ";" (Python's urlparse cuts the path there).
 _SAFE_IN_URI = "/:@!$&'()*+,=~"
@@ -99,6 +102,15 @@ def semantics_of(path: str | PurePath) -> PathSemantics:
         f"path {str(path)!r} is not absolute; expected one that begins with '/', a drive such as 'C:\\' "
         f"or a share such as '\\\\server\\share'."
     )
+
+
+def is_absolute(path: str | PurePath) -> bool:
+    """Whether a path is absolute in one of the flavours."""
+    try:
+        semantics_of(path)
+    except PathError:
+        return False
+    return True
 
 
 def absolute_root(root: str | PurePath | None) -> FlavouredPath:
@@ -226,6 +238,17 @@ def fill_in(template: str | PurePath | None, when: datetime) -> str:
     if not filled.strip():
         raise TemplateError(f"the path template {str(template)!r} leaves an empty path; expected a directory.")
     return filled
+
+
+def has_one_number(template: str) -> bool:
+    """Whether a C-style template has one field for a whole number.
+
+    Examples
+    --------
+    >>> has_one_number("a_%06d.tiff"), has_one_number("100%%_%s"), has_one_number("%d_%d")
+    (True, False, False)
+    """
+    return len(_NUMBER_FIELD.findall(template.replace("%%", ""))) == 1
 
 
 def to_uri(path: str | PurePath, semantics: PathSemantics | None = None) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
+from bluesky_filestore.model.asset_paths import NOT_IN_URIS
 from bluesky_filestore.model.chunks import chunks_for_reading
 from bluesky_filestore.model.frame_map import Assets, FrameMap, Rows, Source, Span
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
@@ -23,8 +24,6 @@ Said = dict[str, dict[str, dict[str, Any]]]
 
 _MOST_LISTED = 1000
 _SERIES = (TIFF_SERIES, JPEG_SERIES, NPY_SERIES, HDF5)
-# Tiled parses an asset's URI without unquoting it: what follows one of these would be lost.
-_NOT_IN_TILED_URIS = "#?;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +274,9 @@ def place(
     except FileStoreError as error:
         return Refusal(str(error))
     if isinstance(placed, Placement):
-        unsafe = next((file for file in placed.files if set(file) & set(_NOT_IN_TILED_URIS)), None)
+        unsafe = next((file for file in placed.files if NOT_IN_URIS & set(file)), None)
         if unsafe is not None:
-            return Refusal(f"file {unsafe!r} has one of {_NOT_IN_TILED_URIS!r} in its path, which Tiled cannot open")
+            return Refusal(f"file {unsafe!r} has one of '#?;' in its path, which Tiled cannot open")
     return placed
 
 

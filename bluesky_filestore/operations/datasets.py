@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_filestore.errors import DocumentError, FileStoreError
-from bluesky_filestore.model.addressing import HDF5_ROWS, HDF5Rows, RowSpan, parsed_slice
+from bluesky_filestore.model.addressing import HDF5_ROWS, HDF5Rows, RowSpan, slice_of_frames
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Rows, Source, Span
 from bluesky_filestore.model.specs import HDF5
@@ -224,15 +224,11 @@ def _asked_slice(source: Source) -> list[str]:
 
 def _after_slice(facts: FileFacts, source: Source) -> FileFacts:
     """The dataset as it is after the slice that a StreamResource asks for, which has to leave the frames alone."""
-    parts = _asked_slice(source)
-    if not parts:
-        return facts
-    if parts[0] not in (":", "::"):
-        raise DocumentError(f"its resource asks for the slice {','.join(parts)!r}; expected ':' for the first axis")
+    text = ",".join(_asked_slice(source))
     try:
-        index = parsed_slice(",".join(parts))
+        index = (slice(None), *slice_of_frames(text)) if text else ...
         return replace(facts, shape=np.broadcast_to(np.zeros(()), facts.shape)[index].shape)
     except (FileStoreError, IndexError) as error:
         raise DocumentError(
-            f"its resource asks for the slice {','.join(parts)!r} of a dataset of shape {list(facts.shape)}: {error}"
+            f"its resource asks for the slice {text!r} of a dataset of shape {list(facts.shape)}: {error}"
         ) from error

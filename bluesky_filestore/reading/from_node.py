@@ -1,7 +1,5 @@
 """An array of a Tiled catalog: what is registered of it, and how it is read through the server."""
 
-import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,18 +15,15 @@ from bluesky_filestore.files.stamps import without_stamps
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import handled_frames
 from bluesky_filestore.model.addressing import HANDLED
+from bluesky_filestore.model.asset_paths import listed_assets, path_of_asset
 from bluesky_filestore.model.root_map import RootMap
 
 from .mapped_paths import mapped_paths
 
 if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
-    from tiled.structures.data_source import Asset
 
 __all__ = ["ArrayInCatalog", "frames_of", "registered_of"]
-
-_HOST = re.compile(r"file:(?://(?:localhost)?(?=/))?(/.*)", re.DOTALL)
-_DRIVE = re.compile(r"/[A-Za-z]:(/|$)")
 
 
 class ArrayInCatalog:
@@ -83,11 +78,12 @@ def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool
     if source.management != "external":
         raise AddressError("its values are in the catalog itself; expected files that were registered")
     structure, properties = node.structure(), dict(getattr(source, "properties", None) or {})
+    paths = [path_of_asset(asset.data_uri) for asset in listed_assets(source.assets)]
     return Registered(
         source.mimetype,
         dict(source.parameters or {}),
         without_stamps(properties) if allow_changed else properties,
-        mapped_paths([_path_of(asset.data_uri) for asset in _listed(source.assets)], source.mimetype, root_map),
+        mapped_paths(paths, source.mimetype, root_map),
         tuple(structure.shape),
         structure.data_type.to_numpy_dtype(),
     )
@@ -105,20 +101,3 @@ def frames_of(registered: Registered) -> OpenFrames:
         return reading.frames_of(registered)
     frames = handled_frames(registered, handlers=handler_registry, roots=ANYWHERE)
     return lambda: frames
-
-
-def _listed(assets: Sequence["Asset"]) -> Sequence["Asset"]:
-    """The assets in the order in which Tiled hands them to an adapter."""
-    listed = [asset for asset in assets if asset.num is not None or asset.parameter == "data_uris"]
-    if not assets:
-        raise AddressError("the catalog names no files for it; expected those that hold its frames")
-    return sorted(listed, key=lambda asset: asset.num or 0) or assets[:1]
-
-
-def _path_of(uri: str) -> str:
-    """The path in a URI, which Tiled does not unquote (``tiled.utils.path_from_uri``)."""
-    found = _HOST.fullmatch(uri)
-    if found is None or set(uri) & set("?#;"):
-        raise AddressError(f"asset {uri} is not a file of one machine; expected a URI such as file://localhost/data/a")
-    path = found[1]
-    return path[1:] if _DRIVE.match(path) else path

@@ -10,8 +10,7 @@ from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SE
 
 from .handled import HandledAdapters
 from .hdf5 import HDF5Adapters
-from .own_adapters import OwnAdapters
-from .series import SeriesAdapters
+from .series import FrameAdapters, SeriesAdapters
 
 __all__ = [
     "NAMES",
@@ -26,8 +25,8 @@ __all__ = [
 ]
 
 hdf5 = HDF5Adapters()
-hdf5_rows = OwnAdapters(HDF5_ROWS)
-file_series = OwnAdapters(FILE_SERIES)
+hdf5_rows = FrameAdapters(HDF5_ROWS)
+file_series = FrameAdapters(FILE_SERIES)
 handled = HandledAdapters()
 tiff_series = SeriesAdapters(TIFF_SERIES)
 npy_series = SeriesAdapters(NPY_SERIES)
@@ -63,8 +62,8 @@ def adapters(roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> dict[st
     }
     return {
         HDF5: HDF5Adapters(roots, allow_changed=allow_changed),
-        HDF5_ROWS: OwnAdapters(HDF5_ROWS, roots, allow_changed=allow_changed),
-        FILE_SERIES: OwnAdapters(FILE_SERIES, roots, allow_changed=allow_changed),
+        HDF5_ROWS: FrameAdapters(HDF5_ROWS, roots, allow_changed=allow_changed),
+        FILE_SERIES: FrameAdapters(FILE_SERIES, roots, allow_changed=allow_changed),
         HANDLED: HandledAdapters(roots, allow_changed=allow_changed),
         **series,
     }

@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tiled.utils import path_from_uri
-
-from bluesky_filestore.errors import AddressError, ForbiddenFileError
+from bluesky_filestore.errors import ForbiddenFileError
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.stamps import without_stamps
+from bluesky_filestore.model.asset_paths import listed_assets, path_of_asset
 
 if TYPE_CHECKING:
     from tiled.structures.array import ArrayStructure
     from tiled.structures.data_source import DataSource
 
-__all__ = ["path_of", "paths_of", "registered_of", "uris_of"]
+__all__ = ["path_of", "paths_of", "registered_of"]
 
 
 def registered_of(
@@ -35,21 +34,6 @@ def registered_of(
     )
 
 
-def uris_of(data_source: "DataSource[Any]") -> list[str]:
-    """The URIs of a data source's files in their order.
-
-    Raises
-    ------
-    AddressError
-        If there are none.
-    """
-    listed = [asset.data_uri for asset in data_source.assets if asset.num is not None or asset.parameter == "data_uris"]
-    uris = listed or [asset.data_uri for asset in data_source.assets[:1]]
-    if not uris:
-        raise AddressError("the data source has no assets; expected the files that hold its frames.")
-    return uris
-
-
 def paths_of(data_source: "DataSource[Any]") -> list[str]:
     """The paths of a data source's files in their order.
 
@@ -60,7 +44,7 @@ def paths_of(data_source: "DataSource[Any]") -> list[str]:
     ForbiddenFileError
         If a path climbs out of its directory.
     """
-    return [path_of(uri) for uri in uris_of(data_source)]
+    return [path_of(asset.data_uri) for asset in listed_assets(data_source.assets)]
 
 
 def path_of(uri: str) -> str:
@@ -73,13 +57,7 @@ def path_of(uri: str) -> str:
     ForbiddenFileError
         If it climbs out of its directory: Tiled compares paths by their words.
     """
-    if uri.startswith("file://localhost/") and "?" not in uri and "#" not in uri and ";" not in uri:
-        path = uri[16:]
-    else:
-        try:
-            path = str(path_from_uri(uri))
-        except ValueError as error:
-            raise AddressError(f"asset {uri} is not a file; expected a URI that begins with file://.") from error
+    path = path_of_asset(uri)
     if "/../" in path or path.endswith("/.."):
         raise ForbiddenFileError(f"file {path} is reached by '..'; expected a path without.")
     return path

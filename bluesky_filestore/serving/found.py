@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 
-from bluesky_filestore.files.hdf5 import HDF5Files
 from bluesky_filestore.files.hdf5_rows import HDF5Frames
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.files.registered import Registered, frames_of
@@ -24,14 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["found_adapter", "found_structure"]
 
 
-def found_adapter(
-    mimetype: str,
-    uris: Sequence[str],
-    parameters: Mapping[str, Any],
-    *,
-    files: HDF5Files | None = None,
-    roots: Roots,
-) -> FramesAdapter:
+def found_adapter(mimetype: str, uris: Sequence[str], parameters: Mapping[str, Any], *, roots: Roots) -> FramesAdapter:
     """The adapter of all the frames of files, one after the other, with the shape and dtype that they have.
 
     Of rows in HDF5 files each file is looked at, of a series the first.
@@ -46,7 +38,7 @@ def found_adapter(
         paths = tuple(map(path_of, uris))
         some = np.dtype(np.uint8)
         registered = Registered(mimetype, parameters, {}, paths, (count,), some)
-        opened = frames_of(registered, files=files, roots=roots)()
+        opened = frames_of(registered, roots=roots)()
         if isinstance(opened, FrameFiles):
             first = _first_frame(opened)
             # A file's own axis of one frame is none of the frame.
@@ -57,7 +49,7 @@ def found_adapter(
             _check_rows(opened, HDF5Rows.from_parameters(parameters))
         structure = found_structure((count, *shape), dtype, frames_per_event)
         held = Registered(mimetype, parameters, {}, paths, tuple(structure.shape), dtype)
-        return FramesAdapter(frames_of(held, files=files, roots=roots), structure)
+        return FramesAdapter(frames_of(held, roots=roots), structure)
 
 
 def found_structure(shape: tuple[int, ...], dtype: "np.dtype[Any]", frames_per_event: int = 1) -> ArrayStructure:

@@ -2,27 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bluesky_filestore.files.readable import ANYWHERE, Roots
+from bluesky_filestore.files.registered import OpenFrames, Registered
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import HandledFrames, handled_frames
+from bluesky_filestore.model.addressing import HANDLED
 from bluesky_filestore.protocols import HandlerClass
 
-from .assets import path_of, paths_of, registered_of
+from .assets import path_of
 from .found import found_structure
 from .frames_adapter import FramesAdapter, answered
-
-if TYPE_CHECKING:
-    from tiled.structures.array import ArrayStructure
-    from tiled.structures.data_source import DataSource
+from .series import FrameAdapters
 
 __all__ = ["HandledAdapters"]
 
 
-class HandledAdapters:
+class HandledAdapters(FrameAdapters):
     """Makes the adapters of data sources of the mimetype `HANDLED`.
 
     Parameters
@@ -42,23 +41,8 @@ class HandledAdapters:
         *,
         allow_changed: bool = False,
     ) -> None:
-        self._roots, self._allow_changed = roots, allow_changed
+        super().__init__(HANDLED, roots, allow_changed=allow_changed)
         self._handlers = handler_registry if handlers is None else handlers
-
-    def from_catalog(self, data_source: "DataSource[ArrayStructure]", node: Any, /, **parameters: Any) -> FramesAdapter:
-        """The adapter of a data source, as Tiled asks for it.
-
-        Raises
-        ------
-        HTTPException
-            If the data source does not say what its events are, or nobody has a handler for its spec.
-        """
-        with answered():
-            registered = registered_of(
-                data_source, paths_of(data_source), parameters, allow_changed=self._allow_changed
-            )
-            events = handled_frames(registered, handlers=self._handlers, roots=self._roots)
-        return FramesAdapter(lambda: events, data_source.structure, metadata=node.metadata_, specs=node.specs)
 
     def from_uris(self, *data_uris: str, **parameters: Any) -> FramesAdapter:
         """The adapter of events as the first of them is, as the validator of bluesky-tiled-plugins asks for it.
@@ -81,3 +65,7 @@ class HandledAdapters:
             events = replace(some, frame_shape=first.shape, dtype=first.dtype)
             structure = found_structure((events.count, *first.shape), first.dtype)
         return FramesAdapter(lambda: events, structure)
+
+    def _open(self, registered: Registered) -> OpenFrames:
+        events = handled_frames(registered, handlers=self._handlers, roots=self._roots)
+        return lambda: events

@@ -6,7 +6,7 @@ from tiled.adapters.hdf5 import HDF5Adapter
 from tiled.structures.core import StructureFamily
 
 from bluesky_filestore.errors import AddressError
-from bluesky_filestore.files.hdf5 import HDF5Files, shared_files
+from bluesky_filestore.files.hdf5 import shared_files
 from bluesky_filestore.files.hdf5_joined import JoinedDatasets
 from bluesky_filestore.files.hdf5_layout import NoFramesError
 from bluesky_filestore.files.hdf5_links import check_links
@@ -35,15 +35,12 @@ class HDF5Adapters:
     ----------
     roots : Roots
         Where files may lie, beside what Tiled allows.
-    files : HDF5Files, optional
-        The pool they are opened through; by default the one of this process.
     allow_changed : bool
         Whether files are read that are not those that were registered.
     """
 
-    def __init__(self, roots: Roots = ANYWHERE, files: HDF5Files | None = None, *, allow_changed: bool = False) -> None:
+    def __init__(self, roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> None:
         self._roots, self._allow_changed = roots, allow_changed
-        self._files = shared_files() if files is None else files
 
     def from_catalog(self, data_source: "DataSource[Any]", node: Any, /, **parameters: Any) -> Any:
         """The adapter of a data source, as Tiled asks for it.
@@ -91,7 +88,7 @@ class HDF5Adapters:
                 return stock
             shape, dtype = tuple(stock.structure().shape), stock.structure().data_type.to_numpy_dtype()
             registered = Registered(HDF5, parameters, {}, paths, shape, dtype)
-            frames = frames_of(registered, files=self._files, roots=self._roots)
+            frames = frames_of(registered, roots=self._roots)
         return FramesAdapter(frames, found_structure(shape, dtype), metadata=stock.metadata())
 
     def _joined(
@@ -102,7 +99,7 @@ class HDF5Adapters:
             return None
         registered = registered_of(data_source, paths, parameters, allow_changed=self._allow_changed)
         try:
-            joined = joined_datasets(registered, self._files, self._roots)
+            joined = joined_datasets(registered, shared_files(), self._roots)
             return None if 0 in joined.dataset.layout(0).shape else joined
         except (NoFramesError, AddressError):
             return None

@@ -1,16 +1,19 @@
-"""The adapters for series of one-frame files as everybody registers them: one asset a frame."""
+"""The adapters for frames that the data source says the places of: rows anywhere, or one file each."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tiled.adapters.sequence import FileSequenceAdapter
 
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files.readable import ANYWHERE, Roots
-from bluesky_filestore.files.registered import frames_of
+from bluesky_filestore.files.registered import OpenFrames, Registered, frames_of
+from bluesky_filestore.files.series import LazyPaths
+from bluesky_filestore.model.asset_paths import listed_assets
 
-from .assets import path_of, registered_of, uris_of
+from .assets import path_of, registered_of
 from .found import found_adapter
 from .frames_adapter import FramesAdapter, answered
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
     from tiled.structures.array import ArrayStructure
     from tiled.structures.data_source import DataSource
 
-__all__ = ["SeriesAdapters"]
+__all__ = ["FrameAdapters", "SeriesAdapters"]
 
 
-class SeriesAdapters:
-    """Makes the adapters of data sources of one of the mimetypes ``multipart/related``.
+class FrameAdapters:
+    """Makes the adapters of data sources of one mimetype.
 
     Parameters
     ----------
@@ -33,11 +36,6 @@ class SeriesAdapters:
     allow_changed : bool
         Whether files are read that are not those that were registered.
     """
-
-    file_indices_for_slice = getattr(FileSequenceAdapter, "file_indices_for_slice", None)
-    """Tells Tiled which assets a request needs."""
-    supports_lazy_assets = file_indices_for_slice is not None
-    """Tells Tiled that it may look up only these; one that does not ask so looks up all."""
 
     def __init__(self, mimetype: str, roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> None:
         self._mimetype, self._roots, self._allow_changed = mimetype, roots, allow_changed
@@ -55,44 +53,43 @@ class SeriesAdapters:
         Raises
         ------
         HTTPException
-            If the data source does not say which files its rows are.
+            If the data source does not say which frames its rows are.
         """
         with answered():
-            paths = _Paths(uris_of(data_source) if data_uris is None else data_uris)
-            registered = registered_of(data_source, paths, parameters, allow_changed=self._allow_changed)
-            frames = frames_of(replace(registered, mimetype=self._mimetype), roots=self._roots)
+            uris = data_uris or [asset.data_uri for asset in listed_assets(data_source.assets)]
+            paths = LazyPaths(range(len(uris)), partial(_path_at, uris))
+            registered = replace(
+                registered_of(data_source, paths, parameters, allow_changed=self._allow_changed),
+                mimetype=self._mimetype,
+            )
+            frames = self._open(registered)
         return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
 
-    def from_uris(self, *data_uris: str) -> FramesAdapter:
+    def from_uris(self, *data_uris: str, **parameters: Any) -> FramesAdapter:
         """The adapter of what the files hold, as the validator of bluesky-tiled-plugins asks for it.
 
         Raises
         ------
         HTTPException
-            If the first file cannot be read.
+            If the frames are not there.
         """
-        return found_adapter(self._mimetype, data_uris, {}, roots=self._roots)
+        return found_adapter(self._mimetype, data_uris, parameters, roots=self._roots)
+
+    def _open(self, registered: Registered) -> OpenFrames:
+        return frames_of(registered, roots=self._roots)
 
 
-class _Paths(Sequence[str]):
-    """The paths of URIs, each made when its frame is read: of many files few are."""
+class SeriesAdapters(FrameAdapters):
+    """Makes those of one of the mimetypes ``multipart/related``, as everybody registers them: one asset a frame."""
 
-    def __init__(self, uris: Sequence[str | None]) -> None:
-        self._uris = uris
+    file_indices_for_slice = getattr(FileSequenceAdapter, "file_indices_for_slice", None)
+    """Tells Tiled which assets a request needs."""
+    supports_lazy_assets = file_indices_for_slice is not None
+    """Tells Tiled that it may look up only these; one that does not ask so looks up all."""
 
-    def __len__(self) -> int:
-        return len(self._uris)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> "_Paths": ...
-
-    def __getitem__(self, place: int | slice) -> "str | _Paths":
-        if isinstance(place, slice):
-            return _Paths(self._uris[place])
-        uri = self._uris[place]
-        if uri is None:
-            raise AddressError(f"the file of frame {place} is not registered.")
-        return path_of(uri)
+def _path_at(uris: Sequence[str | None], frame: int) -> str:
+    uri = uris[frame]
+    if uri is None:
+        raise AddressError(f"the file of frame {frame} is not registered.")
+    return path_of(uri)
