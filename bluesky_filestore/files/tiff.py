@@ -1,4 +1,4 @@
-"""One TIFF file a frame: read by the place of its pixels where they are plain or zlib's, else by tifffile."""
+"""One TIFF file a frame: read by the place of its pixels where they are plain, else by tifffile."""
 
 import lzma
 import math
@@ -24,13 +24,12 @@ __all__ = ["plain_pixels", "read_tiff"]
 
 # Names and numbers are those of the TIFF 6.0 specification.
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
-_STRIP_OFFSETS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _SAMPLE_FORMAT = 273, 277, 278, 279, 284, 339
-_PREDICTOR, _TILE_WIDTH, _SUB_IFDS = 317, 322, 330
+_STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _PLANAR, _SAMPLE_FORMAT = 273, 277, 279, 284, 339
+_TILE_WIDTH, _SUB_IFDS = 322, 330
 _RELEVANT = {
     *(_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES),
-    *(_PLANAR, _SAMPLE_FORMAT, _STRIP_ROWS, _PREDICTOR, _TILE_WIDTH, _SUB_IFDS),
+    *(_PLANAR, _SAMPLE_FORMAT, _TILE_WIDTH, _SUB_IFDS),
 }
-_UNPACKED, _ZLIB, _OLD_ZLIB = (1,), (8,), (32946,)
 _SHORT, _LONG = 3, 4
 # Before it there is the header: no pixels are there.
 _FIRST_OFFSET = 8
@@ -46,18 +45,6 @@ _OWN_SHAPE = re.compile(rb'\{"shape": \[([\d, ]+)\]\}')
 
 
 @dataclass(frozen=True, slots=True)
-class _Strip:
-    """Rows packed with zlib."""
-
-    offset: int
-    """Where they are, in bytes."""
-    size: int
-    """Of what is there."""
-    unpacked: int
-    """Of the rows."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Pixels:
     """Where the pixels of a plain file are."""
 
@@ -67,14 +54,6 @@ class _Pixels:
     """Rows, columns, and the samples of a pixel if there are several."""
     dtype: np.dtype[np.generic]
     """Of a sample, in the file's byte order."""
-    strips: tuple[_Strip, ...] = ()
-    """All of them where they are packed."""
-
-    @property
-    def is_unwritten(self) -> bool:
-        """Whether some of them have no place."""
-        lost = (strip.offset < _FIRST_OFFSET or not strip.size for strip in self.strips)
-        return self.offset < _FIRST_OFFSET or any(lost)
 
 
 class _Beginning:
@@ -113,30 +92,12 @@ def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = Non
     pixels = plain_pixels(descriptor)
     if pixels is None:
         return _by_tifffile(descriptor, path)
-    if pixels.is_unwritten:
+    if pixels.offset < _FIRST_OFFSET:
         raise _unwritten(path)
     fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
     values = into if into is not None and fits else np.empty(pixels.shape, pixels.dtype)
-    if not pixels.strips:
-        read_at(descriptor, bytes_of(values), pixels.offset, path)
-    elif not _unpack(descriptor, bytes_of(values), pixels.strips):
-        return _by_tifffile(descriptor, path)
+    read_at(descriptor, bytes_of(values), pixels.offset, path)
     return values
-
-
-def _unpack(descriptor: int, into: memoryview, strips: Iterable[_Strip]) -> bool:
-    """Fill a buffer with what strips hold; False if one does not hold what it should."""
-    begin = 0
-    for strip in strips:
-        try:
-            rows = zlib.decompress(os.pread(descriptor, strip.size, strip.offset), bufsize=strip.unpacked)
-        except zlib.error:
-            return False
-        if len(rows) != strip.unpacked:
-            return False
-        into[begin : begin + len(rows)] = rows
-        begin += len(rows)
-    return True
 
 
 def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
@@ -179,7 +140,7 @@ def _unwritten(path: str) -> TruncatedFileError:
 
 
 def plain_pixels(descriptor: int) -> _Pixels | None:
-    """Where the pixels are, if the file has one page of them one behind the other, or packed with zlib; else None."""
+    """Where the pixels are, if the file has one page of them one behind the other; else None."""
     beginning = _Beginning(descriptor)
     header = beginning.at(0, 8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
@@ -242,12 +203,10 @@ def _contiguous(tags: dict[int, tuple[int, ...]], order: str) -> _Pixels | None:
     samples = tags.get(_SAMPLES, (1,))[0]
     kind = _KINDS.get(_only(tags.get(_SAMPLE_FORMAT, (1,))), "")
     bits = _only(tags.get(_BITS, (1,)))
-    packed = tags.get(_COMPRESSION, _UNPACKED) in (_ZLIB, _OLD_ZLIB)
     plain = (
         not tags.keys() & {_TILE_WIDTH, _SUB_IFDS}
         and {_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_BYTES} <= tags.keys()
-        and (packed or tags.get(_COMPRESSION, _UNPACKED) == _UNPACKED)
-        and (not packed or tags.get(_PREDICTOR, (1,)) == (1,))
+        and tags.get(_COMPRESSION, (1,)) == (1,)
         and tags.get(_FILL_ORDER, (1,)) == (1,)
         and tags.get(_PHOTOMETRIC, (1,)) != (_YCBCR,)
         and (samples == 1 or tags.get(_PLANAR, (1,)) == (1,))
@@ -259,24 +218,11 @@ def _contiguous(tags: dict[int, tuple[int, ...]], order: str) -> _Pixels | None:
     dtype = np.dtype(f"{order}{kind}{bits // 8}")
     offsets, sizes = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
     row = shape[1] * samples * dtype.itemsize
-    if packed:
-        strips = _strips(tags, shape[0], row)
-        return _Pixels(offsets[0], shape, dtype, strips) if strips else None
     joined = all(at + size == after for at, size, after in zip(offsets, sizes, offsets[1:], strict=False))
     # One strip is whole whatever its count of bytes says: some writers say 0.
     if len(offsets) > 1 and not (joined and sum(sizes) == shape[0] * row):
         return None
     return _Pixels(offsets[0], shape, dtype)
-
-
-def _strips(tags: dict[int, tuple[int, ...]], rows: int, row_bytes: int) -> tuple[_Strip, ...]:
-    """The strips of packed pixels; none if they do not make up all rows."""
-    each = min(tags.get(_STRIP_ROWS, (rows,))[0], rows)
-    offsets, sizes = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES]
-    if each < 1 or not len(offsets) == len(sizes) == -(-rows // each):
-        return ()
-    unpacked = [min(each, rows - first) * row_bytes for first in range(0, rows, each)]
-    return tuple(map(_Strip, offsets, sizes, unpacked))
 
 
 def _only(values: Iterable[int]) -> int:
