@@ -1,13 +1,14 @@
 """What a TIFF file has no pixels for is never given as zeros."""
 
 import os
+import struct
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import tifffile
 
-from bluesky_filestore.errors import TruncatedFileError
+from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
 from bluesky_filestore.files.tiff import read_tiff
 from bluesky_filestore.handlers import handler_registry
 
@@ -41,6 +42,32 @@ def take_out(path, tag, place):
         values = list(np.atleast_1d(entry.value))
         values[place] = 0
         entry.overwrite([int(value) for value in values] if len(values) > 1 else 0)
+
+
+def header_only(width, length, strips=1):
+    """A TIFF file of 400 bytes whose header speaks of so many pixels and strips."""
+    entries = [(256, 4, 1, width), (257, 4, 1, length), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1)]
+    entries += [(273, 4, strips, 200), (277, 3, 1, 1), (278, 4, 1, length), (279, 4, strips, 8)]
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + b"\0" * 4 + b"\0" * 280
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((2**31, 2**31), "expected 9223372036854776008"),
+        ((200_000, 2**21), "expected 838860800200"),
+        ((2, 2, 2**32 - 1), "cannot be read"),
+        ((2, 2, 2**20), "cannot be read"),
+    ],
+)
+def test_header_that_speaks_of_too_much(tmp_path, size, words):
+    """No memory is asked for what a file of 400 bytes cannot hold, and the error is that of a file."""
+    path = tmp_path / "frame_000.tif"
+    path.write_bytes(header_only(*size))
+    handler = handler_registry["AD_TIFF"](str(tmp_path), "%s%s_%3.3d.tif", "frame", 1)
+    with pytest.raises(UnreadableFileError, match=words):
+        handler(0)
 
 
 @pytest.mark.parametrize("place", [0, -1])

@@ -67,7 +67,9 @@ class _Beginning:
         """The bytes from an offset on, fewer where the file ends."""
         if offset + size <= len(self._bytes):
             return self._bytes[offset : offset + size]
-        return os.pread(self._descriptor, size, offset)
+        # The memory is taken before anything is read, and a damaged header may speak of any size.
+        length = os.fstat(self._descriptor).st_size
+        return os.pread(self._descriptor, max(0, min(size, length - offset)), offset)
 
 
 def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
@@ -95,9 +97,19 @@ def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = Non
     if pixels.offset < _FIRST_OFFSET:
         raise _unwritten(path)
     fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
-    values = into if into is not None and fits else np.empty(pixels.shape, pixels.dtype)
+    values = into if into is not None and fits else _space_for(pixels, descriptor, path)
     read_at(descriptor, bytes_of(values), pixels.offset, path)
     return values
+
+
+def _space_for(pixels: _Pixels, descriptor: int, path: str) -> NDArray[np.generic]:
+    """An array for pixels, if the file can have them: a damaged header may speak of any size."""
+    length, size = os.fstat(descriptor).st_size, math.prod(pixels.shape) * pixels.dtype.itemsize
+    if length < pixels.offset + size:
+        raise TruncatedFileError(
+            f"file {path} ends after {length} bytes; expected {pixels.offset + size}: it was cut short."
+        )
+    return np.empty(pixels.shape, pixels.dtype)
 
 
 def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
@@ -112,6 +124,8 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:
             raise ValueError(f"it is no TIFF file that can be read ({error})") from error
+        except MemoryError as error:
+            raise ValueError(f"its header speaks of more pixels than fit into memory ({error})") from error
         except (zlib.error, lzma.LZMAError, RuntimeError) as error:
             # RuntimeError is what the codecs of imagecodecs raise.
             raise ValueError(f"its pixels cannot be unpacked ({error})") from error
