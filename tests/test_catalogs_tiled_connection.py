@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from proxy import Proxy
 
 from bluesky_filestore.catalogs.tiled import connection
 from bluesky_filestore.catalogs.tiled.connecting import connect, is_away
@@ -49,3 +50,16 @@ def test_somebody_else_connects(catalog, monkeypatch):
     other.join()
     ours.check()
     ours.close()
+
+
+def test_connection_that_was_ended(catalog):
+    """A server may end a connection just when it is used again: only who gets no answer twice is away."""
+    with Proxy(catalog.uri) as proxy:
+        ours = Connection(proxy.uri, lambda: connect(proxy.uri, api_key=catalog.api_key), is_away)
+        cuts = iter(["cut", None, "cut", "cut"])
+        proxy.fault = lambda _: next(cuts)
+        ours.check()
+        with pytest.raises(CatalogUnreachableError, match="no catalog answers"):
+            ours.check()
+        proxy.fault = lambda _: None
+        ours.close()

@@ -102,6 +102,46 @@ def test_values_of_metadata(catalog, tmp_path, value, stored):
     assert any("of the start, 1 values are null or text" in one.lower() for one in run.metadata["notes"]) == is_changed
 
 
+ODD_NAMES = [
+    "a\nb",
+    "a\0b",
+    "a/b",
+    "..",
+    "",
+    "a%20b",
+    "a?",
+    "k" * 300,
+    "\u00fc" * 120,
+    "a\udcff",
+    "\udcff",
+    "a'b",
+    "_a",
+    "a--b",
+]
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], ["a", "b"], [[1, 2], [3, 4]]])
+def test_keys_of_any_name(catalog, tmp_path, values):
+    """What no node and no column can be called is in a column of another name; all other keys stay what they are."""
+    run = event_model.compose_run()
+    plain = {"source": "s", "dtype": "number", "shape": []}
+    kind = {list: "array", str: "string", float: "number"}[type(values[0])]
+    keys = {key: {**plain, "dtype": kind} for key in ODD_NAMES} | {"plain": plain}
+    bundle = run.compose_descriptor(name="primary", data_keys=keys, validate=False)
+    sent = [{**dict.fromkeys(ODD_NAMES, value), "plain": float(number)} for number, value in enumerate(values)]
+    with CatalogWriter(catalog.client, spool=tmp_path, interval=0.05) as writer:
+        writer("start", run.start_doc)
+        writer("descriptor", bundle.descriptor_doc)
+        for data in sent:
+            writer("event", bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0), validate=False))
+        writer("stop", run.compose_stop())
+    assert sum(len(each.parked) for each in writer.status().catalogs) == 0
+    node = catalog.client[run.start_doc["uid"]]
+    assert node["primary"].read()["plain"].values.tolist() == [0.0, 1.0]
+    back = [doc["data"] for name, doc in documents(node) if name == "event"]
+    assert back == sent
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.01])
 def test_array_that_turns_ragged(catalog, tmp_path, pause):
     """Whatever becomes of one key, the stock client reads the stream."""

@@ -14,11 +14,24 @@ from bluesky_filestore.model.event_record import DEEPEST, MOST_BITS_IN_DECIMAL, 
 
 from .operations import ColumnType
 
-__all__ = ["Column", "exact_array", "is_column_name", "is_masked", "plain", "storable"]
+__all__ = [
+    "Column",
+    "exact_array",
+    "is_column_name",
+    "is_kept_array_name",
+    "is_masked",
+    "is_node_name",
+    "plain",
+    "storable",
+]
 
 # What Tiled takes for the name of a column (tiled.adapters.sql.is_safe_identifier); it keeps a first "_" for itself.
-_SAFE_NAME = re.compile(r"[a-zA-Z](?:(?!--|/\*|\*/)[^'\"`;\\%()=+])*")
+_SAFE_NAME = re.compile(r"[a-zA-Z](?:(?!--|/\*|\*/)[^'\"`;\\%()=+\x00-\x1f\x7f\ud800-\udfff])*")
 _MAX_NAME_BYTES = 63
+# What does not come back as it was through Tiled's client, which puts it into a URL as it is.
+_NO_NODE = re.compile(r"\.{0,2}|.*([/?#\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}).*", re.DOTALL)
+# A Tiled server has a directory by the name of an array: what follows in it, and its disk, want the rest.
+_MAX_NODE_BYTES = 200
 _TYPE_OF_JSON: dict[str, ColumnType] = {
     "boolean": "bool",
     "integer": "int64",
@@ -106,6 +119,16 @@ class Column:
 def is_column_name(name: str) -> bool:
     """Whether Tiled takes the name for a column."""
     return _SAFE_NAME.fullmatch(name) is not None and len(name.encode()) <= _MAX_NAME_BYTES
+
+
+def is_node_name(name: str) -> bool:
+    """Whether a run, a stream or an array can have the name in Tiled, where it is part of an address."""
+    return _NO_NODE.fullmatch(name) is None
+
+
+def is_kept_array_name(name: str) -> bool:
+    """Whether Tiled takes the name for an array that it keeps itself."""
+    return is_node_name(name) and len(name.encode()) <= _MAX_NODE_BYTES
 
 
 def exact_array(values: Sequence[Any]) -> NDArray[np.generic] | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.model.event_record import RECORD_COLUMN, EventRecord, encode_record
 
-from .columns import Column, exact_array, is_column_name, is_masked
+from .columns import Column, exact_array, is_column_name, is_kept_array_name, is_masked
 from .gathering import GatheredEvent, completed
 from .operations import AppendArray, AppendRows, NameAxes, Operation, own_dims
 
@@ -205,7 +205,8 @@ class EventTable:
             has_name = is_column_name(key) and not {key.lower(), f"ts_{key}".lower()} & taken
             is_array = entry.get("dtype") == "array" or any(_is_sequence(value) for value in first_values)
             if is_array or not has_name:
-                array = _array(first_values)
+                # What no node can be called goes into the table, too, whose columns may be called otherwise.
+                array = _array(first_values) if is_kept_array_name(key) else None
                 if array is not None:
                     self._arrays[key] = ArrayType.of(array)
                     continue

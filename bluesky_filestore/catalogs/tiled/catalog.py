@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from bluesky_filestore.errors import CatalogError, RowsDifferError
 from bluesky_filestore.leanings import going_without
 from bluesky_filestore.operations.operations import (
@@ -83,7 +85,16 @@ class TiledCatalog:
         CatalogUnreachableError, CatalogAccessError
         """
         with in_our_words(self.uri, self._root):
-            self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
+            try:
+                self._ask()
+            except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+                if isinstance(error, httpx.ConnectError):
+                    raise
+                # Servers end connections that are not used for some seconds, at times just as one is used again.
+                self._ask()
+
+    def _ask(self) -> None:
+        self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
 
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""

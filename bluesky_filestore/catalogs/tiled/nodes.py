@@ -1,11 +1,11 @@
 """Nodes of a Tiled catalog by path, each asked for once."""
 
-import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
 from bluesky_filestore.errors import CatalogError, CatalogFaultError
+from bluesky_filestore.operations.columns import is_node_name
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -15,8 +15,6 @@ __all__ = ["NodePath", "Nodes", "row_count"]
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
-# What does not come back as it was through Tiled's client, which puts it into a URL as it is.
-_NO_NAME = re.compile(r"\.{0,2}|.*([/?#\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}).*", re.DOTALL)
 _OWN_TAGS = ("user:", "service:")
 
 
@@ -132,7 +130,7 @@ def row_count(node: Any) -> int:
 
 
 def _check_name(name: str) -> None:
-    if _NO_NAME.fullmatch(name):
+    if not is_node_name(name):
         raise CatalogError(
             f"{name!r} cannot be the name of a run, stream or key in Tiled, where it is part of an address; expected "
             f"one without / ? # %20 and control characters, and not '', '.' or '..'."
