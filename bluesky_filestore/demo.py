@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "run_demo"]
 
 _POINTS = 5
+_PICTURE = "bluesky-filestore-demo.png"
 _PATIENCE = 60.0
 """Seconds: a loaded machine is slow, and no less right."""
 # Small frames: the picture shows their pixels, and the whole demo is quick.
@@ -61,7 +62,11 @@ class Comparison:
 
 
 def run_demo(
-    console: Console, *, keep: Path | None, sheet: Path, then: Callable[[CatalogServer], None] | None = None
+    console: Console,
+    *,
+    keep: Path | None,
+    sheet: Path | None = None,
+    then: Callable[[CatalogServer], None] | None = None,
 ) -> bool:
     """Take data, read it back, compare, and show what came out.
 
@@ -71,8 +76,8 @@ def run_demo(
         Where the table goes.
     keep : Path or None
         Directory for files, catalog and contact sheet; None uses a temporary one.
-    sheet : Path
-        Where the contact sheet goes if nothing is kept.
+    sheet : Path, optional
+        Where the contact sheet goes; by default among what is kept, or into the working directory.
     then : callable, optional
         Called with the running catalog at the end; it is stopped when the call returns.
 
@@ -88,10 +93,10 @@ def run_demo(
     KeyboardInterrupt
         At Ctrl-C, when the plan has been aborted, everything stopped and what was temporary removed.
     """
-    if keep is None:
-        check_picture(sheet)
-    else:
+    if keep is not None:
         _check_directory(keep)
+    if keep is None or sheet is not None:
+        check_picture(sheet or Path(_PICTURE))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interrupts_restored())
         directory = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluesky-filestore-")))
@@ -104,7 +109,7 @@ def run_demo(
             # From its end on, a further Ctrl-C does not keep the work from being tidied up.
             stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
             comparisons = list(_take_and_compare(ioc, catalog, say))
-        picture = directory / "frames.png" if keep else sheet
+        picture = sheet or (directory / "frames.png" if keep else Path(_PICTURE))
         save_picture(contact_sheet(_sample(comparisons), columns=_POINTS), picture)
         _show(console, comparisons, picture, keep)
         if then is not None:

@@ -183,6 +183,7 @@ def on_a_terminal(directory, *arguments, until):
         (["--sheet", "nowhere/sheet.png"], "the picture cannot be written to 'nowhere/sheet.png' (No such file"),
         (["--sheet", "sheet.odd"], "'sheet.odd' does not end as a picture; expected a name such as sheet.png"),
         (["--sheet", "directory.png"], "the picture cannot be written to 'directory.png' (Is a directory)"),
+        (["--keep", ".", "--sheet", "nowhere/sheet.png"], "the picture cannot be written to 'nowhere/sheet.png'"),
         (["--keep", "file"], "nothing can be kept in 'file' (File exists); expected a directory"),
         (["--keep", "file/below"], "nothing can be kept in 'file/below' (Not a directory); expected a directory"),
     ],

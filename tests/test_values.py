@@ -6,6 +6,7 @@ import math
 import event_model
 import numpy as np
 import pytest
+from spooled import run_documents
 
 from bluesky_filestore import CatalogWriter, documents
 from bluesky_filestore.model.event_record import exact_json, from_exact_json
@@ -100,6 +101,23 @@ def test_values_of_metadata(catalog, tmp_path, value, stored):
     assert same(dict(documents(run))["start"]["sample"], value)
     is_changed = (not same(value, stored) and not isinstance(value, dict)) or "deep" in str(value)
     assert any("of the start, 1 values are null or text" in one.lower() for one in run.metadata["notes"]) == is_changed
+
+
+@pytest.mark.parametrize("timestamp", [math.nan, math.inf, 5, None, "now"])
+def test_timestamps(catalog, tmp_path, timestamp):
+    """Whatever a timestamp is, documents() has it."""
+    _, pairs = run_documents(2)
+    pairs = [
+        (name, {**doc, "timestamps": dict.fromkeys(doc["timestamps"], timestamp)} if name == "event" else doc)
+        for name, doc in pairs
+    ]
+    with CatalogWriter(catalog.client, spool=tmp_path, interval=0.05, validate=False) as writer:
+        for name, doc in pairs:
+            writer(name, doc)
+    back = [doc["timestamps"] for name, doc in documents(catalog.client[pairs[0][1]["uid"]]) if name == "event"]
+    sent = [doc["timestamps"] for name, doc in pairs if name == "event"]
+    assert len(back) == len(sent)
+    assert all(map(same, back, sent)), back
 
 
 ODD_NAMES = [

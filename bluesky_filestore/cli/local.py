@@ -20,9 +20,7 @@ Port = Annotated[int, typer.Option(help="TCP port on loopback; 0 takes a free on
 def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep files, catalog and contact sheet here.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Leave the catalog running until Ctrl-C.")] = False,
-    sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes without --keep.")] = Path(
-        "bluesky-filestore-demo.png"
-    ),
+    sheet: Annotated[Path | None, typer.Option(help="Where the contact sheet goes.")] = None,
 ) -> None:
     """Take data with a simulated detector, read it back from a catalog and compare every frame."""
     from bluesky_filestore.demo import run_demo

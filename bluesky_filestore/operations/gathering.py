@@ -66,7 +66,12 @@ def completed(
     for key in stored:
         if key not in event.data and key not in record.data:
             absent.append(key)
-    times = {key: value for key, value in event.timestamps.items() if key not in timed or type(value) is not float}
+    times = {
+        key: value
+        for key, value in event.timestamps.items()
+        # Only NaN is not itself; of a table it comes back as nothing.
+        if key not in timed or type(value) is not float or value != value
+    }
     moved_here = {column: key for column, key in moved.items() if key in event.data} if moved else {}
     if not (more or odd or absent or times or moved_here):
         return record
