@@ -2,7 +2,7 @@
 
 import atexit
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -22,13 +22,11 @@ from bluesky_filestore.catalogs.tiled.connecting import (
     key_for,
     profile_content,
 )
-from bluesky_filestore.catalogs.tiled.connection import Connection
+from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling
-from bluesky_filestore.delivery.writer_status import WriterStatus
 from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
-from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
-from bluesky_filestore.spool.status import CatalogStatus, look_at
+from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ _KEYWORD_ONLY = Parameter.KEYWORD_ONLY
 class CatalogWriter:
     """Writes the documents of runs into a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read.
 
-    What it received is on the disk when the call returns, and is delivered to the catalog by a thread, or later by
+    What it received is in the spool when the call returns, and is delivered to the catalog by a thread, or later by
     another process: a catalog that is slow, away or wrong neither holds up nor fails the plan; `status` tells, and
     `flush` and `close` raise.
 
@@ -59,13 +57,16 @@ class CatalogWriter:
         process only, in memory where the machine has a place for files there: what is delivered leaves nothing.
     wait_on_stop : float
         For how many seconds at most a stop document waits until its run is readable in the catalog, so that it can be
-        read as soon as the plan is over. There is no waiting while the catalog is away; 0 for never.
+        read as soon as the plan is over. It waits only while something is heard of the catalog: one that is away, or
+        silent for 0.2 s and longer than it usually takes to answer, is not waited for; 0 for never.
     on_error : {"warn", "raise"}
         What to do if a document cannot be kept, e.g. on a full disk: say so in the log and go on (what cannot be kept
         on disk is kept in memory), or raise `SpoolError`, which ends the plan.
     durability : {"normal", "full"}
-        From a killed process documents are always safe. From a power failure they are within a second, and runs at
-        their stop; with ``"full"`` each document is, before the call returns.
+        What was taken is safe from a killed process at once. From a power failure it is within a second, and runs at
+        their stop; with ``"full"`` each document is, before the call returns. While another process keeps the database
+        locked a call takes 50 ms at most all the same: the document waits in memory then, safe from neither, which is
+        an error as soon as it lasts for five seconds; `WriterStatus.unsaved` counts such documents.
     keep : float
         For how many seconds a delivered run stays in the spool.
     batch_size : int
@@ -98,7 +99,7 @@ class CatalogWriter:
 
     def __init__(
         self,
-        client: "Container | Iterable[Container] | Connection",
+        client: "Container | Iterable[Container] | TiledCatalog",
         *,
         spool: str | Path | None = "auto",
         wait_on_stop: float = 10.0,
@@ -113,27 +114,19 @@ class CatalogWriter:
     ) -> None:
         _check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
         _check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
-        self._connection = client if isinstance(client, Connection) else None
-        catalogs: Sequence[Catalog] = [client] if isinstance(client, Connection) else _catalogs(client)
+        self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         self._on_error = on_error
         self._problems: dict[str, None] = {}
+        settings = DeliverySettings(interval, settle, validate, keep, park_after)
         spooling = partial(
-            Spooling,
-            catalogs=catalogs,
-            wait_on_stop=wait_on_stop,
-            durability=durability,
-            interval=interval,
-            settle=settle,
-            validate=validate,
-            park_after=park_after,
-            batch_size=batch_size,
+            Spooling, catalogs=catalogs, wait_on_stop=wait_on_stop, durability=durability, batch_size=batch_size
         )
         self._private: Path | None = None
         self._last_status: WriterStatus | None = None
         if spool is not None:
             try:
                 directory = spool_for(catalogs[0].uri) if spool == "auto" else spool_in(spool)
-                self._spooling = spooling(directory, keep=keep)
+                self._spooling = spooling(directory, settings=settings)
                 return
             except SpoolError as error:
                 if on_error == "raise":
@@ -141,7 +134,7 @@ class CatalogWriter:
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
         self._private = private_directory()
-        self._spooling = spooling(self._private, keep=0.0)
+        self._spooling = spooling(self._private, settings=replace(settings, keep=0.0))
         self._at_exit = partial(_end_at_exit, self._spooling, self._private)
         # A script may end without closing it, and nobody else looks into that place.
         atexit.register(self._at_exit)
@@ -187,16 +180,17 @@ class CatalogWriter:
         options: Mapping[str, Any],
     ) -> "CatalogWriter":
         _check_options(**options)
-
-        def may_wait(error: CatalogError) -> bool:
-            is_kept = options.get("spool", "auto") is not None and options.get("on_error") != "raise"
-            return is_kept and is_away(error) and bool(key_for(uri, client_kwargs))
-
-        connection = Connection(container_address(uri), make_client, may_wait)
+        may_wait = options.get("spool", "auto") is not None and options.get("on_error") != "raise"
+        catalog = TiledCatalog(uri=container_address(uri), make_client=make_client)
         try:
-            return cls(connection, **options)
+            catalog.connect()
+        except CatalogError as error:
+            if not (may_wait and is_away(error) and key_for(uri, client_kwargs)):
+                raise
+        try:
+            return cls(catalog, **options)
         except BaseException:
-            connection.close()
+            catalog.close()
             raise
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -208,7 +202,7 @@ class CatalogWriter:
             If it cannot be kept and `on_error` is ``"raise"``. Nothing else is raised: the plan goes on.
         """
         try:
-            self._spooling.receive(name, doc)
+            self._spooling.put(name, doc)
         except SpoolError:
             # The spool has logged it, and keeps the document in memory.
             if self._on_error == "raise":
@@ -277,8 +271,8 @@ class CatalogWriter:
                 self._last_status = self.status()
                 _remove_if_delivered(self._private)
         finally:
-            if self._connection is not None:
-                self._connection.close()
+            for catalog in self._catalogs:
+                catalog.close()
 
     def __repr__(self) -> str:
         return f"<CatalogWriter for {', '.join(each.catalog.uri for each in self._spooling.uploaders)}>"

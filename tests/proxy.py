@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,11 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["drop answer", "cut answer", "cut", "hold"] | int | None
+Fault = Literal["drop answer", "cut answer", "cut", "hold"] | float | None
 """What befalls a request.
 
 The server does what it asks for, but the answer never comes, or half of it; the connection is cut before the server
-gets it; it is held until `Proxy.release`, and forwarded then; it is answered with a status and not forwarded.
+gets it; it is held until `Proxy.release`, and forwarded then; it is answered with a status (an int) and not forwarded;
+it is forwarded so many seconds later (a float).
 """
 _OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade")
 
@@ -144,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             if fault == "hold":
                 proxy.hold()
+            elif isinstance(fault, float):
+                time.sleep(fault)
             self._forward(body, fault)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815 - the names it asks for

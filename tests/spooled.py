@@ -31,7 +31,7 @@ def put(directory: Path, *runs, catalogs=()):
                 store.append(name, doc)
     with closing(Ledger(directory)) as ledger:
         for uri in catalogs:
-            ledger.catalog(uri)
+            ledger.register_catalog(uri)
 
 
 def put_and_die(directory: Path):
@@ -58,7 +58,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def states(directory: Path, uri: str):
     """How far each run of a spool has come, by uid."""
     with closing(Ledger(directory)) as ledger:
-        return {entry.uid: entry.state for entry in ledger.entries(ledger.catalog(uri))}
+        return {entry.uid: entry.state for entry in ledger.entries(ledger.register_catalog(uri))}
 
 
 class Applied:

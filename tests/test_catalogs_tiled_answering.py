@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bluesky_filestore.catalogs.tiled.answering import answers
+from bluesky_filestore.catalogs.tiled.connecting import answers
 
 NOBODY = "http://127.0.0.1:9/api/v1/metadata/"
 

@@ -5,21 +5,25 @@ import threading
 import pytest
 from proxy import Proxy
 
-from bluesky_filestore.catalogs.tiled import connection
-from bluesky_filestore.catalogs.tiled.connecting import connect, is_away
-from bluesky_filestore.catalogs.tiled.connection import Connection
+from bluesky_filestore.catalogs.tiled import catalog as tiled
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.catalogs.tiled.connecting import connect
 from bluesky_filestore.errors import CatalogUnreachableError
 
 
 def test_connects_when_it_can(catalog):
     """What cannot be reached is tried again with each question; its address stays."""
     places = ["http://127.0.0.1:9", "http://127.0.0.1:9", catalog.uri]
-    ours = Connection(catalog.client.uri, lambda: connect(places.pop(0), api_key=catalog.api_key), is_away)
+    ours = TiledCatalog(uri=catalog.client.uri, make_client=lambda: connect(places.pop(0), api_key=catalog.api_key))
+    with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
+        ours.connect()
+    assert ours.own_uri == ""
     assert not ours.in_doubt("a run")
     ours.ask_anew()
     with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
         ours.check()
     ours.check()
+    assert ours.own_uri
     assert ours.reads("application/x-hdf5")
     assert ours.uri == catalog.client.uri
     ours.doubt("a run")
@@ -29,18 +33,15 @@ def test_connects_when_it_can(catalog):
 
 def test_somebody_else_connects(catalog, monkeypatch):
     """A second thread does not wait for longer than a catalog may take for a word."""
-    monkeypatch.setattr(connection, "PROBE_TIMEOUT", 0.2)
-    asked, connecting, go_on = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(tiled, "PROBE_TIMEOUT", 0.2)
+    connecting, go_on = threading.Event(), threading.Event()
 
     def slowly():
-        if not asked.is_set():
-            asked.set()
-            return connect("http://127.0.0.1:9", api_key="none")
         connecting.set()
         go_on.wait()
         return connect(catalog.uri, api_key=catalog.api_key)
 
-    ours = Connection("http://127.0.0.1:9", slowly, is_away)
+    ours = TiledCatalog(uri="http://127.0.0.1:9", make_client=slowly)
     other = threading.Thread(target=ours.check)
     other.start()
     assert connecting.wait(10)
@@ -55,7 +56,7 @@ def test_somebody_else_connects(catalog, monkeypatch):
 def test_connection_that_was_ended(catalog):
     """A server may end a connection just when it is used again: only who gets no answer twice is away."""
     with Proxy(catalog.uri) as proxy:
-        ours = Connection(proxy.uri, lambda: connect(proxy.uri, api_key=catalog.api_key), is_away)
+        ours = TiledCatalog(uri=proxy.uri, make_client=lambda: connect(proxy.uri, api_key=catalog.api_key))
         cuts = iter(["cut", None, "cut", "cut"])
         proxy.fault = lambda _: next(cuts)
         ours.check()

@@ -11,8 +11,8 @@ from test_cli_spool import invoke
 
 from bluesky_filestore import CatalogWriter
 from bluesky_filestore.catalog_address import comparable_address, container_address
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import address_of, connect
-from bluesky_filestore.catalogs.tiled.connection import Connection
 from bluesky_filestore.delivery.catalog_names import forget_catalog, recognise, rename_catalog
 from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.spool import Ledger
@@ -31,7 +31,7 @@ def names(directory):
 def set_states(directory, uri, **given):
     """Write down how far runs have come, by uid."""
     with closing(Ledger(directory)) as ledger:
-        number = ledger.catalog(uri)
+        number = ledger.register_catalog(uri)
         runs = {entry.uid: entry.number for entry in ledger.entries(number)}
         ledger.set_states(number, {runs[uid]: (state, f"{uid} {uri}", 5) for uid, state in given.items()})
 
@@ -59,7 +59,9 @@ def feed(writer, documents):
 def test_one_catalog_however_it_is_written(tmp_path, other):
     """The address of one container is one name, for the spool and for its directory."""
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.catalog(container_address(other)) == ledger.catalog("http://localhost:8000/api/v1/metadata/")
+        assert ledger.register_catalog(container_address(other)) == ledger.register_catalog(
+            "http://localhost:8000/api/v1/metadata/"
+        )
         assert len(ledger.catalogs()) == 1
     assert spool_for(container_address(other)) == spool_for("http://localhost:8000/api/v1/metadata/")
     assert "secret" not in container_address(other)
@@ -72,7 +74,9 @@ def test_one_catalog_however_it_is_written(tmp_path, other):
 def test_other_catalogs(tmp_path, other):
     """Another port, scheme, host or container is another catalog."""
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.catalog(container_address(other)) != ledger.catalog("http://localhost:8000/api/v1/metadata/")
+        assert ledger.register_catalog(container_address(other)) != ledger.register_catalog(
+            "http://localhost:8000/api/v1/metadata/"
+        )
 
 
 def test_paths_that_have_the_words_of_tiled(tmp_path):
@@ -94,7 +98,10 @@ def test_address_without_a_server_and_with_one(catalog):
             made = connect(uri, api_key=catalog.api_key)
             assert address_of(made) == container_address(uri)
             made.context.close()
-        ours = Connection(container_address(proxy.uri), lambda: connect(proxy.uri, api_key=catalog.api_key), bool)
+        ours = TiledCatalog(
+            uri=container_address(proxy.uri), make_client=lambda: connect(proxy.uri, api_key=catalog.api_key)
+        )
+        ours.connect()
         assert (ours.uri, ours.own_uri) == (container_address(proxy.uri), str(client.uri))
         ours.close()
 
@@ -148,8 +155,8 @@ def test_what_is_known_better(tmp_path):
             if state != "no":
                 set_states(tmp_path, uri, **{uid: state})
     with closing(Ledger(tmp_path)) as ledger:
-        assert recognise(ledger, ledger.catalog(HERE), [HERE, THERE, ""])
-        assert not recognise(ledger, ledger.catalog(HERE), [HERE, THERE])
+        assert recognise(ledger, ledger.register_catalog(HERE), [HERE, THERE, ""])
+        assert not recognise(ledger, ledger.register_catalog(HERE), [HERE, THERE])
     found = states(tmp_path, HERE)
     assert names(tmp_path) == [HERE]
     for uid in uids:
@@ -171,16 +178,16 @@ def test_many_runs_are_merged_some_at_a_time(tmp_path, monkeypatch):
         forget_catalog(ledger, HERE)
         assert ledger.catalogs() == {}
         # Numbers are given out again: nothing of the old one counts for a new one.
-        assert ledger.counts(ledger.catalog("http://new")) == {"waiting": 5}
+        assert ledger.counts(ledger.register_catalog("http://new")) == {"waiting": 5}
 
 
 def test_nobody_is_robbed(tmp_path):
     """A catalog that somebody delivers to is neither merged nor renamed nor forgotten."""
     put(tmp_path, run_documents(1)[1], catalogs=[HERE, THERE])
     with closing(Ledger(tmp_path)) as ledger:
-        lease = Lease(ledger.lease(ledger.catalog(THERE)))
+        lease = Lease(ledger.lease(ledger.register_catalog(THERE)))
         assert lease.take()
-        assert not recognise(ledger, ledger.catalog(HERE), [THERE])
+        assert not recognise(ledger, ledger.register_catalog(HERE), [THERE])
         for act in (
             lambda: forget_catalog(ledger, THERE),
             lambda: rename_catalog(ledger, THERE, HERE),

@@ -46,7 +46,7 @@ def move_all(conveyor):
 def states(directory, tiled):
     """How far each run has come, and why it is parked."""
     with closing(Ledger(directory)) as ledger:
-        entries = ledger.entries(ledger.catalog(tiled.uri))
+        entries = ledger.entries(ledger.register_catalog(tiled.uri))
         return {entry.uid: (entry.state, entry.reason) for entry in entries}
 
 
@@ -102,7 +102,7 @@ def test_interleaved_and_two_writers(tmp_path, tiled, catalog, make):
     assert list(documents(catalog.client[first])) == docs
     assert list(documents(catalog.client[second])) == others
     with closing(Ledger(tmp_path)) as ledger:
-        assert [entry.state for entry in ledger.entries(ledger.catalog(tiled.uri))] == ["delivered"] * 3
+        assert [entry.state for entry in ledger.entries(ledger.register_catalog(tiled.uri))] == ["delivered"] * 3
 
 
 def test_cut_short(tmp_path, tiled, catalog, make):
@@ -199,4 +199,4 @@ def test_nothing_is_remembered(tmp_path, tiled, make):
             move_all(conveyor)
     assert not conveyor._runs
     (lane,) = conveyor._lanes
-    assert (lane.delivery.open_runs, lane.delivery.waiting_operations) == ((), 0)
+    assert not lane.runs

@@ -201,7 +201,7 @@ def test_two_processes(tmp_path, catalog):
     for uid, docs in ours:
         assert list(documents(catalog.client[uid])) == docs
     with closing(Ledger(tmp_path)) as ledger:
-        for entry in ledger.entries(ledger.catalog(catalog.client.uri)):
+        for entry in ledger.entries(ledger.register_catalog(catalog.client.uri)):
             assert list(documents(catalog.client[entry.uid])) == list(ledger.documents_of(entry.number))
 
 
@@ -251,7 +251,7 @@ def test_stopped_uploader_elsewhere(tmp_path, catalog, monkeypatch):
     uid, docs = run_documents(3)
     Store(tmp_path).close()
     with closing(Ledger(tmp_path)) as ledger:
-        lease = ledger.lease(ledger.catalog(catalog.client.uri))
+        lease = ledger.lease(ledger.register_catalog(catalog.client.uri))
     code = "import fcntl, os, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
     code += "f.write(str(os.getpid())); f.flush(); print('holds', flush=True); time.sleep(120)"
     with subprocess.Popen([sys.executable, "-c", code, str(lease)], stdout=subprocess.PIPE) as holder:

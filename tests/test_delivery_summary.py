@@ -8,7 +8,7 @@ from small_runs import image_documents
 from spooled import run_documents
 
 from bluesky_filestore import CatalogWriter, serve_catalog
-from bluesky_filestore.delivery.summary import RunSummary
+from bluesky_filestore.delivery.spooling import RunSummary
 
 SPOOLING = "bluesky_filestore.delivery.spooling"
 

@@ -15,7 +15,9 @@ from spooled import put, put_and_die, run_documents, states
 from bluesky_filestore import documents
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.delivery.conveyor import Conveyor
+from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.uploader import Uploader
+from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
 
 HOLDER = """
@@ -39,7 +41,7 @@ def uploader_for(tmp_path, tiled):
     uploaders = []
 
     def make(**options):
-        uploaders.append(Uploader(tmp_path, tiled, interval=0.05, **options))
+        uploaders.append(Uploader(tmp_path, tiled, DeliverySettings(interval=0.05, **options)))
         return uploaders[-1]
 
     yield make
@@ -51,7 +53,7 @@ def uploader_for(tmp_path, tiled):
 def stopped_holder(tmp_path, tiled):
     """A process that would deliver, but is stopped."""
     with closing(Ledger(tmp_path)) as ledger:
-        path = ledger.lease(ledger.catalog(tiled.uri))
+        path = ledger.lease(ledger.register_catalog(tiled.uri))
     command = [sys.executable, "-c", HOLDER.replace("Lease(Path(sys.argv[1]))", "(lease := Lease(Path(sys.argv[1])))")]
     with subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "holds\n"
@@ -114,7 +116,7 @@ def test_stopped_holder(tmp_path, tiled, uploader_for, stopped_holder):
     assert 0.4 < time.monotonic() - began < 10.0
     assert not uploader.delivers
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.uploader(ledger.catalog(tiled.uri)) == stopped_holder.pid
+        assert ledger.uploader(ledger.register_catalog(tiled.uri)) == stopped_holder.pid
     stopped_holder.kill()
     assert uploader.wait_until_readable(uid, 30.0)
 
@@ -182,6 +184,27 @@ def test_what_nobody_thought_of(tmp_path, tiled, catalog, uploader_for, caplog, 
     wait_for(lambda: (uploader.wake(), uploader.trouble == "")[1])
     assert uploader.wait_until_readable(uid, 30.0)
     assert list(documents(catalog.client[uid])) == docs
+
+
+def test_away_and_no_room_to_say_so(tmp_path, tiled, catalog, uploader_for, monkeypatch):
+    """That it cannot be written down why the catalog takes nothing does not end the delivery."""
+    uid, docs = run_documents(3)
+
+    def away():
+        raise CatalogUnreachableError("the catalog is away")
+
+    def full(*_):
+        raise SpoolError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiled, "check", away)
+        patch.setattr(Ledger, "say", full)
+        put(tmp_path, docs)
+        uploader = uploader_for()
+        wait_for(lambda: (uploader.wake(), uploader.rounds > 2)[1])
+        assert (str(uploader.error), uploader.trouble) == ("the catalog is away", "the disk is full")
+    wait_for(lambda: (uploader.wake(), uploader.error is None and not uploader.trouble)[1])
+    assert uploader.wait_until_readable(uid, 30.0)
 
 
 def test_closed(tmp_path, tiled, uploader_for):

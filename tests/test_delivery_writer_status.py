@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from bluesky_filestore.delivery.writer_status import WriterStatus
-from bluesky_filestore.spool.status import CatalogStatus
+from bluesky_filestore.spool.status import CatalogStatus, WriterStatus
 
 
 def test_all_is_well():

@@ -174,7 +174,7 @@ def test_interrupted_at_random(ledger, catalog, case):
     runs = [odd_run(chance) for _ in range(chance.randint(1, 3))]
     left = [list(pairs) for _, pairs in runs]
     often, ends = chance.choice([0.0, 0.05, 0.2]), chance.choice([0.0, 0.1, 0.3])
-    number = ledger.catalog(TiledCatalog(catalog.client).uri)
+    number = ledger.register_catalog(TiledCatalog(catalog.client).uri)
     conveyor = None
     with closing(Store(ledger.directory)) as store:
         for rounds in range(400):
@@ -345,4 +345,4 @@ def test_others_go_on_where_one_begins_again(ledger, catalog):
     assert counting.asked.count((bad, "CreateRun")) == 2
     assert counting.asked.count((good, "CreateRun")) == 1
     assert not conveyor._runs
-    assert [lane.run for lane in conveyor._lanes] == [None]
+    assert not conveyor._own

@@ -268,7 +268,7 @@ def test_two_processes_into_one_spool_and_one_catalog(catalog, data_directory, t
         for process in processes:
             assert process.stdout.read() == b"." * sum(len(run.documents) for run in shares[0]) + b"!"
     with closing(Ledger(tmp_path / "spool")) as ledger:
-        entries = ledger.entries(ledger.catalog(catalog.client.uri))
+        entries = ledger.entries(ledger.register_catalog(catalog.client.uri))
         last = max(ledger.last_document(entry.number) for entry in entries if entry.producer == entries[0].producer)
     assert [entry.state for entry in entries] == ["delivered"] * 6
     other = next(entry for entry in entries if entry.producer != entries[0].producer)

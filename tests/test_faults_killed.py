@@ -17,6 +17,7 @@ from acquiring import acquirer
 
 from bluesky_filestore import documents
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.uploader import Uploader
 from bluesky_filestore.spool import Ledger
 
@@ -80,9 +81,9 @@ def taken_before_the_kill(process, order, when):
 
 def deliver(spool, client):
     """Deliver all that is in a spool."""
-    uploader = Uploader(spool, TiledCatalog(client), interval=0.02)
+    uploader = Uploader(spool, TiledCatalog(client), DeliverySettings(interval=0.02))
     with closing(Ledger(spool)) as ledger:
-        number, deadline = ledger.catalog(uploader.catalog.uri), time.monotonic() + 60
+        number, deadline = ledger.register_catalog(uploader.catalog.uri), time.monotonic() + 60
         while any(entry.state not in ("delivered", "parked") for entry in ledger.entries(number)):
             assert time.monotonic() < deadline, ledger.entries(number)
             uploader.look_around()

@@ -15,7 +15,7 @@ from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter
 
-LATEST = "bluesky_filestore.delivery.run_delivery._LATEST_SECONDS"
+LATEST = "bluesky_filestore.delivery.lane._LATEST_SECONDS"
 _numbers = count(500)
 
 

@@ -31,7 +31,7 @@ def run():
 def follow(sequence, run, *names):
     """Give a sequence documents."""
     for name in names:
-        assert sequence.receive(name, run[name]) == run["start"]["uid"]
+        assert sequence.advance(name, run[name]) == run["start"]["uid"]
 
 
 def test_tables():
@@ -72,7 +72,7 @@ def test_out_of_order(run, before, name, words):
     sequence = Sequence(Assets())
     follow(sequence, run, *before.split())
     with pytest.raises(DocumentError, match=words):
-        sequence.receive(name, run[name])
+        sequence.advance(name, run[name])
 
 
 def test_what_documents_lack(run):
@@ -80,11 +80,11 @@ def test_what_documents_lack(run):
     sequence = Sequence(Assets())
     follow(sequence, run, "start", "descriptor")
     with pytest.raises(DocumentError, match=r"event 'e' has no descriptor; expected a text"):
-        sequence.receive("event", {"uid": "e"})
+        sequence.advance("event", {"uid": "e"})
     with pytest.raises(DocumentError, match=r"event None has uid None; expected a text"):
-        sequence.receive("event", {**run["event"], "uid": None})
+        sequence.advance("event", {**run["event"], "uid": None})
     with pytest.raises(DocumentError, match=r"there is no document 'evnt'; '.*' is left out"):
-        sequence.receive("evnt", run["event"])
+        sequence.advance("evnt", run["event"])
 
 
 def test_stream_datum_before_its_resource(run):
@@ -94,9 +94,9 @@ def test_stream_datum_before_its_resource(run):
     follow(sequence, run, "start", "descriptor")
     doc = {"uid": "d", "descriptor": run["descriptor"]["uid"], "stream_resource": "r"}
     with pytest.raises(DocumentError, match=r"stream_datum 'd' refers to the stream_resource 'r', which was never rec"):
-        sequence.receive("stream_datum", doc)
+        sequence.advance("stream_datum", doc)
     assets.add_unusable("r", "nobody reads it")
-    assert sequence.receive("stream_datum", doc) == run["start"]["uid"]
+    assert sequence.advance("stream_datum", doc) == run["start"]["uid"]
 
 
 def test_whom_a_document_is_about(run):
@@ -107,7 +107,7 @@ def test_whom_a_document_is_about(run):
     assert {sequence.run_of(name, doc) for name, doc in run.items()} == {uid}
     assert sequence.run_of("datum", None) == uid
     assert sequence.run_of("stop", {"run_start": "other"}) == ""
-    sequence.receive("start", event_model.compose_run().start_doc)
+    sequence.advance("start", event_model.compose_run().start_doc)
     assert sequence.run_of("datum", {}) == ""
 
 
@@ -116,7 +116,7 @@ def test_events_are_not_all_remembered(run):
     sequence = Sequence(Assets())
     follow(sequence, run, "start", "descriptor", "event")
     for number in range(10_000):
-        sequence.receive("event", {**run["event"], "uid": str(number)})
+        sequence.advance("event", {**run["event"], "uid": str(number)})
     follow(sequence, run, "event")
 
 
@@ -131,4 +131,4 @@ def test_what_is_legal_passes(tmp_path_factory, case):
             if single_name in ("resource", "stream_resource", "datum"):
                 announce(single_name, single, assets)
             else:
-                sequence.receive(single_name, single)
+                sequence.advance(single_name, single)

@@ -5,8 +5,9 @@ import pytest
 from spooled import Applied
 from test_operations_run import IMAGE, NUMBER, Writing
 
+from bluesky_filestore.delivery.health import CatalogHealth
+from bluesky_filestore.delivery.lane import CUT_SHORT, Lane
 from bluesky_filestore.delivery.problems import Problems
-from bluesky_filestore.delivery.run_delivery import CUT_SHORT, Delivery
 from bluesky_filestore.operations import event_table, run
 from bluesky_filestore.operations.arrays import ExternalArrays
 from bluesky_filestore.operations.columns import Column
@@ -20,6 +21,7 @@ from bluesky_filestore.operations.operations import (
     PlaceArray,
 )
 from bluesky_filestore.spool.encoding import decode, encode
+from bluesky_filestore.spool.entries import Entry
 
 TEXT = {"source": "s", "dtype": "string", "shape": []}
 LIST = {"source": "s", "dtype": "array", "shape": [2]}
@@ -34,13 +36,19 @@ class Unspeakable:
     __repr__ = __iter__ = __len__ = __array__ = __str__
 
 
+def lane_of_run(catalog, problems):
+    """A lane, and the run that it expects."""
+    lane = Lane(catalog, problems, CatalogHealth(catalog))
+    return lane, lane.expect(Entry(1, "r", 1, 1, 1.0, None, "waiting", ""))
+
+
 def delivered(documents, *, is_spooled=True):
     """What a catalog got of documents, and what was noted."""
     catalog, problems = Applied(), Problems()
-    delivery = Delivery(catalog, problems)
+    lane, _ = lane_of_run(catalog, problems)
     for name, doc in documents:
-        delivery.receive(name, decode(encode(doc)) if is_spooled else doc)
-    delivery.write()
+        lane.hand_on(name, decode(encode(doc)) if is_spooled else doc)
+    lane.write()
     return catalog.operations, problems
 
 
@@ -151,24 +159,23 @@ def test_all_else_is_made(monkeypatch, which, in_batches):
 def test_end_that_fails(monkeypatch):
     """A run that cannot even be closed is told, and not tried for ever."""
     problems = Problems()
-    delivery = Delivery(Applied(), problems)
+    lane, delivery = lane_of_run(Applied(), problems)
     for name, doc in list(run_with())[:-1]:
-        delivery.receive(name, doc)
+        lane.hand_on(name, doc)
     monkeypatch.setattr(run.Run, "_close", broken)
-    delivery.cut_short("r", CUT_SHORT)
-    assert delivery.open_runs == ()
+    lane.cut_short("r", CUT_SHORT)
+    assert not delivery.is_open
     assert "its end cannot be written: RuntimeError('overlooked')" in problems.loss("r")
 
 
 def test_stop_that_fails():
     """A stop that cannot be used leaves its run open, to be closed without it; its rows are there."""
     catalog, problems = Applied(), Problems()
-    delivery = Delivery(catalog, problems)
+    lane, _ = lane_of_run(catalog, problems)
     for name, doc in run_with():
-        delivery.receive(name, {**doc, "more": Unspeakable()} if name == "stop" else doc)
-    if delivery.open_runs:
-        delivery.cut_short("r", CUT_SHORT)
-    delivery.write()
+        lane.hand_on(name, {**doc, "more": Unspeakable()} if name == "stop" else doc)
+    lane.cut_short("r", CUT_SHORT)
+    lane.write()
     kinds = [type(each) for each in catalog.operations]
     assert kinds == [CreateRun, CreateStream, AppendRows, CloseRun]
     assert np.isclose(catalog.operations[2].columns["y"], [1.0, 2.0, 3.0]).all()

@@ -13,7 +13,7 @@ def test_documents_are_counted_once(tmp_path):
     """Who flushes goes by how many documents wait: those that are handed on a second time must not hide others."""
     _, documents = run_documents(6)
     with closing(Store(tmp_path)) as store, closing(Ledger(tmp_path)) as ledger:
-        number = ledger.catalog(Applied.uri)
+        number = ledger.register_catalog(Applied.uri)
         for pair in documents[:4]:
             store.append(*pair)
         for _ in range(3):
@@ -36,6 +36,6 @@ def test_one_run_does_not_hide_another(tmp_path):
         for uid in ("one", "other"):
             for pair in run_documents(2, uid=uid)[1]:
                 store.append(*pair)
-        number = ledger.catalog(Applied.uri)
+        number = ledger.register_catalog(Applied.uri)
         ledger.set_states(number, {1: ("uploading", "", 9)})
         assert ledger.waiting_documents(number)[0] == 5

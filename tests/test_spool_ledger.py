@@ -25,13 +25,13 @@ def ledger(tmp_path):
 
 def numbers(ledger, uri=HERE):
     """The numbers of the catalog and of the two runs."""
-    number = ledger.catalog(uri)
+    number = ledger.register_catalog(uri)
     return number, *(entry.number for entry in ledger.entries(number))
 
 
 def states(ledger, uri=HERE):
     """How far each run has come, by uid."""
-    return {entry.uid: entry.state for entry in ledger.entries(ledger.catalog(uri))}
+    return {entry.uid: entry.state for entry in ledger.entries(ledger.register_catalog(uri))}
 
 
 def deliver(ledger, *runs):
@@ -42,7 +42,7 @@ def deliver(ledger, *runs):
 
 def test_catalogs(ledger):
     """Catalogs keep their numbers, and what they said last."""
-    here, there = ledger.catalog(HERE), ledger.catalog(THERE)
+    here, there = ledger.register_catalog(HERE), ledger.register_catalog(THERE)
     ledger.say(there, "is away")
     assert ledger.catalogs() == {here: (HERE, ""), there: (THERE, "is away")}
     ledger.say(there, "")
@@ -125,7 +125,7 @@ def test_prune(ledger, monkeypatch):
     """Pruned is what every catalog has got for long enough, and nothing else."""
     here, first, second = numbers(ledger)
     ledger.set_states(here, {first: ("delivered", "", 6), second: ("delivered", "", 6)})
-    ledger.set_states(ledger.catalog(THERE), {first: ("delivered", "", 6), second: ("parked", "refused", 6)})
+    ledger.set_states(ledger.register_catalog(THERE), {first: ("delivered", "", 6), second: ("parked", "refused", 6)})
     assert ledger.prune(60.0) == 0
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61.0)
@@ -173,7 +173,7 @@ def test_pruned_while_documents_come(tmp_path):
     put(tmp_path, [(name, {**doc, "more": b"x" * 100_000}) for name, doc in documents])
     other, more = run_documents(300)
     with closing(Store(tmp_path)) as store, closing(Ledger(tmp_path)) as ledger:
-        deliver(ledger, *(entry.number for entry in ledger.entries(ledger.catalog(HERE))))
+        deliver(ledger, *(entry.number for entry in ledger.entries(ledger.register_catalog(HERE))))
         store.append(*more[0])
         pruning = threading.Thread(target=ledger.prune, args=(-1.0,))
         pruning.start()
@@ -203,7 +203,7 @@ def test_resources_outlive_their_run(tmp_path):
     with closing(Ledger(tmp_path)) as ledger, closing(Store(tmp_path)) as store:
         for pair in (documents[0], resource, *documents[1:]):
             store.append(*pair)
-        deliver(ledger, ledger.entries(ledger.catalog(HERE))[0].number)
+        deliver(ledger, ledger.entries(ledger.register_catalog(HERE))[0].number)
         assert ledger.prune(-1.0) == 1
         announced = list(ledger.announced_before(10_000, store.producer))
         assert [(each.name, each.doc(), each.is_announcement) for each in announced] == [(*resource, True)]
@@ -223,7 +223,7 @@ def test_strays(tmp_path):
 def test_found_by_the_beginning(ledger):
     """Runs are found by how their uid begins, also where that means something to SQL."""
     put(ledger.directory, run_documents(1, uid="%_x")[1])
-    here = ledger.catalog(HERE)
+    here = ledger.register_catalog(HERE)
     assert [entry.uid for entry in ledger.entries(here, uid="f")] == ["first"]
     assert [entry.uid for entry in ledger.entries(here, uid="%")] == ["%_x"]
     assert [entry.uid for entry in ledger.entries(here)] == ["first", "second", "%_x"]

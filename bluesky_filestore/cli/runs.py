@@ -108,7 +108,7 @@ def _forget_catalog(uri: str, directories: list[Path], *, yes: bool) -> None:
 
     for directory in _knowing(uri, directories):
         with closing(Ledger(directory)) as ledger:
-            counts = ledger.counts(ledger.catalog(uri))
+            counts = ledger.counts(ledger.register_catalog(uri))
             _say(f"{uri} in {directory}: {described_runs(counts) or 'no runs'}")
             question = "What is delivered nowhere else waits for another catalog then. Forget this one?"
             if set(counts) - {"delivered"} and not yes and not typer.confirm(question):

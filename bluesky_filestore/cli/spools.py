@@ -93,7 +93,7 @@ def resume(
 
 
 def _look(spool: Path | None) -> "tuple[list[SpoolStatus], dict[str, str]]":
-    from bluesky_filestore.catalogs.tiled.answering import answers
+    from bluesky_filestore.catalogs.tiled.connecting import answers
     from bluesky_filestore.spool.status import look_at
 
     spools = [look_at(directory) for directory in spools_meant(spool)]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bluesky_filestore.catalogs.tiled.connection import Connection
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
 from bluesky_filestore.spool.entries import DeliveryState
 from bluesky_filestore.spool.ledger import Ledger
 
+from .settings import DeliverySettings
 from .uploader import Uploader
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def follow(
             while True:
                 began = time.monotonic()
                 # Each time: it may be known under another number once it has connected.
-                number = ledger.catalog(uri)
+                number = ledger.register_catalog(uri)
                 progress = _look(ledger, number, delivering)
                 took = time.monotonic() - began
                 yield progress
@@ -93,22 +94,26 @@ def follow(
                 delivering.step_in(ledger.uploader(number))
                 away_since = (away_since or time.monotonic()) if progress.error else None
                 if away_since is not None and time.monotonic() - away_since >= wait:
-                    raise CatalogUnreachableError(
-                        f"{progress.error} Nothing is lost: {progress.waiting} documents wait in {directory}; run "
-                        f"the command again when the catalog is back, with --wait if that takes its time."
-                    )
+                    raise _still_away(progress, directory)
                 # Looking at much must not take the time away from delivering it.
                 time.sleep(max(_LOOK_SECONDS, _PAUSES * took))
     finally:
         delivering.end()
 
 
+def _still_away(progress: Progress, directory: Path) -> CatalogUnreachableError:
+    return CatalogUnreachableError(
+        f"{progress.error} Nothing is lost: {progress.waiting} documents wait in {directory}; run the command again "
+        f"when the catalog is back, with --wait if that takes its time."
+    )
+
+
 class _Delivering:
     """An uploader of our own, as soon as nobody else delivers and the catalog answers."""
 
     def __init__(self, directory: Path, uri: str, make_client: "Callable[[], Container]", park_after: float) -> None:
-        self._directory, self._uri, self._make_client, self._park_after = directory, uri, make_client, park_after
-        self._connection: Connection | None = None
+        self._directory, self._park_after = directory, park_after
+        self._catalog = TiledCatalog(uri=uri, make_client=make_client)
         self._uploader: Uploader | None = None
         self._error: CatalogError | None = None
         self._wait, self._next_try = _FIRST_WAIT, 0.0
@@ -136,15 +141,10 @@ class _Delivering:
         if self._uploader is not None or holder is not None or time.monotonic() < self._next_try:
             return
         try:
-            self._connection = Connection(self._uri, self._make_client, lambda _: False)
+            self._catalog.connect()
             # Who only delivers does not clean up: how long runs are kept is for the writer to say.
-            self._uploader = Uploader(
-                self._directory,
-                self._connection,
-                interval=_LOOK_SECONDS,
-                keep=math.inf,
-                park_after=self._park_after,
-            )
+            settings = DeliverySettings(interval=_LOOK_SECONDS, keep=math.inf, park_after=self._park_after)
+            self._uploader = Uploader(self._directory, self._catalog, settings)
             self._error = None
         except CatalogUnreachableError as error:
             self._error = error
@@ -155,8 +155,7 @@ class _Delivering:
         """Let others deliver."""
         if self._uploader is not None:
             self._uploader.close(_CLOSE_SECONDS)
-        if self._connection is not None:
-            self._connection.close()
+        self._catalog.close()
 
 
 def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:

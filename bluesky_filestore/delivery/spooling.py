@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.store import Durability, Store
 
-from .summary import RunSummary
+from .settings import AS_USUAL, DeliverySettings
 from .uploader import Uploader
 
-__all__ = ["Spooling"]
+__all__ = ["RunSummary", "Spooling"]
 
 _logger = logging.getLogger(__name__)
 
@@ -25,9 +24,45 @@ _LAST_ROUND_SECONDS = 10.0
 _SETTLE_AT_CLOSE = 2.0
 _OF_NEW_NODES = ("start", "descriptor")
 _EVENTS = ("event", "event_page")
-_MOST_NAMED = 5
+_MOST_NAMED, _LENGTH = 5, 8
 # As long as another process may take for its next step, with a slow catalog.
 _PATIENCE_SECONDS = 30.0
+
+
+class RunSummary:
+    """Remembers the starts of runs, for a line about each at its end.
+
+    Examples
+    --------
+    >>> summary = RunSummary()
+    >>> summary.start({"uid": "3f2a9c01-77aa", "scan_id": 12, "time": 100.0})
+    >>> summary.stop({"run_start": "3f2a9c01-77aa", "time": 112.3, "num_events": {"primary": 30, "baseline": 2}})
+    'Run 3f2a9c01 (scan 12, success): primary 30 events, baseline 2 events in 12.3 s'
+    """
+
+    def __init__(self) -> None:
+        self._starts: dict[str, tuple[object, object]] = {}
+
+    def start(self, doc: Mapping[str, Any]) -> None:
+        """A run begins."""
+        self._starts[str(doc.get("uid", ""))] = doc.get("scan_id"), doc.get("time")
+
+    def stop(self, doc: Mapping[str, Any]) -> str:
+        """A run ends: the line, without a full stop; empty if the run is not known."""
+        uid = str(doc.get("run_start", ""))
+        if uid not in self._starts:
+            return ""
+        scan, began = self._starts.pop(uid)
+        named = "" if scan is None else f"scan {scan}, "
+        words = f"Run {uid[:_LENGTH]} ({named}{doc.get('exit_status', 'success')})"
+        counts = doc.get("num_events")
+        if isinstance(counts, Mapping):
+            told = ", ".join(f"{stream} {count} event{'' if count == 1 else 's'}" for stream, count in counts.items())
+            words += f": {told or 'no events'}"
+        ended = doc.get("time")
+        if isinstance(began, int | float) and isinstance(ended, int | float):
+            words += f" in {max(0.0, ended - began):.1f} s"
+        return words
 
 
 class _Patience:
@@ -61,8 +96,8 @@ class Spooling:
         For how many seconds at most a stop document waits until its run is readable.
     durability : {"normal", "full"}
         When a document is safe from a power failure.
-    interval, settle, validate, keep, park_after
-        As of `Uploader`.
+    settings : DeliverySettings
+        How they are delivered.
     batch_size : int
         After how many events they are delivered at the latest, before `interval` is over.
 
@@ -79,11 +114,7 @@ class Spooling:
         *,
         wait_on_stop: float,
         durability: Durability,
-        interval: float,
-        settle: float,
-        validate: bool,
-        keep: float,
-        park_after: float = 60.0,
+        settings: DeliverySettings = AS_USUAL,
         batch_size: int = 10_000,
     ) -> None:
         self.store = Store(directory, durability=durability)
@@ -92,19 +123,10 @@ class Spooling:
         self._closed = False
         self._is_new = False
         self._batch_size, self._events = batch_size, 0
-        make = partial(
-            Uploader,
-            directory,
-            interval=interval,
-            settle=settle,
-            validate=validate,
-            keep=keep,
-            park_after=park_after,
-        )
         self.uploaders: list[Uploader] = []
         try:
             for catalog in catalogs:
-                self.uploaders.append(make(catalog))
+                self.uploaders.append(Uploader(directory, catalog, settings))
         except BaseException:
             # Who gets an error has nothing to close.
             for uploader in self.uploaders:
@@ -127,7 +149,7 @@ class Spooling:
         """What went wrong with single documents or arrays."""
         return tuple(dict.fromkeys(words for uploader in self.uploaders for words in uploader.problems.all()))
 
-    def receive(self, name: str, doc: Mapping[str, Any]) -> None:
+    def put(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document; a stop waits for its run to be readable.
 
         Raises
@@ -256,7 +278,7 @@ class Spooling:
     def _waiting(self, uploader: Uploader) -> tuple[int, int | None]:
         """How many of our documents wait, and the process that delivers them."""
         with closing(Ledger(self.directory)) as ledger:
-            number = ledger.catalog(uploader.catalog.uri)
+            number = ledger.register_catalog(uploader.catalog.uri)
             return ledger.waiting_documents(number, self.store.producer)[0], ledger.uploader(number)
 
     def _after_stop(self, uid: str, summary: str) -> None:
@@ -267,7 +289,8 @@ class Spooling:
             if left > 0 and uploader.wait_until_readable(uid, left):
                 self._say_readable(uploader, uid, summary)
             elif self._wait_on_stop > 0:
-                why = uploader.error or uploader.trouble or f"it took longer than {self._wait_on_stop:g} s."
+                long = f"it took longer than {self._wait_on_stop:g} s."
+                why = uploader.error or uploader.trouble or uploader.silence or long
                 _logger.warning(
                     "%s; not in %s yet, it waits in %s and will be delivered: %s",
                     summary,

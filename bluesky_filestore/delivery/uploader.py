@@ -1,11 +1,26 @@
-"""A thread that delivers what is in a spool to one catalog, for as long as that takes."""
+"""A thread that delivers what is in a spool to one catalog, for as long as that takes.
+
+=============  ============================================  ==========================================================
+state          it is so while                                a round, every `interval` or when it is woken
+=============  ============================================  ==========================================================
+watches        another uploader has the lease                tries to get it, and looks for the runs that are `_awaited`
+delivers       it has the lease: `delivers`                  hands on what came, and sees to files, and to old runs
+away           the catalog does not take it: `error`         asks whether it is back, after growing pauses
+in trouble     the spool, or we ourselves, fail: `trouble`   takes lease, ledger and conveyor anew, after growing pauses
+=============  ============================================  ==========================================================
+
+Of all uploaders of one spool and catalog, in whatever process, one delivers; another takes its place when it ends or
+dies. The thread alone has `_ledger`, `_lease` and `_conveyor`, which come and go together, and what is about its rounds
+(`_wait`, `_look`, `_next_...`, `_said`, `_number`). What others read it replaces as a whole; `rounds` and `_readable`
+change under `_news`, on which they wait. `error` is set by the thread of a question, too (`CatalogHealth`).
+"""
 
 import logging
 import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from math import inf
 from pathlib import Path
@@ -19,7 +34,9 @@ from bluesky_filestore.spool.ledger import Ledger
 
 from .catalog_names import recognise
 from .conveyor import Conveyor
+from .health import CatalogHealth, Listener
 from .problems import Problems
+from .settings import AS_USUAL, DeliverySettings
 from .yielding import small_slices
 
 __all__ = ["Uploader"]
@@ -28,18 +45,12 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _FIRST_LOOK, _SLOWEST_LOOK = 0.05, 5.0
-_HOUSEKEEPING_SECONDS = 5.0
-_PRUNING_SECONDS = 0.5
-_ASK_AFTER, _ASK_AGAIN_AFTER = 0.1, 1.0
-_POLL_SECONDS = 0.05
-_REMEMBERED = 10_000
+_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS = 5.0, 0.5
+_POLL_SECONDS, _REMEMBERED = 0.05, 10_000
 
 
 class Uploader:
     """Delivers what is in a spool to one catalog, in a thread of its own.
-
-    Of all uploaders of one spool and catalog, in whatever process, one delivers at a time; another takes its place when
-    it ends or dies.
 
     Parameters
     ----------
@@ -47,29 +58,11 @@ class Uploader:
         The spool directory.
     catalog : Catalog
         Where its documents go.
-    interval : float
-        After how many seconds documents are looked for.
-    settle : float
-        For how many seconds after a run's end its files are waited for, if some are missing or still being written.
-    validate : bool
-        Whether documents are checked against event-model's schemas.
-    keep : float
-        For how many seconds a delivered run stays in the spool.
-    park_after : float
-        For how many seconds a request is tried again at which the catalog fails while it answers others.
+    settings : DeliverySettings
+        How its user wants it.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        catalog: Catalog,
-        *,
-        interval: float = 0.5,
-        settle: float = 60.0,
-        validate: bool = True,
-        keep: float = 7 * 86_400.0,
-        park_after: float = 60.0,
-    ) -> None:
+    def __init__(self, directory: Path, catalog: Catalog, settings: DeliverySettings = AS_USUAL) -> None:
         self.catalog = catalog
         self.error: CatalogError | None = None
         """Why the catalog does not take documents, if it does not."""
@@ -81,30 +74,29 @@ class Uploader:
         """The runs that ended with files missing or still being written, which are looked at again."""
         self.failing_runs: dict[str, str] = {}
         """The runs at which the catalog fails while it answers others, by uid, and at what; they are tried again."""
+        self.silence = ""
+        """Why a run was no longer waited for, if that is because nothing was heard of the catalog."""
         self.rounds = 0
         """How often the spool was looked through, with or without success."""
-        self._directory, self._interval, self._keep = directory, interval, keep
-        self._settle, self._validate, self._park_after = settle, validate, park_after
-        self._wake, self._closing = threading.Event(), False
+        self._directory, self._settings = directory, settings
+        self._wake = threading.Event()
+        self._closing = self._tries_again = False
         self._news = threading.Condition()
-        self._readable: OrderedDict[str, None] = OrderedDict()
+        self._readable: OrderedDict[str, str] = OrderedDict()
+        self._awaited: set[str] = set()
         self._ledger: Ledger | None = None
         self._lease: Lease | None = None
         self._conveyor: Conveyor | None = None
-        self._look, self._next_look, self._next_housekeeping = _FIRST_LOOK, 0.0, 0.0
-        self._next_recognition = 0.0
-        self._wait = _FIRST_WAIT
-        self._said = ""
-        self._question: threading.Thread | None = None
-        self._tries_again = False
+        self._look, self._wait, self._said = _FIRST_LOOK, _FIRST_WAIT, ""
+        self._next_look = self._next_housekeeping = self._next_recognition = 0.0
+        self._health = CatalogHealth(catalog, self._notice)
         # One that is damaged is put aside here already.
         open_or_make(directory).close()
         with closing(Ledger(directory)) as ledger:
             self._since = ledger.last_document()
-            # Before the first document: whoever resumes should we be killed has to know where they are to go. If the
-            # disk is full it is said with the first round.
+            # Whoever resumes should we be killed has to know where documents go; a full disk is said with a round.
             with suppress(SpoolError):
-                ledger.catalog(catalog.uri)
+                ledger.register_catalog(catalog.uri)
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
         self._thread.start()
 
@@ -134,18 +126,16 @@ class Uploader:
         self._next_housekeeping = 0.0
 
     def wait_until_readable(self, uid: str, timeout: float) -> bool:
-        """Wait until the catalog has learned the end of a run.
+        """Wait until a catalog that answers has learned the end of a run, for so many seconds at most."""
+        self._awaited.add(uid)
+        try:
+            return self.wait_for(lambda: self._is_readable(uid), timeout, while_it_answers=True)
+        finally:
+            self._awaited.discard(uid)
 
-        Parameters
-        ----------
-        uid : str
-            The run.
-        timeout : float
-            For how many seconds at most. It is not waited for while the catalog is away.
-        """
-        return self.wait_for(lambda: self._is_readable(uid), timeout)
-
-    def wait_for(self, condition: Callable[[], bool], timeout: float = inf, *, after: int = -1) -> bool:
+    def wait_for(
+        self, condition: Callable[[], bool], timeout: float = inf, *, after: int = -1, while_it_answers: bool = False
+    ) -> bool:
         """Wait for something that the delivery brings about, but not while the catalog is away.
 
         Parameters
@@ -156,9 +146,11 @@ class Uploader:
             For how many seconds at most.
         after : int
             How many rounds must be over before it counts that the catalog is away, or the condition is looked at.
+        while_it_answers : bool
+            Whether to wait only as long as something is heard of the catalog: a request to one that hangs may take
+            most of a minute to fail.
         """
-        deadline = time.monotonic() + timeout
-        next_question = time.monotonic() + _ASK_AFTER
+        deadline, listener, self.silence = time.monotonic() + timeout, Listener(self._health), ""
         while True:
             is_over = not self._thread.is_alive()
             over = is_over or self.rounds > after
@@ -171,44 +163,35 @@ class Uploader:
                 self._wake.set()
             with self._news:
                 self._news.wait(min(_POLL_SECONDS, deadline - now))
-            if now >= next_question:
-                # A request that is under way may be tried again for most of a minute before it fails.
-                next_question = now + _ASK_AGAIN_AFTER
-                self._ask_whether_it_answers()
-
-    def _ask_whether_it_answers(self) -> None:
-        """Ask in a thread of its own: whoever waits, waits for as long as it wants and not for an answer."""
-        if self._question is None or not self._question.is_alive():
-            self._question = threading.Thread(target=self._notice_silence, name="catalog-question", daemon=True)
-            self._question.start()
-
-    def _notice_silence(self) -> None:
-        rounds = self.rounds
-        try:
-            self.catalog.check()
-        except CatalogError as error:
-            if self.rounds > rounds:
-                # A round was over meanwhile, and knows better.
-                return
-            self._notice(error)
-            with self._news:
-                self._news.notify_all()
+            if listener.hears_nothing(delivers=self.delivers) and while_it_answers:
+                self.silence = listener.words
+                return False
 
     def why_parked(self, uid: str) -> str:
         """Why a run is parked, or will be; empty if it is not."""
-        if self.delivers:
-            return self.problems.loss(uid)
-        return next((entry.reason for entry in self._entries(uid) if entry.state == "parked"), "")
+        return self.problems.loss(uid) if self.delivers else self._readable.get(uid, "")
 
     def _is_readable(self, uid: str) -> bool:
-        if self.delivers:
-            return uid in self._readable
-        # Another process delivers, or did.
-        return any(entry.state in READABLE for entry in self._entries(uid))
+        if uid not in self._readable and not self.delivers:
+            # Another process delivers, or did: our thread, which may be kept waiting by the database, looks.
+            self._wake.set()
+            if not self._thread.is_alive():
+                with closing(Ledger(self._directory)) as ledger:
+                    self._look_for_awaited(ledger)
+        return uid in self._readable
 
-    def _entries(self, uid: str) -> list[Entry]:
-        with closing(Ledger(self._directory)) as ledger:
-            return ledger.entries(ledger.catalog(self.catalog.uri), uid=uid)
+    def _look_for_awaited(self, ledger: Ledger) -> None:
+        for uid in tuple(self._awaited):
+            entries = ledger.entries(ledger.register_catalog(self.catalog.uri), uid=uid)
+            self._remember({entry.uid: entry.reason for entry in entries if entry.state in READABLE})
+
+    def _remember(self, readable: Mapping[str, str]) -> None:
+        """Know which runs can be read, and why they are parked as far as another process said so."""
+        with self._news:
+            self._readable.update(readable)
+            while len(self._readable) > _REMEMBERED:
+                self._readable.popitem(last=False)
+            self._news.notify_all()
 
     def _run(self) -> None:
         try:
@@ -223,10 +206,14 @@ class Uploader:
         began = time.monotonic()
         try:
             self._round()
-        except CatalogError as error:
-            self._away(error)
-        except SpoolDamagedError as error:
-            self._put_aside(error)
+        except (CatalogError, SpoolDamagedError) as error:
+            try:
+                if isinstance(error, CatalogError):
+                    self._write_down_why(error)
+                else:
+                    self._put_aside(error)
+            except OSError as another:
+                self._in_trouble(str(another))
         except (sqlite3.Error, OSError) as error:
             self._in_trouble(f"The spool in {self._directory} cannot be read, which is tried again: {error}")
         except Exception as error:  # noqa: BLE001 - it is logged
@@ -236,11 +223,13 @@ class Uploader:
         else:
             self._wait = _FIRST_WAIT
             self.trouble = ""
-            self._told()
             # A slow catalog gets more at once, hardly later, and has some peace between.
-            pause = max(self._interval / 2, self._interval - (time.monotonic() - began))
+            pause = max(self._settings.interval / 2, self._settings.interval - (time.monotonic() - began))
             return min(pause, self._look) if self.unsettled_runs else pause
-        self._told()
+        finally:
+            with self._news:
+                self.rounds += 1
+                self._news.notify_all()
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
         return wait
 
@@ -249,15 +238,16 @@ class Uploader:
         if conveyor is None:
             if self.error is not None:
                 # Another process delivers, and says how; what we met ourselves is over as soon as it is.
-                self.catalog.check()
+                self._health.check()
                 self.error = None
+            self._look_for_awaited(ledger)
             return
         if self._tries_again:
-            self._tries_again = False
             conveyor.try_again()
+            self._tries_again = False
         if self.error is not None or conveyor.has_news:
             # Asking costs a moment where Tiled's client would try for most of a minute.
-            self.catalog.check()
+            self._health.check()
             self._back(ledger)
         if self._next_recognition <= time.monotonic():
             self._next_recognition = time.monotonic() + _HOUSEKEEPING_SECONDS
@@ -275,7 +265,7 @@ class Uploader:
             self._next_look = now + self._look
         if now >= self._next_housekeeping:
             conveyor.look_around()
-            ledger.prune(self._keep, seconds=_PRUNING_SECONDS)
+            ledger.prune(self._settings.keep, seconds=_PRUNING_SECONDS)
             self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
             # Of runs that were cut short the rest is written, too, before a writer that is closed may end.
             self._move(conveyor, ledger)
@@ -296,7 +286,7 @@ class Uploader:
         if self._ledger is None:
             self._ledger = Ledger(self._directory)
             self._since = min(self._since, self._ledger.last_document())
-            self._number = self._ledger.catalog(self.catalog.uri)
+            self._number = self._ledger.register_catalog(self.catalog.uri)
             _, self._said = self._ledger.catalogs()[self._number]
             self._lease = Lease(self._ledger.lease(self._number))
         if self._lease is None or not self._lease.take():
@@ -306,15 +296,8 @@ class Uploader:
             self._let_go()
             return self._take_up()
         if self._conveyor is None:
-            self._conveyor = Conveyor(
-                self._ledger,
-                self.catalog,
-                self.problems,
-                since=self._since,
-                settle=self._settle,
-                validate=self._validate,
-                park_after=self._park_after,
-            )
+            delivery = (self.catalog, self.problems, self._health, self._settings)
+            self._conveyor = Conveyor(self._ledger, *delivery, since=self._since)
         return self._conveyor, self._ledger
 
     def _in_trouble(self, words: str, *, exc_info: bool = False) -> None:
@@ -324,13 +307,10 @@ class Uploader:
         self._let_go()
 
     def _put_aside(self, error: SpoolDamagedError) -> None:
-        try:
-            if self._ledger is not None:
-                self._ledger.put_aside(str(error))
-            else:
-                open_or_make(self._directory).close()
-        except OSError as another:
-            self._in_trouble(str(another))
+        if self._ledger is not None:
+            self._ledger.put_aside(str(error))
+        else:
+            open_or_make(self._directory).close()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -343,26 +323,19 @@ class Uploader:
 
     def _tell(self, readable: Iterable[Entry], conveyor: Conveyor) -> None:
         self.unsettled_runs = conveyor.unsettled_runs
-        with self._news:
-            for entry in readable:
-                self._readable[entry.uid] = None
-                # What is missing now is looked for soon.
-                self._look, self._next_look = _FIRST_LOOK, 0.0
-                if len(self._readable) > _REMEMBERED:
-                    self._readable.popitem(last=False)
-            self._news.notify_all()
-
-    def _told(self) -> None:
-        with self._news:
-            self.rounds += 1
-            self._news.notify_all()
+        if known := {entry.uid: "" for entry in readable}:
+            # What is missing now is looked for soon.
+            self._look, self._next_look = _FIRST_LOOK, 0.0
+        self._remember(known)
 
     def _notice(self, error: CatalogError) -> None:
         if self.error is None:
             _logger.warning("The catalog takes no documents, they are kept in %s: %s", self._directory, error)
-        self.error = error
+        with self._news:
+            self.error = error
+            self._news.notify_all()
 
-    def _away(self, error: CatalogError) -> None:
+    def _write_down_why(self, error: CatalogError) -> None:
         self._notice(error)
         if self._ledger is not None:
             self._said = str(error)

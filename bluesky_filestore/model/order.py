@@ -123,7 +123,7 @@ class Sequence:
             return named if named in self._open else ""
         return next(iter(self._open)) if len(self._open) == 1 else ""
 
-    def receive(self, name: str, doc: Mapping[str, Any]) -> str:
+    def advance(self, name: str, doc: Mapping[str, Any]) -> str:
         """Check that a document may come now, and follow it.
 
         Parameters

@@ -97,16 +97,6 @@ class Run:
             created = replace(created, metadata={**created.metadata, "documents": dict(self._said)})
         self._pending: list[Operation] = [created]
 
-    @property
-    def waiting(self) -> int:
-        """How many events have not become operations yet."""
-        return sum(len(stream.table) for stream in self._streams.values())
-
-    @property
-    def descriptors(self) -> Iterable[str]:
-        """The uids of its descriptors."""
-        return self._stream_of
-
     def note(self, sentence: str) -> None:
         """Put a sentence into the run's metadata, once."""
         if sentence not in self._notes:

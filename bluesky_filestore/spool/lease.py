@@ -2,11 +2,14 @@
 
 import fcntl
 import os
+import platform
+import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "register_producer"]
 
 
 _held: "WeakSet[Lease]" = WeakSet()
@@ -101,6 +104,26 @@ class Lease:
             return None
         finally:
             os.close(descriptor)
+
+
+def register_producer(connection: sqlite3.Connection, directory: Path) -> tuple[int, Lease]:
+    """Enter this process, inside a transaction, as one that puts in documents, under a number whose lease is its own.
+
+    Raises
+    ------
+    OSError
+        If no lease can be had at all.
+    """
+    while True:
+        (number,) = connection.execute(
+            "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
+            (platform.node(), os.getpid(), time.time()),
+        ).fetchone()
+        lease = Lease(directory / f"producer-{number}.lock")
+        if lease.take():
+            return int(number), lease
+        # It is somebody's who has it from a database that was put aside, and has not noticed yet.
+        connection.execute("DELETE FROM producers WHERE id = ?", (number,))
 
 
 def _leave_to_parent() -> None:

@@ -64,8 +64,8 @@ class Ledger:
         """Put the database aside, which is damaged."""
         put_aside(self.directory, self._identity, reason)
 
-    def catalog(self, uri: str) -> int:
-        """The number of a catalog, which is made known if it is not."""
+    def register_catalog(self, uri: str) -> int:
+        """Make a catalog known, if it is not; its number."""
         while (known := self.known_catalog(uri)) is None:
             with self.transaction():
                 self._connection.execute("INSERT OR IGNORE INTO catalogs (uri) VALUES (?)", (uri,))

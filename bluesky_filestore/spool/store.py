@@ -31,15 +31,17 @@ from .database import (
     transaction,
 )
 from .encoding import encode
-from .lease import Lease
-from .producers import register
+from .lease import Lease, register_producer
 
 __all__ = ["Durability", "Store"]
 
 _logger = logging.getLogger(__name__)
 
 Durability: TypeAlias = Literal["normal", "full"]
-"""``"normal"``: on the disk within a second, and at each stop document; ``"full"``: before a call returns."""
+"""``"normal"``: on the disk within a second, and at each stop document; ``"full"``: before a call returns.
+
+Neither holds while another process keeps the database locked: documents are then in memory until it lets go.
+"""
 
 _SYNC_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02
@@ -57,7 +59,8 @@ class Store:
     directory : Path
         Made if it is not there; several processes may write into one.
     durability : {"normal", "full"}
-        When a document is safe from a power failure. From a killed process it always is.
+        When a document is safe from a power failure. From a killed process it is as soon as it was taken, but while
+        another process keeps the database locked.
 
     Raises
     ------
@@ -76,11 +79,9 @@ class Store:
         self._taken = itertools.count(1)
         self._trouble: sqlite3.DatabaseError | SpoolError | None = None
         self._busy_since: float | None = None
-        self._dirty = False
         self._wake = threading.Event()
-        self._closing = False
+        self._dirty = self._closing = self._has_refused = False
         self._process = os.getpid()
-        self._has_refused = False
         self._wal_descriptors: list[int] = []
         self._open()
         self._identity = identity(self.directory)
@@ -121,9 +122,8 @@ class Store:
         if self._closing:
             raise self._refusal("is closed; make a new one")
         if not self.is_ours:
-            raise self._refusal(
-                f"belongs to process {self._process}, from which this one was forked; make a new one here"
-            )
+            why = f"belongs to process {self._process}, from which this one was forked; make a new one here"
+            raise self._refusal(why)
         body, received = encode(doc), time.time()
         self.documents = next(self._taken)
         began = time.monotonic()
@@ -193,7 +193,7 @@ class Store:
         try:
             with transaction(self._connection):
                 # Before anybody can see that there is such a producer, and take it for dead.
-                self.producer, self._alive = register(self._connection, self.directory)
+                self.producer, self._alive = register_producer(self._connection, self.directory)
             self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
             self._wal_descriptors.append(self._wal)
         except (sqlite3.Error, OSError) as error:

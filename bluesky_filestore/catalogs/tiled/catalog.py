@@ -1,13 +1,14 @@
 """Operations applied to a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read."""
 
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bluesky_filestore.errors import CatalogError, RowsDifferError
+from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, RowsDifferError
 from bluesky_filestore.leanings import going_without
 from bluesky_filestore.operations.operations import (
     AppendArray,
@@ -41,41 +42,88 @@ _logger = logging.getLogger(__name__)
 class TiledCatalog:
     """A catalog of runs in a Tiled container; see `bluesky_filestore.operations.operations.Catalog`.
 
+    `_root`, and what is known below it, is there once it is connected, with the first thing that it is asked for; any
+    thread may be the one to connect. Nodes, tables and arrays are for the one that delivers.
+
     Parameters
     ----------
-    client : tiled.client.container.Container
+    client : tiled.client.container.Container, optional
         The container that the runs go into.
+    uri : str, optional
+        Without a client, the address of the container, as it was given: under this name things are kept for it.
+    make_client : callable, optional
+        Without a client, makes one that is closed with the catalog, or raises why it cannot.
     """
 
-    def __init__(self, client: "Container") -> None:
-        self._root = client
+    def __init__(
+        self,
+        client: "Container | None" = None,
+        *,
+        uri: str = "",
+        make_client: "Callable[[], Container] | None" = None,
+    ) -> None:
+        self.uri = uri if client is None else address_of(client)
+        """The address of the container, as its user gave it. It stays, whatever the server calls itself."""
+        self._make_client = make_client
+        self._root: Any = None
+        self._lock = threading.Lock()
+        self._doubted: set[str] = set()
+        self._held: dict[str, dict[NodePath, int]] = {}
+        if client is not None:
+            self._set_client(client)
+
+    def connect(self) -> None:
+        """Have a client made, if there is none.
+
+        Raises
+        ------
+        CatalogError
+            If there is none now, in the words of who makes it.
+        """
+        if self._root is not None or self._make_client is None:
+            return
+        # Tiled's client tries for most of a minute to reach a server that goes away while it is made.
+        if not self._lock.acquire(timeout=PROBE_TIMEOUT):
+            raise CatalogUnreachableError(
+                f"the catalog at {self.uri} has not answered for {PROBE_TIMEOUT:g} s; try again later."
+            )
+        try:
+            if self._root is None:
+                self._set_client(self._make_client())
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the client that was made, if one was."""
+        if self._make_client is not None and self._root is not None:
+            self._root.context.close()
+
+    def _set_client(self, client: "Container") -> None:
+        self._mimetypes = Mimetypes(client)
+        root = client
         with going_without(_logger, "What Tiled makes clients of", "runs are written with those of the client given"):
             # Here, and not when the first event of a process waits to be written.
             clients = PlainClients()
             clients.load()
             # Not include_data_sources(), which asks the catalog: it may be away.
-            self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
-        self._address = address_of(client)
-        self._mimetypes = Mimetypes(client)
-        self._doubted: set[str] = set()
-        self._held: dict[str, dict[NodePath, int]] = {}
-        self.ask_anew()
+            root = client.new_variation(structure_clients=clients, include_data_sources=True)
+        self._ask_below(root)
+        self._root = root
 
-    def ask_anew(self) -> None:
-        """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
-        self._nodes = Nodes(self._root)
+    def _ask_below(self, root: "Container") -> None:
+        self._nodes = Nodes(root)
         self._tables = TiledTables(self._nodes)
         self._arrays = TiledArrays(self._nodes)
 
-    @property
-    def uri(self) -> str:
-        """The address of the container, as whoever made the client gave it."""
-        return self._address
+    def ask_anew(self) -> None:
+        """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
+        if self._root is not None:
+            self._ask_below(self._root)
 
     @property
     def own_uri(self) -> str:
         """What the server calls it; see `bluesky_filestore.operations.operations.Catalog`."""
-        return str(self._root.uri)
+        return "" if self._root is None else str(self._root.uri)
 
     def check(self) -> None:
         """Ask whether the catalog answers, without trying again.
@@ -84,6 +132,7 @@ class TiledCatalog:
         ------
         CatalogUnreachableError, CatalogAccessError
         """
+        self.connect()
         with in_our_words(self.uri, self._root):
             try:
                 self._ask()
@@ -98,11 +147,13 @@ class TiledCatalog:
 
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
+        self.connect()
         with in_our_words(self.uri, self._root):
             return self._mimetypes.has(mimetype)
 
     def apply(self, operation: Operation) -> None:
         """Make the operation's words true; see `bluesky_filestore.operations.operations.Catalog`."""
+        self.connect()
         try:
             self._apply(operation)
         except CatalogError as error:
@@ -155,6 +206,7 @@ class TiledCatalog:
 
     def start_over(self, run: str) -> None:
         """Remove the rows of a run; see `bluesky_filestore.operations.operations.Catalog`."""
+        self.connect()
         with self._in_doubt_of_silence(run):
             self._held.pop(run, None)
             self._nodes.forget((run,))

@@ -1,7 +1,8 @@
 """A Tiled client, or quickly the reason why there is none."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROBE_TIMEOUT",
     "address_of",
+    "answers",
     "connect",
     "connect_profile",
     "in_our_words",
@@ -32,6 +34,7 @@ __all__ = [
     "profile_content",
 ]
 
+_AT_ONCE = 16
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
 _LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
@@ -182,6 +185,45 @@ def in_our_words(uri: str, node: "BaseClient | None" = None) -> Iterator[None]:
         raise CatalogUnreachableError(
             f"the client of the catalog at {uri} was closed; expected it to stay open as long as its writer."
         ) from error
+
+
+def answers(uris: Iterable[str], timeout: float) -> dict[str, str]:
+    """Ask all catalogs at once.
+
+    Parameters
+    ----------
+    uris : iterable of str
+        Their addresses.
+    timeout : float
+        For how many seconds each may take to answer.
+
+    Returns
+    -------
+    dict
+        Why a catalog does not answer, by address; empty if it does.
+    """
+    addresses = list(dict.fromkeys(uris))
+    if not addresses:
+        return {}
+    with ThreadPoolExecutor(min(_AT_ONCE, len(addresses))) as pool:
+        return dict(zip(addresses, pool.map(lambda uri: _why_not(uri, timeout), addresses), strict=True))
+
+
+def _why_not(uri: str, timeout: float) -> str:
+    """Why no Tiled server answers at an address; empty if one does, whatever it thinks of us."""
+    try:
+        with in_our_words(uri):
+            url = httpx.URL(uri)
+            base = url.path.partition("/api/v1")[0].rstrip("/")
+            answer = httpx.get(url.copy_with(path=f"{base}/api/v1/", query=None), timeout=timeout)
+            answer.raise_for_status()
+            if "authentication" not in answer.json():
+                raise CatalogUnreachableError(f"something answers at {uri} that is no Tiled server.")
+    except CatalogError as error:
+        return str(error)
+    except (ValueError, TypeError, httpx.InvalidURL):
+        return f"something answers at {uri} that is no Tiled server."
+    return ""
 
 
 def may_still_be_done(error: CatalogError) -> bool:

@@ -1,0 +1,350 @@
+"""The documents of one producer on their way to a catalog: checked, made operations, applied in their order."""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from bluesky_filestore.errors import (
+    CatalogAccessError,
+    CatalogError,
+    CatalogFaultError,
+    CatalogUnreachableError,
+    DocumentError,
+    RowsDifferError,
+)
+from bluesky_filestore.handlers.asking import has_handler, inspect
+from bluesky_filestore.model.frame_map import Assets
+from bluesky_filestore.model.normalize import unpacked
+from bluesky_filestore.model.order import Sequence
+from bluesky_filestore.model.validate import schema_fault
+from bluesky_filestore.operations.announcing import announce
+from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, Operation
+from bluesky_filestore.operations.run import Run
+from bluesky_filestore.spool.entries import ENDED, Entry
+
+from .health import CatalogHealth
+from .problems import Problems
+from .run_delivery import RunDelivery
+from .settings import AS_USUAL, DeliverySettings
+from .stamping import stamp
+
+__all__ = ["CUT_SHORT", "STOP_UNUSABLE", "Lane"]
+
+_logger = logging.getLogger(__name__)
+
+CUT_SHORT = "The run was cut short: its writer ended before its stop document came."
+"""What is noted of a run whose stop document will never come."""
+
+STOP_UNUSABLE = "The stop document of the run could not be used."
+"""What is noted of a run whose stop document came, and is wrong."""
+
+_LATEST_SECONDS = 120.0
+_INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
+_TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)
+_ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
+
+
+class Lane:
+    """Delivers the runs of one producer of documents to a catalog, or one of them that was begun again.
+
+    Nothing that is wrong with a document, or that the catalog refuses, stands in the way of what follows it: it is
+    put among the problems. It is not for several threads at once.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where the operations are applied.
+    problems : Problems
+        What goes wrong is added here.
+    health : CatalogHealth
+        What is known of the catalog.
+    settings : DeliverySettings
+        How its user wants it.
+    may_begin_again : callable, optional
+        Whether a run, by its uid, may be gone through again from its first document; by default none may.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        problems: Problems,
+        health: CatalogHealth,
+        settings: DeliverySettings = AS_USUAL,
+        may_begin_again: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._catalog, self._problems, self._health = catalog, problems, health
+        self._settings, self._may_begin_again = settings, may_begin_again
+        self.runs: dict[str, RunDelivery] = {}
+        """The runs that are delivered here, by uid: until the catalog has all of them, or they are dropped."""
+        self.producer = 0
+        """Who put the documents into the spool."""
+        self.cursor = 0
+        """The number of the last document in the spool that was handed on."""
+        self._assets = Assets(has_handler)
+        self._sequence = Sequence(self._assets)
+        self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
+        self._is_gathered = True
+
+    @property
+    def holds_documents(self) -> bool:
+        """Whether documents wait until the catalog can be asked how they are to be written."""
+        return bool(self._held)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether not all documents have become operations."""
+        return self.holds_documents or not self._is_gathered
+
+    @property
+    def has_due_operations(self) -> bool:
+        """Whether there is something that the catalog may be tried with now."""
+        return any(run.is_due for run in self.runs.values())
+
+    def expect(self, entry: Entry) -> RunDelivery:
+        """The documents of a run will come here; those of others are no concern of this lane."""
+        run = self.runs[entry.uid] = RunDelivery(entry)
+        return run
+
+    def drop(self, uid: str) -> None:
+        """Have nothing more to do with a run, whatever comes of it."""
+        self.runs.pop(uid, None)
+        self._health.forget(uid)
+
+    def hand_on(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document, or a page of them; what is wrong with it is put among the problems."""
+        self._is_gathered = False
+        if self._held:
+            self._held.append((name, doc))
+            return
+        try:
+            for single_name, single in unpacked(name, doc):
+                self._check_and_follow(single_name, single)
+        except (CatalogUnreachableError, CatalogAccessError):
+            # How arrays are registered depends on the server, and a stop has to know it.
+            self._held.append((name, doc))
+        except Exception as error:
+            # Whatever we overlooked, it must not end somebody's experiment.
+            _logger.exception("A %s document could not be written.", name)
+            self._problems.add(self._sequence.run_of(name, doc), f"{name} document cannot be written: {error!r}")
+
+    def _check_and_follow(self, name: str, doc: Mapping[str, Any]) -> None:
+        about = self._sequence.run_of(name, doc)
+        fault = schema_fault(name, doc) if self._settings.validate else ""
+        try:
+            if name in _ANNOUNCEMENTS:
+                announce(name, doc, self._assets)
+            else:
+                about = self._sequence.advance(name, doc)
+                self._follow(name, doc, about)
+        except DocumentError as error:
+            self._problems.add(about, f"{error} ({fault})" if fault else str(error))
+        else:
+            if fault:
+                uid = doc.get("uid") or doc.get("datum_id")
+                self._problems.add(about, f"{name} {uid!r} is not of its schema: {fault}", lost=False)
+
+    def _follow(self, name: str, doc: Mapping[str, Any], uid: str) -> None:
+        run = self.runs.get(uid)
+        if run is None:
+            return
+        if name == "start":
+            run.documents, run.is_open = Run(doc, self._assets, inspect, self._catalog.reads, stamp), True
+            return
+        if run.documents is None or not run.is_open:
+            raise DocumentError(f"{name} {doc['uid']!r} is left out: the start of its run could not be written.")
+        run.documents.receive(name, doc)
+        if name == "stop":
+            self._take_operations(run, run.documents)
+            # Not before its stop has been received: it may come again, or the run be closed without.
+            run.is_open = False
+            if not run.documents.settled:
+                run.settle_until = time.monotonic() + self._settings.settle
+            if not any(other.is_open or other.settle_until is not None for other in self.runs.values()):
+                self._assets.forget_old()
+
+    def gather(self) -> None:
+        """Make operations of everything that was handed on; raises as `write` does."""
+        held, self._held = self._held, deque()
+        while held:
+            self.hand_on(*held.popleft())
+            if self._held:
+                self._held.extend(held)
+                break
+        for run in self.runs.values():
+            try:
+                if run.is_open and run.documents is not None:
+                    self._take_operations(run, run.documents)
+            except (CatalogUnreachableError, CatalogAccessError):
+                raise
+            except Exception as error:
+                # One run must not stand in the way of the others.
+                _logger.exception("What came for run %s could not be made ready.", run.uid)
+                self._problems.add(run.uid, f"events cannot be written: {error!r}")
+        self._is_gathered = not self._held
+
+    def write(self, until: float = math.inf) -> bool:
+        """Have the catalog take what was handed on, run by run.
+
+        What it fails at, although it answers others, waits for a while and holds up only its own run.
+
+        Parameters
+        ----------
+        until : float
+            When to stop between two operations, on the monotonic clock.
+
+        Returns
+        -------
+        bool
+            Whether nothing is left that may be tried now.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog is away, or does not let us in; what it did not take is kept for the next time.
+        RowsDifferError
+            If the catalog holds other rows of a run than it should, which may begin again.
+        """
+        self.gather()
+        for run in list(self.runs.values()):
+            while run.is_due:
+                if time.monotonic() > until:
+                    return False
+                self._try_first(run)
+            self.let_go(run)
+        return True
+
+    def let_go(self, run: RunDelivery) -> None:
+        """Know nothing of a run any more that is delivered or parked, unless its end is still to be tried."""
+        if run.state in ENDED and not run.operations:
+            self.runs.pop(run.uid, None)
+
+    def try_again(self) -> None:
+        """Let nothing wait that the catalog has failed at."""
+        for run in self.runs.values():
+            run.next_try = 0.0
+
+    def settle(self) -> None:
+        """Look again at files that were missing or still being written when their run ended, and at doubted runs."""
+        for run in self.runs.values():
+            if run.settle_until is not None and run.documents is not None:
+                self._settle(run, run.documents, run.settle_until)
+            if run.doubted_since is not None and time.monotonic() - run.doubted_since > _LATEST_SECONDS:
+                run.add([CheckRun(run.uid)])
+                run.doubted_since = math.inf
+
+    def _settle(self, run: RunDelivery, documents: Run, until: float) -> None:
+        try:
+            run.add(documents.settle())
+        except Exception as error:
+            # It would come again at every look.
+            _logger.exception("The files of run %s could not be looked at again.", run.uid)
+            self._problems.add(run.uid, f"its files could not be looked at again: {error!r}")
+            until = 0.0
+        if documents.settled or time.monotonic() > until:
+            run.settle_until = None
+            if not documents.settled:
+                self._problems.add_loss(run.uid, _INCOMPLETE)
+
+    def cut_short(self, uid: str, reason: str) -> None:
+        """Close a run whose stop document will never come, if it is open."""
+        run = self.runs[uid]
+        if run.documents is None or not run.is_open:
+            return
+        try:
+            run.add(run.documents.end_without_stop(reason))
+        except (CatalogUnreachableError, CatalogAccessError):
+            raise
+        except Exception as error:
+            # It would come again each time.
+            _logger.exception("Run %s could not be closed.", uid)
+            self._problems.add(uid, f"its end cannot be written: {error!r}")
+        self._note_losses(run, run.documents)
+        run.is_open = False
+
+    def _take_operations(self, run: RunDelivery, documents: Run) -> None:
+        run.add(documents.take())
+        self._note_losses(run, documents)
+
+    def _note_losses(self, run: RunDelivery, documents: Run) -> None:
+        for sentence in documents.take_losses():
+            self._problems.add(run.uid, sentence)
+
+    def _try_first(self, run: RunDelivery) -> None:
+        """Have the catalog carry out the first operation of a run."""
+        try:
+            is_refused = not self._apply(run, run.operations[0])
+        except CatalogAccessError:
+            raise
+        except CatalogError as error:
+            if self._differs_or_is_away(run, error):
+                raise
+            is_answer = isinstance(error, RowsDifferError) and not isinstance(error.__cause__, CatalogError)
+            # It holds other rows, and would at another time: that is not tried again.
+            if is_answer or not run.failed(error, patience=self._settings.park_after):
+                self._leave_out(run, error)
+        else:
+            self._health.succeeded(run.uid)
+            run.has_given_up = run.has_given_up or is_refused
+            run.succeeded()
+
+    def _differs_or_is_away(self, run: RunDelivery, error: CatalogError) -> bool:
+        """Whether what failed is not for this run to wait for: it begins again, or nothing goes.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog is away altogether.
+        """
+        differs = isinstance(error, RowsDifferError)
+        if not differs or isinstance(error.__cause__, CatalogError):
+            self._health.check()
+        if differs and not run.has_given_up and self._may_begin_again(run.uid):
+            return True
+        return not differs and not run.only_end_is_left and self._health.failed(run.uid)
+
+    def _leave_out(self, run: RunDelivery, error: CatalogError) -> None:
+        self._health.forget(run.uid)
+        self._problems.add(run.uid, f"{_name(run.operations[0])}: {error}")
+        # A run that only lacks its end is parked, and gets that as soon as it goes.
+        run.give_up(is_end=isinstance(run.operations[0], CloseRun))
+
+    def _apply(self, run: RunDelivery, operation: Operation) -> bool:
+        """Carry out an operation; False if the catalog will not have it, which is put among the problems.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog may take it at another time.
+        """
+        is_complete = not run.has_given_up
+        if isinstance(operation, CloseRun):
+            notes = [*operation.metadata.get("notes", ()), *self._problems.of(run.uid)]
+            operation = replace(operation, metadata={**operation.metadata, "notes": notes}, is_complete=is_complete)
+        try:
+            with self._health.asking():
+                self._catalog.apply(operation)
+        except _TRIED_AGAIN:
+            raise
+        except Exception as error:
+            # One node that the catalog will not have, or that cannot be made, must not keep the rest from it.
+            if not isinstance(error, CatalogError):
+                _logger.exception("%s could not be applied.", _name(operation))
+            words = str(error) if isinstance(error, CatalogError) else repr(error)
+            self._problems.add(run.uid, f"{_name(operation)}: {words}")
+            return False
+        if isinstance(operation, CloseRun):
+            run.is_closed = True
+            if is_complete and self._catalog.in_doubt(run.uid):
+                run.doubted_since = time.monotonic()
+        elif isinstance(operation, CheckRun):
+            run.doubted_since = None
+        return True
+
+
+def _name(operation: Operation) -> str:
+    parts = (getattr(operation, part, None) for part in ("run", "stream", "data_key"))
+    return f"{type(operation).__name__} of {'/'.join(part for part in parts if part)}"

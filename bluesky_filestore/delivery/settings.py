@@ -1,0 +1,26 @@
+"""How a spool is delivered, as its user wants it."""
+
+from dataclasses import dataclass
+
+__all__ = ["AS_USUAL", "DeliverySettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """How what is in a spool is delivered."""
+
+    interval: float = 0.5
+    """After how many seconds documents are looked for."""
+    settle: float = 60.0
+    """For how many seconds after a run's end its files are waited for, if some are missing or still being written."""
+    validate: bool = True
+    """Whether documents are checked against event-model's schemas."""
+    keep: float = 7 * 86_400.0
+    """For how many seconds a delivered run stays in the spool."""
+    park_after: float = 60.0
+    """For how many seconds, and three times at least, a request is tried at which the catalog fails while it answers
+    others. Then it is left out, with the reason among the problems."""
+
+
+AS_USUAL = DeliverySettings()
+"""What nobody asked to be different."""
