@@ -57,6 +57,7 @@ def test_connection_that_was_ended(catalog):
     """A server may end a connection just when it is used again: only who gets no answer twice is away."""
     with Proxy(catalog.uri) as proxy:
         ours = TiledCatalog(uri=proxy.uri, make_client=lambda: connect(proxy.uri, api_key=catalog.api_key))
+        ours.connect()
         cuts = iter(["cut", None, "cut", "cut"])
         proxy.fault = lambda _: next(cuts)
         ours.check()
