@@ -188,3 +188,16 @@ def test_byte_order_of_tiff(tmp_path):
         assert said.dtype == values.dtype == np.dtype("u2")
         assert values.dtype.isnative
         np.testing.assert_array_equal(values[0], frames[index])
+
+
+def test_several_words_for_one_thing(tmp_path):
+    """Of several words for the dataset and for the frames a point, each way goes by the same."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("d", "e", "f"):
+            file[name] = np.full((4, 4, 6), ord(name), "u2")
+    words = {"key": "d", "dataset": "e", "path": "f", "frames_per_point": 2, "frame_per_point": 1}
+    documents = list(old_documents(tmp_path, "HDF5", (2, 4, 6), 2, path="a.h5"))
+    documents[2][1]["resource_kwargs"] = words
+    expected = np.full((2, 2, 4, 6), ord("d"), "u2")
+    np.testing.assert_array_equal(filled(documents), expected, strict=True)
+    np.testing.assert_array_equal(open_array(documents)[...], expected, strict=True)
