@@ -4,8 +4,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from bluesky_filestore.errors import AddressError, LockedFileError, MissingFileError, UnreadableFileError
-from bluesky_filestore.model.file_facts import FileFacts, Unseen
+from bluesky_filestore.errors import AddressError, UnreadableFileError
+from bluesky_filestore.model.file_facts import FileFacts, Unseen, why_unseen
 from bluesky_filestore.model.frame_map import Source
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES
 
@@ -49,12 +49,8 @@ def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts |
             seen.append(Unseen("broken", f"{path} is not a file"))
             continue
         if not status.st_size:
-            seen.append(
-                Unseen(
-                    "broken",
-                    f"file {path} cannot be read: it is empty (0 bytes), nothing was written to it, or not yet",
-                )
-            )
+            why = "it is empty (0 bytes), nothing was written to it, or not yet"
+            seen.append(Unseen("broken", f"file {path} cannot be read: {why}"))
             continue
         # Files of one series and one size are alike; reading 10,000 headers would take seconds. A JPEG's size says
         # nothing.
@@ -71,13 +67,8 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
         stored = stored_format(source.mimetype, str(path), source.dataset or "")
     except AddressError as error:
         return Unseen("out of reach", str(error))
-    except LockedFileError as error:
-        return Unseen("busy", str(error))
-    except MissingFileError as error:
-        # It is led to by a link.
-        return Unseen("missing", str(error))
     except UnreadableFileError as error:
-        return Unseen("broken", str(error))
+        return why_unseen(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         # What libraries raise for files that are not what they should be has no bounds, and is of one key only.
         return Unseen("broken", f"file {path} cannot be read: {str(error) or type(error).__name__}")

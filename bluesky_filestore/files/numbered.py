@@ -61,13 +61,7 @@ class DatasetFrames:
         return ArrayFormat((len(wanted), *frames.frame_shape), frames.dtype)
 
     def for_event(self, declared: tuple[int, ...] | None, frames: int) -> "DatasetFrames":
-        """The same, after a look whether the first axis counts frames, by the shape of an event of so many.
-
-        Raises
-        ------
-        UnreadableFileError
-            If it does not.
-        """
+        """The same, for events of this shape and so many frames; raises `UnreadableFileError` where it has none."""
         found = self._frames()
         shape = found.dataset.layout(0).shape
         wrong = why_no_frames(declared, frames, found.frame_shape, shape[0])
@@ -148,13 +142,7 @@ class SeriesFrames:
         return values
 
     def format(self, wanted: range) -> ArrayFormat:
-        """Shape and dtype of what is read, from the header of its first file.
-
-        Raises
-        ------
-        UnreadableFileError
-            If it cannot be read.
-        """
+        """Shape and dtype of what is read, from the header of its first file."""
         (path,) = self.paths(wanted[:1])
         try:
             stored = stored_format(self.mimetype, path, self.dataset)
@@ -171,13 +159,7 @@ class SeriesFrames:
         return replace(self, declared=declared)
 
     def paths(self, wanted: range) -> list[str]:
-        """The file of each.
-
-        Raises
-        ------
-        DocumentError
-            If the template can't be filled in.
-        """
+        """The file of each; raises `DocumentError` if the template can't be filled in."""
         try:
             return [self.template % (*self.before, number) for number in wanted]
         except (TypeError, ValueError) as error:

@@ -6,15 +6,16 @@ until he has: `_asked` holds those threads by spec and path. One thread at a tim
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
+from bluesky_filestore.errors import UnreadableFileError
 from bluesky_filestore.files.inspecting import inspect_files
 from bluesky_filestore.model.addressing import HandledPart
-from bluesky_filestore.model.file_facts import FileFacts, Unseen
+from bluesky_filestore.model.file_facts import FileFacts, Unseen, why_unseen
 from bluesky_filestore.model.frame_axis import why_not_served
 from bluesky_filestore.model.frame_map import Source
 
@@ -78,8 +79,8 @@ def _look(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
     try:
         _look_at_each(source, path, seen)
     except UnreadableFileError as error:
-        kinds = {MissingFileError: "missing", LockedFileError: "busy"}
-        seen.append(Unseen(kinds.get(type(error), "broken"), str(error).rstrip(".")))  # type: ignore[arg-type]
+        unseen = why_unseen(error)
+        seen.append(replace(unseen, reason=unseen.reason.rstrip(".")))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         seen.append(Unseen("broken", f"the handler of spec {source.spec!r} cannot be asked about {path}: {error!r}"))
 

@@ -1,5 +1,6 @@
 """A frame a file, in numbered HDF5 files."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 from bluesky_filestore.model.specs import HDF5, spec_named
@@ -26,5 +27,5 @@ class AreaDetectorHDF5SeriesHandler(FileSeriesHandler):
     def __init__(
         self, directory: str, /, template: str, filename: str = "", frame_per_point: int = 1, *, key: str = ""
     ) -> None:
-        key = key or spec_named("AD_HDF5_SINGLE").dataset or ""
-        super().__init__(directory, template, filename, frame_per_point, key=key)
+        super().__init__(directory, template, filename, frame_per_point)
+        self._frames = replace(self._frames, dataset=key or spec_named("AD_HDF5_SINGLE").dataset or "")

@@ -33,8 +33,6 @@ class FileSeriesHandler(PointHandler):
     mimetype: ClassVar[str]
     """What a file is, in the words of `bluesky_filestore.model.specs`."""
 
-    def __init__(
-        self, directory: str, /, template: str, filename: str = "", frame_per_point: int = 1, *, key: str = ""
-    ) -> None:
+    def __init__(self, directory: str, /, template: str, filename: str = "", frame_per_point: int = 1) -> None:
         directory = os.path.join(directory, "")  # noqa: PTH118 - the separator at its end is the point
-        super().__init__(SeriesFrames(self.mimetype, template, (directory, filename), key), frame_per_point)
+        super().__init__(SeriesFrames(self.mimetype, template, (directory, filename)), frame_per_point)

@@ -20,6 +20,3 @@ class AreaDetectorTIFFHandler(FileSeriesHandler):
 
     specs: ClassVar[frozenset[str]] = frozenset({"AD_TIFF"})
     mimetype: ClassVar[str] = TIFF_SERIES
-
-    def __init__(self, directory: str, /, template: str, filename: str = "", frame_per_point: int = 1) -> None:
-        super().__init__(directory, template, filename, frame_per_point)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FileFacts", "Unseen"]
+from bluesky_filestore.errors import LockedFileError, MissingFileError, UnreadableFileError
+
+__all__ = ["FileFacts", "Unseen", "why_unseen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +26,11 @@ class Unseen:
     """Out of reach: its directory is not there, so that this machine has no say in it. Busy: it is being written."""
     reason: str
     """In words, with the path."""
+
+
+def why_unseen(error: UnreadableFileError) -> Unseen:
+    """What a reader of files raises, as the reason why nothing is known of one."""
+    if isinstance(error, LockedFileError):
+        return Unseen("busy", str(error))
+    # One that is missing may be led to by a link.
+    return Unseen("missing" if isinstance(error, MissingFileError) else "broken", str(error))
