@@ -181,7 +181,7 @@ class CatalogWriter:
     ) -> "CatalogWriter":
         _check_options(**options)
         may_wait = options.get("spool", "auto") is not None and options.get("on_error") != "raise"
-        catalog = TiledCatalog(uri=container_address(uri), make_client=make_client)
+        catalog = TiledCatalog(make_client, container_address(uri))
         try:
             catalog.connect()
         except CatalogError as error:

@@ -1,13 +1,18 @@
 """Operations applied again from their start, by somebody who does not know how far they came the first time."""
 
 import itertools
+import threading
+from dataclasses import replace
 
 import event_model
 import h5py
+import httpx
 import numpy as np
 import pytest
 import tifffile
+from proxy import Proxy, no_fault
 from tiled.client import from_uri
+from tiled.client.utils import ClientError
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import DataSource
@@ -306,3 +311,103 @@ def test_nobody_can_say_what_the_server_reads(tmp_path):
         with pytest.raises(CatalogUnreachableError, match="no catalog answers"):
             catalog.reads(HDF5)
     client.context.close()
+
+
+@pytest.fixture
+def through_proxy(stock, monkeypatch):
+    """A proxy before a stock server, and a client that does not try again by itself."""
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    client, _ = stock
+    with Proxy(str(client.context.api_uri).partition("/api")[0]) as proxy:
+        made = from_uri(proxy.uri, api_key=client.context.api_key)
+        yield proxy, made, client
+        made.context.close()
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_rows_are_seen_when_they_are_written(through_proxy, first):
+    """A reader between two requests never sees rows that were not written, also of an array that is made anew."""
+    proxy, client, reader = through_proxy
+    uid = f"run{next(numbers)}"
+    catalog = opened(client, uid)
+    if first:
+        catalog.apply(append(uid, 0, first))
+    proxy.fault = lambda request: "hold" if "/array/full/" in request.path and request.method != "GET" else None
+    dtype = "<f8" if first else "<i8"
+    writing = threading.Thread(target=lambda: suppressed(catalog.apply, append(uid, first, 3, dtype)))
+    writing.start()
+    while not proxy.holding:
+        assert writing.is_alive()
+    array = reader[uid].base["primary"].base["w"]
+    assert (array.shape, array.dtype, array.read().tolist()) == ((0, 2), dtype, [])
+    assert reader[uid]["primary"].read()["w"].shape == (0, 2)
+    proxy.fault = no_fault
+    proxy.release()
+    writing.join()
+    catalog.apply(append(uid, first, 3, dtype))
+    assert reader[uid]["primary"]["w"].read().tolist() == values(0, first + 3).tolist()
+
+
+def suppressed(call, *arguments):
+    """What is held has no answer."""
+    with pytest.raises(CatalogUnreachableError):
+        call(*arguments)
+
+
+def test_readers_while_arrays_are_made(stock):
+    """Readers that ask all the time see rows from the first on, or no array yet, and never other values."""
+    client, _ = stock
+    uid = f"run{next(numbers)}"
+    catalog = opened(client, uid)
+    keys, seen, ended = ["w0"], [], threading.Event()
+
+    def read():
+        while not ended.is_set():
+            try:
+                seen.append(client[uid].base["primary"].base[keys[-1]].read())
+            except KeyError:
+                continue
+            except ClientError as error:
+                # It is made anew just now.
+                if error.response.status_code != httpx.codes.NOT_FOUND:
+                    raise
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(10):
+            keys.append(f"w{number}")
+            for first, dtype in ((0, "<i8"), (3, "<i8"), (6, "<f8")):
+                catalog.apply(replace(append(uid, first, 3, dtype), data_key=keys[-1]))
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+    assert seen
+    for array in seen:
+        assert array.tolist() == values(0, len(array)).tolist()
+
+
+def test_a_server_that_wants_shape_and_chunks_alike(through_proxy, caplog):
+    """A server that will not make an array without rows gets one with them, which is said."""
+    proxy, client, reader = through_proxy
+    uid = f"run{next(numbers)}"
+    catalog = opened(client, uid)
+    refusals = [422]
+    proxy.fault = lambda request: refusals.pop() if refusals and request.method == "POST" else None
+    catalog.apply(append(uid, 0, 3))
+    assert "arrays are seen as zeros until they are written" in caplog.text
+    assert reader[uid]["primary"]["w"].read().tolist() == values(0, 3).tolist()
+
+
+def test_files_instead_of_values(stream):
+    """An array of values that is registered with files is theirs, whoever made it."""
+    client, uid, directory = stream
+    frames = images(directory)
+    opened(client, uid).apply(replace(append(uid, 0, 3), data_key="image"))
+    again = opened(client, uid)
+    with pytest.raises(RowsDifferError, match="image has 0 files; file 1 cannot follow them"):
+        again.apply(place(uid, directory, range(2), first_file=1))
+    again.apply(place(uid, directory, range(2)))
+    np.testing.assert_array_equal(client[uid]["primary"]["image"].read(), frames[:2])

@@ -14,7 +14,7 @@ from bluesky_filestore.errors import CatalogUnreachableError
 def test_connects_when_it_can(catalog):
     """What cannot be reached is tried again with each question; its address stays."""
     places = ["http://127.0.0.1:9", "http://127.0.0.1:9", catalog.uri]
-    ours = TiledCatalog(uri=catalog.client.uri, make_client=lambda: connect(places.pop(0), api_key=catalog.api_key))
+    ours = TiledCatalog(lambda: connect(places.pop(0), api_key=catalog.api_key), catalog.client.uri)
     with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
         ours.connect()
     assert ours.own_uri == ""
@@ -41,7 +41,7 @@ def test_somebody_else_connects(catalog, monkeypatch):
         go_on.wait()
         return connect(catalog.uri, api_key=catalog.api_key)
 
-    ours = TiledCatalog(uri="http://127.0.0.1:9", make_client=slowly)
+    ours = TiledCatalog(slowly, "http://127.0.0.1:9")
     other = threading.Thread(target=ours.check)
     other.start()
     assert connecting.wait(10)
@@ -56,7 +56,7 @@ def test_somebody_else_connects(catalog, monkeypatch):
 def test_connection_that_was_ended(catalog):
     """A server may end a connection just when it is used again: only who gets no answer twice is away."""
     with Proxy(catalog.uri) as proxy:
-        ours = TiledCatalog(uri=proxy.uri, make_client=lambda: connect(proxy.uri, api_key=catalog.api_key))
+        ours = TiledCatalog(lambda: connect(proxy.uri, api_key=catalog.api_key), proxy.uri)
         ours.connect()
         cuts = iter(["cut", None, "cut", "cut"])
         proxy.fault = lambda _: next(cuts)

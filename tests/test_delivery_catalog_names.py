@@ -98,9 +98,7 @@ def test_address_without_a_server_and_with_one(catalog):
             made = connect(uri, api_key=catalog.api_key)
             assert address_of(made) == container_address(uri)
             made.context.close()
-        ours = TiledCatalog(
-            uri=container_address(proxy.uri), make_client=lambda: connect(proxy.uri, api_key=catalog.api_key)
-        )
+        ours = TiledCatalog(lambda: connect(proxy.uri, api_key=catalog.api_key), container_address(proxy.uri))
         ours.connect()
         assert (ours.uri, ours.own_uri) == (container_address(proxy.uri), str(client.uri))
         ours.close()

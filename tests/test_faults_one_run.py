@@ -55,7 +55,7 @@ def wait_for(condition, timeout=60.0):
 PARTS = {
     "run": lambda uid, request: uid in request.path,
     "table": lambda uid, request: request.is_append and uid in request.path,
-    "array": lambda uid, request: request.method == "PUT" and "/array/" in request.path and uid in request.path,
+    "array": lambda uid, request: request.method == "PATCH" and "/array/" in request.path and uid in request.path,
     "its end": lambda uid, request: request.method == "PATCH" and request.path.endswith(uid),
 }
 

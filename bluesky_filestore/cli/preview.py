@@ -1,16 +1,13 @@
 """The command for a look at a run's frames."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from bluesky_filestore.errors import OptionError
 
 from .console import Console
-
-if TYPE_CHECKING:
-    from tiled.client.container import Container
 
 __all__ = ["preview"]
 
@@ -33,6 +30,7 @@ def preview(
 ) -> None:
     """Draw a run's frames side by side. Exits with 1 if some of them are missing."""
     from bluesky_filestore.catalogs.tiled.connecting import connect, connect_profile
+    from bluesky_filestore.catalogs.tiled.nodes import find_run
     from bluesky_filestore.reading.contact_sheet import save_picture
     from bluesky_filestore.reading.preview import preview as draw
 
@@ -43,7 +41,7 @@ def preview(
         _check_output(output)
     client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
     client = connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
-    run_uid, run = _find(client, uid)
+    run_uid, run = find_run(client, uid)
     path = output or Path(f"{run_uid[:8]}.png")
     _check_output(path)
     drawn = draw(run, stream=stream or None, data_key=key or None, frames=frames, root_map=directories)
@@ -67,33 +65,6 @@ def _check_output(path: Path) -> None:
         check_picture(path)
     except OptionError as error:
         raise typer.BadParameter(f"--output: {error}") from error
-
-
-def _find(client: "Container", uid: str) -> "tuple[str, Container]":
-    """The run with a uid that begins so.
-
-    Raises
-    ------
-    RunNotFoundError
-        If there is none, or more than one.
-    """
-    from tiled.queries import Like
-
-    from bluesky_filestore.catalogs.tiled.connecting import in_our_words
-    from bluesky_filestore.errors import RunNotFoundError
-
-    with in_our_words(str(client.uri), client):
-        # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.
-        if uid and "/" not in uid and uid in client:
-            return uid, client[uid]
-        pattern = uid.replace("%", "").replace("_", "")
-        found = list(client.search(Like("start.uid", f"{pattern}%")).keys()[:2]) if pattern else []
-        if len(found) != 1:
-            raise RunNotFoundError(
-                f"{'more than one run' if found else 'no run'} in {client.uri} has a uid that begins with {uid!r}; "
-                f"expected just one."
-            )
-        return found[0], client[found[0]]
 
 
 def _directories(option: str) -> tuple[str, str]:

@@ -93,11 +93,11 @@ def resume(
 
 
 def _look(spool: Path | None) -> "tuple[list[SpoolStatus], dict[str, str]]":
-    from bluesky_filestore.catalogs.tiled.connecting import answers
+    from bluesky_filestore.catalogs.tiled.connecting import find_outages
     from bluesky_filestore.spool.status import look_at
 
     spools = [look_at(directory) for directory in spools_meant(spool)]
-    return spools, answers(
+    return spools, find_outages(
         (each.catalog for found in spools for each in found.catalogs if each.catalog), _ANSWER_SECONDS
     )
 

@@ -113,7 +113,7 @@ class _Delivering:
 
     def __init__(self, directory: Path, uri: str, make_client: "Callable[[], Container]", park_after: float) -> None:
         self._directory, self._park_after = directory, park_after
-        self._catalog = TiledCatalog(uri=uri, make_client=make_client)
+        self._catalog = TiledCatalog(make_client, uri)
         self._uploader: Uploader | None = None
         self._error: CatalogError | None = None
         self._wait, self._next_try = _FIRST_WAIT, 0.0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.catalogs.tiled.connecting import in_our_words
+from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files import registered as reading
 from bluesky_filestore.files.readable import ANYWHERE
@@ -54,7 +54,7 @@ class ArrayInCatalog:
             If the catalog does not give it.
         """
         keys = tuple(map(as_axis_key, expanded_index(index, tuple(self._node.shape))))
-        with in_our_words(self.uri, self._node):
+        with catalog_errors(self.uri, self._node):
             return np.asarray(self._node.read(keys))
 
 
@@ -70,7 +70,7 @@ def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool
     CatalogError
         If the catalog does not tell.
     """
-    with in_our_words(str(node.uri), node):
+    with catalog_errors(str(node.uri), node):
         sources = node.data_sources() or []
     if len(sources) != 1:
         raise AddressError(f"the catalog has {len(sources)} data sources for it; expected one")

@@ -1,14 +1,47 @@
-"""Arrays of a Tiled catalog: those whose values came in events, and those registered where their files are."""
+"""Arrays of a Tiled catalog: those whose values came in events, and those registered where their files are.
+
+An array is an object, which knows what the catalog has of it. Whoever begins a run again after a crash finds arrays of
+a later state than that of its first operations. Rows from the first on are made right with the first operation on each
+array, the end of what is found at the latest with the run's.
+
+What is known of an array, `TiledArray.state`:
+
+- UNKNOWN: nothing. There may be none, or what an earlier life or somebody else left, perhaps half-written.
+- WRITTEN: it was made here for values out of events. Its rows from the first on are those of operations; should an
+  answer be lost, they are written again, which changes nothing.
+- PLACED: it is registered with the files `TiledArray.files`, in their order, and these are what was asked for.
+- LONGER: it is registered with more files than were asked for until now, as an earlier life left it. If no operation
+  asks for them until the run's end, it is registered again with those of `TiledArray.placed`.
+
+An event (`_Event`) that is named in `_NEXT` leads from one state to another; no other can come about. What the catalog
+has of the other kind, or in another order, is dropped before.
+
+Else an array has
+
+- `expected`: how many rows it should have by the last operation; None if there should be none;
+- `files`: only in PLACED and LONGER;
+- `placed`: only in LONGER, the operation with all files that were asked for;
+- `earlier`: the rows of an array whose values became wider, from before it was dropped until all of them are in the one
+  that takes its place; else None.
+
+Arrays are for one thread at a time, the one that delivers: nothing here is locked. After a call that raised, the same
+call may be made again.
+"""
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+import httpx
 
 from bluesky_filestore.errors import RowsDifferError
 from bluesky_filestore.model.addressing import FILE_SERIES
 from bluesky_filestore.model.paths import semantics_of, to_uri
-from bluesky_filestore.operations.operations import AppendArray, NameAxes, PlaceArray
+from bluesky_filestore.operations.operations import AppendArray, PlaceArray
 
 from .nodes import NodePath, Nodes, row_count
 
@@ -18,29 +51,46 @@ if TYPE_CHECKING:
     from tiled.structures.array import ArrayStructure
     from tiled.structures.data_source import Asset, DataSource
 
-__all__ = ["TiledArrays"]
+__all__ = ["TiledArray"]
+
+_logger = logging.getLogger(__name__)
 
 
-class TiledArrays:
-    """The arrays of a catalog.
+class _State(Enum):
+    UNKNOWN, WRITTEN, PLACED, LONGER = auto(), auto(), auto(), auto()
 
-    Whoever begins a run again after a crash finds arrays of a later state than that of its first operations. Rows
-    from the first on are made right with the first operation on each array, the end of what is found at the latest
-    with the run's.
+
+class _Event(Enum):
+    MAKE, PLACE, PLACE_FEWER, DROP = auto(), auto(), auto(), auto()
+
+
+_PLACING = {_Event.PLACE: _State.PLACED, _Event.PLACE_FEWER: _State.LONGER, _Event.DROP: _State.UNKNOWN}
+_NEXT = {
+    _State.UNKNOWN: {**_PLACING, _Event.MAKE: _State.WRITTEN},
+    _State.WRITTEN: {_Event.DROP: _State.UNKNOWN},
+    _State.PLACED: _PLACING,
+    _State.LONGER: _PLACING,
+}
+
+
+class TiledArray:
+    """An array of a catalog; its states and attributes are explained at the top of this module.
 
     Parameters
     ----------
+    path : tuple of str
+        Where it is, or shall be.
     nodes : Nodes
         The catalog's nodes.
     """
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
-        self._appended: set[NodePath] = set()
-        self._files: dict[NodePath, list[str]] = {}
-        self._surplus: dict[NodePath, PlaceArray] = {}
-        self._rows: dict[NodePath, int] = {}
-        self._taken_out: dict[NodePath, NDArray[np.generic]] = {}
+    def __init__(self, path: NodePath, nodes: Nodes) -> None:
+        self._path, self._nodes = path, nodes
+        self.state = _State.UNKNOWN
+        self.expected: int | None = None
+        self.files: list[str] = []
+        self.placed: PlaceArray | None = None
+        self.earlier: NDArray[np.generic] | None = None
 
     def append(self, operation: AppendArray) -> None:
         """Append the rows, or write them again; an array of another type is made anew with theirs.
@@ -50,138 +100,128 @@ class TiledArrays:
         RowsDifferError
             If rows before them are missing.
         """
-        path = _path(operation)
-        node = self._nodes.find(path)
-        ours = path in self._appended and _is_like(node, operation)
-        if node is not None and operation.first_row == 0 and not ours:
+        node = self._nodes.find(self._path)
+        is_ours = self.state is _State.WRITTEN and _is_like(node, operation)
+        if node is not None and operation.first_row == 0 and not is_ours:
             # Left by somebody else, perhaps half-written, or of a type that other batches led to.
-            self.drop(path)
-            self._taken_out.pop(path, None)
-            node = None
-        if path in self._taken_out or (node is not None and not _is_like(node, operation)):
-            operation = self._with_earlier(path, node, operation)
+            self.drop()
+            self.earlier = node = None
+        if self.earlier is not None or (node is not None and not _is_like(node, operation)):
+            operation = self._with_earlier(node, operation)
             node = None
         if operation.first_row > row_count(node):
-            raise _gap(path, row_count(node), operation.first_row)
+            raise self._gap(f"{row_count(node)} rows; row {operation.first_row}")
         if node is None:
-            self._make_and_write(path, operation)
-        else:
-            offset = (operation.first_row, *(0 for _ in operation.values.shape[1:]))
-            node.patch(operation.values, offset=offset, extend=True)
-        self._taken_out.pop(path, None)
-        self._rows[path] = operation.first_row + len(operation.values)
+            node = self._make(operation)
+        offset = (operation.first_row, *(0 for _ in operation.values.shape[1:]))
+        node.patch(operation.values, offset=offset, extend=True)
+        self.earlier = None
+        self.expected = operation.first_row + len(operation.values)
 
-    def name_axes(self, operation: NameAxes) -> None:
-        """Give the array's axes other names, if they have not got them."""
-        node = self._nodes.find(_path(operation))
-        if node is not None and node.structure().dims != operation.dims:
-            structure = replace(node.structure(), dims=operation.dims)
-            _put(node, replace(node.data_sources()[0], structure=structure))
+    def name_axes(self, dims: tuple[str, ...] | None) -> None:
+        """Give its axes other names, if it has not got them."""
+        node = self._nodes.find(self._path)
+        if node is not None and node.structure().dims != dims:
+            _put(node, replace(node.data_sources()[0], structure=replace(node.structure(), dims=dims)))
 
     def place(self, operation: PlaceArray) -> None:
-        """Register the array with the files before and those of the operation.
+        """Register it with the files before and those of the operation.
 
         Raises
         ------
         RowsDifferError
             If the files before are not registered.
         """
-        path = _path(operation)
-        node = self._nodes.find(path)
-        present = self._present(path, node)
+        node = self._nodes.find(self._path)
+        present = self._registered(node)
         if len(present) < operation.first_file:
-            raise RowsDifferError(
-                f"{'/'.join(path)} has {len(present)} files; file {operation.first_file} cannot follow them.", path[0]
-            )
+            raise self._gap(f"{len(present)} files; file {operation.first_file}")
         wanted = [*present[: operation.first_file], *(_asset_uri(file) for file in operation.files)]
-        if node is not None and present[: len(wanted)] != wanted[: len(present)]:
+        if node is not None and not (_is_external(node) and present[: len(wanted)] == wanted[: len(present)]):
             # A catalog adds files to an array and takes none away.
-            self.drop(path)
+            self.drop()
             node, present = None, []
         if node is None:
-            source = _external_source(operation, wanted, first=0)
-            self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
+            self._register(operation, wanted)
         else:
             _put(node, _external_source(operation, wanted[len(present) :], first=len(present)))
-        self._files[path] = [*wanted, *present[len(wanted) :]]
-        self._rows[path] = operation.shape[0]
-        self._surplus.pop(path, None)
-        if len(present) > len(wanted):
-            self._surplus[path] = replace(operation, files=tuple(wanted), first_file=0)
+        surplus = present[len(wanted) :]
+        self.files, self.expected = [*wanted, *surplus], operation.shape[0]
+        self.placed = replace(operation, files=tuple(wanted), first_file=0) if surplus else None
+        self._change(_Event.PLACE_FEWER if surplus else _Event.PLACE)
 
-    def drop(self, path: NodePath) -> None:
-        """Have the array no more."""
-        self._nodes.remove(path)
-        self._appended.discard(path)
-        self._files.pop(path, None)
-        self._surplus.pop(path, None)
-        self._rows.pop(path, None)
+    def drop(self) -> None:
+        """Have it no more."""
+        self._nodes.remove(self._path)
+        self.files, self.placed, self.expected = [], None, None
+        self._change(_Event.DROP)
 
-    def sent(self, run: str) -> dict[NodePath, int]:
-        """How many rows each array of a run should have."""
-        return {path: rows for path, rows in self._rows.items() if path[0] == run}
+    def cut(self) -> None:
+        """Have nothing left of a later state than that of the last operation: its run is complete."""
+        if self.placed is not None:
+            # It stays LONGER until that is done: should it fail half-way, it is done again.
+            self._nodes.remove(self._path)
+            self._register(self.placed, self.placed.files)
+            self.files, self.placed = list(self.placed.files), None
+            self._change(_Event.PLACE)
 
-    def close(self, run: str) -> None:
-        """A run is complete: nothing is left of a later state than that of its last operations."""
-        for path, operation in list(self._surplus.items()):
-            if path[0] == run:
-                self._nodes.remove(path)
-                source = _external_source(operation, list(operation.files), first=0)
-                self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
-                del self._surplus[path]
+    def _change(self, event: _Event) -> None:
+        self.state = _NEXT[self.state][event]
 
-    def forget(self, run: str) -> None:
-        """Ask for the arrays of a run anew."""
-        self._appended = {path for path in self._appended if path[0] != run}
-        self._surplus = {path: surplus for path, surplus in self._surplus.items() if path[0] != run}
-        self._files = {path: files for path, files in self._files.items() if path[0] != run}
-        self._rows = {path: rows for path, rows in self._rows.items() if path[0] != run}
-        self._taken_out = {path: rows for path, rows in self._taken_out.items() if path[0] != run}
+    def _gap(self, words: str) -> RowsDifferError:
+        return RowsDifferError(f"{'/'.join(self._path)} has {words} cannot follow them.", self._path[0])
 
-    def _present(self, path: NodePath, node: Any) -> list[str]:
-        """The files that are registered, in their order."""
-        if node is None:
+    def _registered(self, node: Any) -> list[str]:
+        """The files that are registered, in their order; none of an array whose values came in events."""
+        if self.state in (_State.PLACED, _State.LONGER):
+            return self.files
+        if node is None or not _is_external(node):
             return []
-        if path not in self._files:
-            assets = sorted(node.data_sources()[0].assets, key=lambda asset: asset.num or 0)
-            self._files[path] = [asset.data_uri for asset in assets]
-        return self._files[path]
+        return [asset.data_uri for asset in sorted(node.data_sources()[0].assets, key=lambda asset: asset.num or 0)]
 
-    def _with_earlier(self, path: NodePath, node: Any, operation: AppendArray) -> AppendArray:
+    def _register(self, operation: PlaceArray, uris: Sequence[str]) -> None:
+        source = _external_source(operation, uris, first=0)
+        self._nodes.make(self._path, "array", data_sources=[source], metadata=dict(operation.metadata))
+
+    def _with_earlier(self, node: Any, operation: AppendArray) -> AppendArray:
         """All rows from the first one on, to be written at once; those on the server are removed."""
         import numpy as np
 
-        if path not in self._taken_out:
-            self._taken_out[path] = node.read()
-        earlier = self._taken_out[path][: operation.first_row]
+        if self.earlier is None:
+            self.earlier = node.read()
+        earlier = self.earlier[: operation.first_row]
         if len(earlier) < operation.first_row:
-            raise _gap(path, len(earlier), operation.first_row)
-        self.drop(path)
+            raise self._gap(f"{len(earlier)} rows; row {operation.first_row}")
+        self.drop()
         values = np.concatenate([earlier.astype(operation.values.dtype), operation.values])
         return replace(operation, first_row=0, values=values)
 
-    def _make_and_write(self, path: NodePath, operation: AppendArray) -> None:
-        from tiled.structures.core import StructureFamily
-        from tiled.structures.data_source import DataSource
+    def _make(self, operation: AppendArray) -> Any:
+        """An array that is seen without rows until they are written, and not with zeros.
 
-        values = operation.values
-        structure = _structure(values.shape, tuple((size,) for size in values.shape), values.dtype, operation.dims)
-        source = DataSource(structure_family=StructureFamily.array, structure=structure)
-        node = self._nodes.make(path, "array", data_sources=[source], metadata=dict(operation.metadata))
-        node.write(values)
-        self._appended.add(path)
+        Tiled makes room for the chunks, and shows the shape. That the shape may be smaller is said nowhere.
+        """
+        from tiled.client.utils import ClientError
 
-
-def _gap(path: NodePath, present: int, first_row: int) -> RowsDifferError:
-    return RowsDifferError(f"{'/'.join(path)} has {present} rows; row {first_row} cannot follow them.", path[0])
-
-
-def _path(operation: AppendArray | NameAxes | PlaceArray) -> NodePath:
-    return (operation.run, operation.stream, operation.data_key)
+        metadata = dict(operation.metadata)
+        try:
+            node = self._nodes.make(self._path, "array", data_sources=[_own_source(operation, 0)], metadata=metadata)
+        except ClientError as error:
+            if error.response.status_code not in (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY):
+                raise
+            _logger.warning("%s: arrays are seen as zeros until they are written.", error)
+            sources = [_own_source(operation, len(operation.values))]
+            node = self._nodes.make(self._path, "array", data_sources=sources, metadata=metadata)
+        self._change(_Event.MAKE)
+        return node
 
 
 def _is_like(node: Any, operation: AppendArray) -> bool:
     return node is not None and (node.dtype, node.shape[1:]) == (operation.values.dtype, operation.values.shape[1:])
+
+
+def _is_external(node: Any) -> bool:
+    return bool(node.data_sources()[0].management == "external")
 
 
 def _put(node: Any, source: "DataSource[Any]") -> None:
@@ -194,7 +234,17 @@ def _put(node: Any, source: "DataSource[Any]") -> None:
     ).raise_for_status()
 
 
-def _external_source(operation: PlaceArray, uris: list[str], *, first: int) -> "DataSource[Any]":
+def _own_source(operation: AppendArray, rows: int) -> "DataSource[Any]":
+    from tiled.structures.core import StructureFamily
+    from tiled.structures.data_source import DataSource
+
+    values = operation.values
+    chunks = tuple((size,) for size in values.shape)
+    structure = _structure((rows, *values.shape[1:]), chunks, values.dtype, operation.dims)
+    return DataSource(structure_family=StructureFamily.array, structure=structure)
+
+
+def _external_source(operation: PlaceArray, uris: Sequence[str], *, first: int) -> "DataSource[Any]":
     import numpy as np
     from tiled.structures.core import StructureFamily
     from tiled.structures.data_source import DataSource, Management

@@ -1,6 +1,17 @@
-"""Operations applied to a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read."""
+"""Operations applied to a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read.
 
-import logging
+A catalog may be away when it is made: its client is made by the first call that needs one, in whatever thread. Of
+several threads one makes it, under `TiledCatalog._lock`, and the others wait, but not for long. Then it stays the same.
+
+Two things are kept of runs, whatever else is forgotten:
+
+- `_doubted`: the runs of which a request was not answered, so that it may be carried out at any time;
+- `_held`: how many rows the tables and arrays of such a run had to have when it was closed. `CheckRun` compares that
+  with what is there later, and ends the doubt.
+
+What changes the catalog, or what is known of it, is for one thread at a time, the one that delivers; any may ask.
+"""
+
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, RowsDifferError
-from bluesky_filestore.leanings import going_without
 from bluesky_filestore.operations.operations import (
     AppendArray,
     AppendRows,
@@ -24,106 +34,88 @@ from bluesky_filestore.operations.operations import (
     UpdateStream,
 )
 
-from .arrays import TiledArrays
-from .clients import PlainClients
-from .connecting import PROBE_TIMEOUT, address_of, in_our_words, is_gone, may_still_be_done
+from .arrays import TiledArray
+from .connecting import PROBE_TIMEOUT, address_of, catalog_errors, is_gone, may_still_be_done
 from .mimetypes import Mimetypes
-from .nodes import NodePath, Nodes, row_count
-from .tables import TiledTables
+from .nodes import NodePath, Nodes, load_clients, row_count
+from .tables import TiledTable
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
 __all__ = ["TiledCatalog"]
 
-_logger = logging.getLogger(__name__)
-
 
 class TiledCatalog:
     """A catalog of runs in a Tiled container; see `bluesky_filestore.operations.operations.Catalog`.
 
-    `_root`, and what is known below it, is there once it is connected, with the first thing that it is asked for; any
-    thread may be the one to connect. Nodes, tables and arrays are for the one that delivers.
-
     Parameters
     ----------
-    client : tiled.client.container.Container, optional
-        The container that the runs go into.
+    client : tiled.client.container.Container or callable
+        The container that the runs go into, or what makes its client when it is needed, and raises a `CatalogError`
+        that says why it cannot.
     uri : str, optional
-        Without a client, the address of the container, as it was given: under this name things are kept for it.
-    make_client : callable, optional
-        Without a client, makes one that is closed with the catalog, or raises why it cannot.
+        The container's address, under which things are kept for it. By default as whoever made the client gave it.
     """
 
-    def __init__(
-        self,
-        client: "Container | None" = None,
-        *,
-        uri: str = "",
-        make_client: "Callable[[], Container] | None" = None,
-    ) -> None:
-        self.uri = uri if client is None else address_of(client)
-        """The address of the container, as its user gave it. It stays, whatever the server calls itself."""
-        self._make_client = make_client
-        self._root: Any = None
+    def __init__(self, client: "Container | Callable[[], Container]", uri: str = "") -> None:
         self._lock = threading.Lock()
+        self._client: Container | None = None
         self._doubted: set[str] = set()
         self._held: dict[str, dict[NodePath, int]] = {}
-        if client is not None:
-            self._set_client(client)
+        self._makes_client = not hasattr(client, "context")
+        self._make_client: Callable[[], Container] = client if self._makes_client else lambda: client
+        self.uri = uri
+        """The address of the container. It stays, whatever the server calls itself."""
+        if not self._makes_client:
+            self.uri = uri or address_of(self.connect())
 
-    def connect(self) -> None:
-        """Have a client made, if there is none.
+    def connect(self) -> "Container":
+        """The container; its client is made if there is none yet.
 
         Raises
         ------
         CatalogError
             If there is none now, in the words of who makes it.
         """
-        if self._root is not None or self._make_client is None:
-            return
+        if self._client is not None:
+            return self._client
         # Tiled's client tries for most of a minute to reach a server that goes away while it is made.
         if not self._lock.acquire(timeout=PROBE_TIMEOUT):
             raise CatalogUnreachableError(
                 f"the catalog at {self.uri} has not answered for {PROBE_TIMEOUT:g} s; try again later."
             )
         try:
-            if self._root is None:
-                self._set_client(self._make_client())
+            if self._client is None:
+                client = self._make_client()
+                # Here, and not when the first event of a process waits to be written.
+                load_clients()
+                self._mimetypes = Mimetypes(client)
+                self._forget_nodes(client)
+                self._client = client
+            return self._client
         finally:
             self._lock.release()
 
     def close(self) -> None:
-        """Close the client that was made, if one was."""
-        if self._make_client is not None and self._root is not None:
-            self._root.context.close()
-
-    def _set_client(self, client: "Container") -> None:
-        self._mimetypes = Mimetypes(client)
-        root = client
-        with going_without(_logger, "What Tiled makes clients of", "runs are written with those of the client given"):
-            # Here, and not when the first event of a process waits to be written.
-            clients = PlainClients()
-            clients.load()
-            # Not include_data_sources(), which asks the catalog: it may be away.
-            root = client.new_variation(structure_clients=clients, include_data_sources=True)
-        self._ask_below(root)
-        self._root = root
-
-    def _ask_below(self, root: "Container") -> None:
-        self._nodes = Nodes(root)
-        self._tables = TiledTables(self._nodes)
-        self._arrays = TiledArrays(self._nodes)
+        """Close the client that was made, if one was; one that was given stays open."""
+        if self._client is not None and self._makes_client:
+            self._client.context.close()
 
     def ask_anew(self) -> None:
         """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
-        if self._root is not None:
-            self._ask_below(self._root)
+        if self._client is not None:
+            self._forget_nodes(self._client)
+
+    def _forget_nodes(self, client: "Container") -> None:
+        self._nodes = Nodes(client)
+        self._tables: dict[NodePath, TiledTable] = {}
+        self._arrays: dict[NodePath, TiledArray] = {}
 
     @property
     def own_uri(self) -> str:
         """What the server calls it; see `bluesky_filestore.operations.operations.Catalog`."""
-        return "" if self._root is None else str(self._root.uri)
+        return str(self._client.uri) if self._client is not None else ""
 
     def check(self) -> None:
         """Ask whether the catalog answers, without trying again.
@@ -132,30 +124,28 @@ class TiledCatalog:
         ------
         CatalogUnreachableError, CatalogAccessError
         """
-        self.connect()
-        with in_our_words(self.uri, self._root):
+        client = self.connect()
+        with catalog_errors(self.uri, client):
             try:
-                self._ask()
+                _ask(client)
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 if isinstance(error, httpx.ConnectError):
                     raise
                 # Servers end connections that are not used for some seconds, at times just as one is used again.
-                self._ask()
-
-    def _ask(self) -> None:
-        self._root.context.http_client.get(self._root.uri, timeout=PROBE_TIMEOUT).raise_for_status()
+                _ask(client)
 
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
-        self.connect()
-        with in_our_words(self.uri, self._root):
+        client = self.connect()
+        with catalog_errors(self.uri, client):
             return self._mimetypes.has(mimetype)
 
     def apply(self, operation: Operation) -> None:
         """Make the operation's words true; see `bluesky_filestore.operations.operations.Catalog`."""
         self.connect()
         try:
-            self._apply(operation)
+            with self._noting_lost_answers(operation.run):
+                self._apply(operation)
         except CatalogError as error:
             # What was there may have been taken away by a request of ours that came late.
             if isinstance(operation, AppendRows | AppendArray | PlaceArray) and is_gone(error):
@@ -163,28 +153,32 @@ class TiledCatalog:
             raise
 
     def _apply(self, operation: Operation) -> None:
-        with self._in_doubt_of_silence(operation.run):
-            match operation:
-                case CreateRun():
-                    self._create_run(operation)
-                case CreateStream():
-                    self._create_stream(operation)
-                case UpdateStream():
-                    _replace_entries(self._nodes.get((operation.run, operation.stream)), operation.metadata)
-                case AppendRows():
-                    self._tables.append(operation)
-                case AppendArray():
-                    self._arrays.append(operation)
-                case NameAxes():
-                    self._arrays.name_axes(operation)
-                case PlaceArray():
-                    self._arrays.place(operation)
-                case DropArray():
-                    self._arrays.drop((operation.run, operation.stream, operation.data_key))
-                case CloseRun():
-                    self._close_run(operation)
-                case CheckRun():
-                    self._check_run(operation.run)
+        match operation:
+            case CreateRun():
+                self._create_run(operation)
+            case CreateStream():
+                self._create_stream(operation)
+            case UpdateStream():
+                _replace_entries(self._nodes.get((operation.run, operation.stream)), operation.metadata)
+            case AppendRows():
+                path = (operation.run, operation.stream, operation.table)
+                self._tables.setdefault(path, TiledTable(path, self._nodes)).append(operation)
+            case AppendArray():
+                self._array(operation).append(operation)
+            case NameAxes():
+                self._array(operation).name_axes(operation.dims)
+            case PlaceArray():
+                self._array(operation).place(operation)
+            case DropArray():
+                self._array(operation).drop()
+            case CloseRun():
+                self._close_run(operation)
+            case CheckRun():
+                self._check_run(operation.run)
+
+    def _array(self, operation: AppendArray | NameAxes | PlaceArray | DropArray) -> TiledArray:
+        path = (operation.run, operation.stream, operation.data_key)
+        return self._arrays.setdefault(path, TiledArray(path, self._nodes))
 
     def doubt(self, run: str) -> None:
         """Know that something may be on its way; see `bluesky_filestore.operations.operations.Catalog`."""
@@ -195,9 +189,9 @@ class TiledCatalog:
         return run in self._doubted
 
     @contextmanager
-    def _in_doubt_of_silence(self, run: str) -> Iterator[None]:
+    def _noting_lost_answers(self, run: str) -> Iterator[None]:
         try:
-            with in_our_words(self.uri, self._root):
+            with catalog_errors(self.uri, self._client):
                 yield
         except CatalogError as error:
             if may_still_be_done(error):
@@ -207,15 +201,18 @@ class TiledCatalog:
     def start_over(self, run: str) -> None:
         """Remove the rows of a run; see `bluesky_filestore.operations.operations.Catalog`."""
         self.connect()
-        with self._in_doubt_of_silence(run):
+        with self._noting_lost_answers(run):
             self._held.pop(run, None)
-            self._nodes.forget((run,))
-            self._tables.forget(run)
-            self._arrays.forget(run)
+            self._forget_run(run)
             for stream in self._nodes.find((run,)) or ():
                 for key, child in list(self._nodes.get((run, stream)).items()):
                     if child.data_sources()[0].management != "external":
                         self._nodes.remove((run, stream, key))
+
+    def _forget_run(self, run: str) -> None:
+        self._nodes.forget((run,))
+        self._tables = {path: table for path, table in self._tables.items() if path[0] != run}
+        self._arrays = {path: array for path, array in self._arrays.items() if path[0] != run}
 
     def _create_run(self, operation: CreateRun) -> None:
         from tiled.structures.core import Spec
@@ -240,15 +237,18 @@ class TiledCatalog:
 
     def _close_run(self, operation: CloseRun) -> None:
         run = operation.run
+        tables = {path: table for path, table in self._tables.items() if path[0] == run}
+        arrays = {path: array for path, array in self._arrays.items() if path[0] == run}
         if operation.is_complete:
-            self._tables.verify(run)
-        self._arrays.close(run)
+            for table in tables.values():
+                table.verify()
+        for array in arrays.values():
+            array.cut()
         if run in self._doubted:
-            self._held[run] = {**self._held.get(run, {}), **self._tables.sent(run), **self._arrays.sent(run)}
+            expected = {path: each.expected for path, each in (tables | arrays).items() if each.expected is not None}
+            self._held[run] = self._held.get(run, {}) | expected
         _replace_entries(self._nodes.get((run,)), operation.metadata)
-        self._nodes.forget((run,))
-        self._tables.forget(run)
-        self._arrays.forget(run)
+        self._forget_run(run)
 
     def _check_run(self, run: str) -> None:
         self._nodes.forget((run,))
@@ -258,6 +258,10 @@ class TiledCatalog:
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
         self._held.pop(run, None)
         self._doubted.discard(run)
+
+
+def _ask(client: "Container") -> None:
+    client.context.http_client.get(client.uri, timeout=PROBE_TIMEOUT).raise_for_status()
 
 
 def _replace_entries(node: Any, entries: Mapping[str, Any]) -> None:

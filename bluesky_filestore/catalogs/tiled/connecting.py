@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PROBE_TIMEOUT",
     "address_of",
-    "answers",
+    "catalog_errors",
     "connect",
     "connect_profile",
-    "in_our_words",
+    "find_outages",
     "is_away",
     "is_gone",
     "key_for",
@@ -34,13 +34,13 @@ __all__ = [
     "profile_content",
 ]
 
-_AT_ONCE = 16
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
-_LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+_TRY_LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 # What Tiled speaks of when it refuses one run, with the status that it has for keys, too (in tiled.server.router and
 # tiled.catalog.adapter).
-_OF_ONE_RUN = "access tags"
+_WORDS_ABOUT_ONE_RUN = "access tags"
+_AT_ONCE = 16
 _GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
 
 
@@ -119,7 +119,7 @@ def _with_stripped_key(uri: str, client_kwargs: Mapping[str, Any]) -> dict[str, 
 
 
 def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], Container]") -> "Container":
-    with in_our_words(shown_address(uri)):
+    with catalog_errors(shown_address(uri)):
         wants_key = _probe(uri, client_kwargs)
         try:
             return make()
@@ -140,37 +140,74 @@ def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> bool:
 
     The answer is whether it wants to know who comes, and no key says so.
     """
-    try:
-        url = httpx.URL(uri)
-        base = url.path.partition("/api/v1")[0].rstrip("/")
-        options = {"timeout": PROBE_TIMEOUT, "verify": client_kwargs.get("verify", True)}
-        # The key goes in a header only: addresses are in the logs of whoever is between.
-        about = httpx.get(url.copy_with(path=f"{base}/api/v1/", query=None), **options)
-        if about.status_code in _LATER or about.is_server_error:
-            about.raise_for_status()
-        authentication = about.json()["authentication"]
-    except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
-        raise CatalogUnreachableError(
-            f"something answers at {shown_address(uri)} that is no Tiled server; expected the address of one, such as "
-            f"{ADDRESS_EXAMPLE}."
-        ) from error
+    options = {"timeout": PROBE_TIMEOUT, "verify": client_kwargs.get("verify", True)}
+    authentication = _ask_for_authentication(uri, options)
+    # The key goes in a header only: addresses are in the logs of whoever is between.
     key = key_for(uri, client_kwargs)
     if not key and authentication["required"] and not authentication["providers"]:
         raise CatalogAccessError(
             f"the catalog at {shown_address(uri)} does not take visitors without an API key. {_GIVE_THE_KEY}"
         )
     if key:
-        answer = httpx.get(
-            url.copy_with(path=f"{base}/api/v1/metadata/", query=None),
-            headers={"Authorization": f"Apikey {key}"},
-            **options,
-        )
-        answer.raise_for_status()
+        headers = {"Authorization": f"Apikey {key}"}
+        httpx.get(_server_address(uri, "metadata/"), headers=headers, **options).raise_for_status()
     return bool(authentication["required"] and not key)
 
 
+def _ask_for_authentication(uri: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a server says of how to be let in; any Tiled server says it to anybody."""
+    try:
+        about = httpx.get(_server_address(uri, ""), **options)
+        if about.status_code in _TRY_LATER or about.is_server_error:
+            about.raise_for_status()
+        authentication: Mapping[str, Any] = about.json()["authentication"]
+    except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
+        raise CatalogUnreachableError(
+            f"something answers at {shown_address(uri)} that is no Tiled server; expected the address of one, such as "
+            f"{ADDRESS_EXAMPLE}."
+        ) from error
+    return authentication
+
+
+def _server_address(uri: str, path: str) -> httpx.URL:
+    url = httpx.URL(uri)
+    base = url.path.partition("/api/v1")[0].rstrip("/")
+    return url.copy_with(path=f"{base}/api/v1/{path}", query=None)
+
+
+def find_outages(uris: Iterable[str], timeout: float) -> dict[str, str]:
+    """Ask all catalogs at once.
+
+    Parameters
+    ----------
+    uris : iterable of str
+        Their addresses.
+    timeout : float
+        For how many seconds each may take to answer.
+
+    Returns
+    -------
+    dict
+        Why no Tiled server answers, by address; empty if one does, whatever it thinks of us.
+    """
+    addresses = list(dict.fromkeys(uris))
+    if not addresses:
+        return {}
+
+    def outage(uri: str) -> str:
+        try:
+            with catalog_errors(uri):
+                _ask_for_authentication(uri, {"timeout": timeout})
+        except CatalogError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(min(_AT_ONCE, len(addresses))) as pool:
+        return dict(zip(addresses, pool.map(outage, addresses), strict=True))
+
+
 @contextmanager
-def in_our_words(uri: str, node: "BaseClient | None" = None) -> Iterator[None]:
+def catalog_errors(uri: str, node: "BaseClient | None" = None) -> Iterator[None]:
     """Turn what Tiled's client raises while talking to a catalog into our errors, with what to do.
 
     By the node that is asked it is known whether its client was closed.
@@ -185,45 +222,6 @@ def in_our_words(uri: str, node: "BaseClient | None" = None) -> Iterator[None]:
         raise CatalogUnreachableError(
             f"the client of the catalog at {uri} was closed; expected it to stay open as long as its writer."
         ) from error
-
-
-def answers(uris: Iterable[str], timeout: float) -> dict[str, str]:
-    """Ask all catalogs at once.
-
-    Parameters
-    ----------
-    uris : iterable of str
-        Their addresses.
-    timeout : float
-        For how many seconds each may take to answer.
-
-    Returns
-    -------
-    dict
-        Why a catalog does not answer, by address; empty if it does.
-    """
-    addresses = list(dict.fromkeys(uris))
-    if not addresses:
-        return {}
-    with ThreadPoolExecutor(min(_AT_ONCE, len(addresses))) as pool:
-        return dict(zip(addresses, pool.map(lambda uri: _why_not(uri, timeout), addresses), strict=True))
-
-
-def _why_not(uri: str, timeout: float) -> str:
-    """Why no Tiled server answers at an address; empty if one does, whatever it thinks of us."""
-    try:
-        with in_our_words(uri):
-            url = httpx.URL(uri)
-            base = url.path.partition("/api/v1")[0].rstrip("/")
-            answer = httpx.get(url.copy_with(path=f"{base}/api/v1/", query=None), timeout=timeout)
-            answer.raise_for_status()
-            if "authentication" not in answer.json():
-                raise CatalogUnreachableError(f"something answers at {uri} that is no Tiled server.")
-    except CatalogError as error:
-        return str(error)
-    except (ValueError, TypeError, httpx.InvalidURL):
-        return f"something answers at {uri} that is no Tiled server."
-    return ""
 
 
 def may_still_be_done(error: CatalogError) -> bool:
@@ -262,12 +260,12 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
         )
     status = error.response.status_code
     detail = _detail(error.response)
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and _OF_ONE_RUN not in detail:
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and _WORDS_ABOUT_ONE_RUN not in detail:
         return CatalogAccessError(
             f"the catalog at {uri} does not take this API key ({detail}); expected one with the scopes to write and to "
             f"register. {_GIVE_THE_KEY}"
         )
-    if status in _LATER or status >= httpx.codes.BAD_GATEWAY:
+    if status in _TRY_LATER or status >= httpx.codes.BAD_GATEWAY:
         return CatalogUnreachableError(
             f"the catalog at {uri} does not answer now (status {status}: {detail}); try again later."
         )

@@ -1,34 +1,46 @@
 """Nodes of a Tiled catalog by path, each asked for once."""
 
+import logging
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
-from bluesky_filestore.errors import CatalogError, CatalogFaultError
+from bluesky_filestore.errors import CatalogError, CatalogFaultError, RunNotFoundError
+from bluesky_filestore.leanings import going_without
 from bluesky_filestore.operations.columns import is_node_name
+
+from .connecting import catalog_errors
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes", "row_count"]
+__all__ = ["NodePath", "Nodes", "find_run", "load_clients", "row_count"]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
+_logger = logging.getLogger(__name__)
+_CLIENTS, _THOSE_GIVEN = "What Tiled makes clients of", "runs are written with those of the client given"
 _OWN_TAGS = ("user:", "service:")
 
 
 class Nodes:
     """The nodes below a container.
 
+    What is found or made is known from then on, until it is forgotten. They are for one thread at a time.
+
     Parameters
     ----------
-    root : tiled.client.container.Container
+    client : tiled.client.container.Container
         The container that the runs go into.
     """
 
-    def __init__(self, root: "Container") -> None:
-        self._root = root
+    def __init__(self, client: "Container") -> None:
+        self._root = client
+        with going_without(_logger, _CLIENTS, _THOSE_GIVEN):
+            # Not include_data_sources(), which asks the catalog: it may be away.
+            self._root = client.new_variation(structure_clients=_PlainClients(), include_data_sources=True)
         self._known: dict[NodePath, Any] = {}
         self._made: set[NodePath] = set()
         self._tried: set[NodePath] = set()
@@ -96,7 +108,7 @@ class Nodes:
         self._known[path] = node
         return self._known[path]
 
-    def made(self, path: NodePath) -> bool:
+    def is_ours(self, path: NodePath) -> bool:
         """Whether the node was made here, not found."""
         return path in self._made
 
@@ -122,6 +134,32 @@ class Nodes:
         self._tried = {tried for tried in self._tried if tried[: len(path)] != path or tried == path != path[:1]}
 
 
+def find_run(client: "Container", uid: str) -> "tuple[str, Container]":
+    """The run whose uid begins so, and its uid.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is none, or more than one.
+    CatalogError
+        If the catalog does not answer, or does not let us in.
+    """
+    from tiled.queries import Like
+
+    with catalog_errors(str(client.uri)):
+        # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.
+        if uid and "/" not in uid and uid in client:
+            return uid, client[uid]
+        pattern = uid.replace("%", "").replace("_", "")
+        found = list(client.search(Like("start.uid", f"{pattern}%")).keys()[:2]) if pattern else []
+        if len(found) != 1:
+            raise RunNotFoundError(
+                f"{'more than one run' if found else 'no run'} in {client.uri} has a uid that begins with {uid!r}; "
+                f"expected just one."
+            )
+        return found[0], client[found[0]]
+
+
 def row_count(node: Any) -> int:
     """How many rows a table or an array has on the server; none if there is no node."""
     if node is None:
@@ -142,3 +180,33 @@ def _tags_given(parent: Any) -> list[str] | None:
     # A user's own tag, which the catalog gives where nobody said any, nobody else may give.
     tags = [tag for tag in parent.item["attributes"].get("access_tags") or () if not tag.startswith(_OWN_TAGS)]
     return tags or None
+
+
+def load_clients() -> None:
+    """Import the clients that runs are written with: they import dask, which takes a second or two."""
+    with going_without(_logger, _CLIENTS, _THOSE_GIVEN):
+        for family in ("table", "array"):
+            _PlainClients()[family]
+
+
+class _PlainClients(Mapping[str, Any]):
+    """Tiled's clients by structure family, each imported when it is asked for.
+
+    Those that packages register for runs and streams import xarray, and look through tables for their keys, which would
+    cost a request each time.
+    """
+
+    _FAMILIES = ("container", "table", "array", "awkward", "ragged", "sparse")
+
+    def __getitem__(self, family: str) -> Any:
+        from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH
+
+        if family not in self._FAMILIES:
+            raise KeyError(family)
+        return DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"][family]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._FAMILIES)
+
+    def __len__(self) -> int:
+        return len(self._FAMILIES)

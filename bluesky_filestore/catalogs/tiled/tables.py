@@ -1,5 +1,39 @@
-"""Rows appended to event tables in a Tiled catalog."""
+"""Event tables of a Tiled catalog: an object for each, which knows what the catalog has of it.
 
+A table grows by rows that are appended. If no answer comes, nobody knows whether they are there, and the same
+operation is applied again; and whoever goes through a run again begins with its first rows, in other batches. So the
+first question is always what the catalog has, and only what it lacks is sent.
+
+There are three machines to a table:
+
+1. What is known of its rows, `TiledTable.state`:
+
+   - UNKNOWN: nothing. The catalog has to be asked, and may have no such table.
+   - COUNTED: it has as many as `TiledTable.rows` says.
+   - SENT: some were sent, those of `TiledTable.sending`, and their answer has not come: some, all or none are there.
+
+   An event (`_Event`) that is named in `_NEXT` leads from one state to another; no other can come about.
+
+2. Whether rows may come that nobody waits for, `TiledTable.in_doubt`, False at first. A table that had to be counted is
+   one that others, or we ourselves in an earlier life, may be writing to still; and a request of ours that was not
+   answered may be carried out later. `_CAUSES_DOUBT` says where that begins. It ends when `verify` has compared the
+   rows that are there with those that were sent.
+
+3. Where its rows are: in the catalog, or here, in `TiledTable.earlier`, which is None else. A table whose columns
+   become wider is read, removed and made anew; what was in it is kept until the new one has it.
+
+Else a table has
+
+- `expected`: how many rows it should have by all that was sent;
+- `found`: what an earlier life left in it, to be compared with what is sent. It is read once, and kept while it has
+  more rows than were sent; else None.
+
+Tables are for one thread at a time, the one that delivers: nothing here is locked. Between two calls, a table in
+COUNTED has just the rows that it says, if nobody else writes to it. After a call that raised, it may be in any state,
+and the same call may be made again. What is forgotten is UNKNOWN again.
+"""
+
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import RowsDifferError
@@ -11,26 +45,62 @@ if TYPE_CHECKING:
     import pyarrow
     from tiled.structures.data_source import DataSource
 
-__all__ = ["TiledTables"]
+__all__ = ["TiledTable"]
 
 
-class TiledTables:
-    """The tables of a catalog, and how many rows each has.
+class _State(Enum):
+    UNKNOWN, COUNTED, SENT = auto(), auto(), auto()
+
+
+class _Event(Enum):
+    MAKE, COUNT, SEND, ANSWER, REMOVE = auto(), auto(), auto(), auto(), auto()
+
+
+_NEXT = {
+    _State.UNKNOWN: {
+        _Event.MAKE: _State.COUNTED,
+        _Event.COUNT: _State.COUNTED,
+        _Event.REMOVE: _State.UNKNOWN,
+    },
+    _State.COUNTED: {
+        _Event.SEND: _State.SENT,
+        _Event.REMOVE: _State.UNKNOWN,
+        # Somebody took it away.
+        _Event.MAKE: _State.COUNTED,
+    },
+    _State.SENT: {
+        _Event.ANSWER: _State.COUNTED,
+        _Event.COUNT: _State.COUNTED,
+        _Event.REMOVE: _State.UNKNOWN,
+        _Event.MAKE: _State.COUNTED,
+    },
+}
+_CAUSES_DOUBT = {
+    (_State.UNKNOWN, _Event.COUNT),
+    (_State.COUNTED, _Event.MAKE),
+    *((_State.SENT, event) for event in (_Event.COUNT, _Event.REMOVE, _Event.MAKE)),
+}
+
+
+class TiledTable:
+    """A table of a catalog; its states and attributes are explained at the top of this module.
 
     Parameters
     ----------
+    path : tuple of str
+        Where it is, or shall be.
     nodes : Nodes
         The catalog's nodes.
     """
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
-        self._row_counts: dict[NodePath, int] = {}
-        self._taken_out: dict[NodePath, pyarrow.Table] = {}
-        self._sent: dict[NodePath, int] = {}
-        self._doubtful: set[NodePath] = set()
-        self._found: dict[NodePath, pyarrow.Table] = {}
-        self._trying: dict[NodePath, AppendRows] = {}
+    def __init__(self, path: NodePath, nodes: Nodes) -> None:
+        self._path, self._nodes = path, nodes
+        self.state = _State.UNKNOWN
+        self.in_doubt = False
+        self.rows = self.expected = 0
+        self.sending: AppendRows | None = None
+        self.earlier: pyarrow.Table | None = None
+        self.found: pyarrow.Table | None = None
 
     def append(self, operation: AppendRows) -> None:
         """Append the rows that are not there yet.
@@ -40,114 +110,104 @@ class TiledTables:
         RowsDifferError
             If other rows are in their place, or rows before them are missing.
         """
-        path = (operation.run, operation.stream, operation.table)
         schema = _schema(operation)
         rows, first_row = _rows(operation, schema), operation.first_row
-        self._sent[path] = max(first_row + rows.num_rows, self._sent.get(path, 0))
-        if self._is_there(path, operation, rows):
+        self.expected = max(first_row + rows.num_rows, self.expected)
+        if first_row == 0:
+            # Nothing comes before it.
+            self.earlier = None
+        if self._has(operation, rows):
             return
-        node = self._node(path, schema, operation)
-        if path in self._taken_out:
-            rows, first_row = self._with_earlier(path, rows, first_row)
-        present = self._row_count(path, node)
+        node = self._find_or_make(schema, operation)
+        if self.earlier is not None:
+            rows, first_row = _joined(self.earlier, rows, first_row, self._path), 0
+        present = self._count(node)
         if present < first_row:
-            raise _gap(path, present, first_row)
+            raise _gap(self._path, present, first_row)
         if present < first_row + rows.num_rows:
-            # Should it fail half-way, the catalog has to be asked how far it came; it may still be at it then.
-            del self._row_counts[path]
-            in_doubt = path in self._doubtful
-            self._doubtful.add(path)
-            self._trying[path] = operation
+            self.sending = operation
+            self._change(_Event.SEND)
             node.append_partition(0, rows.slice(present - first_row))
-            if not in_doubt:
-                self._doubtful.discard(path)
-            self._row_counts[path] = first_row + rows.num_rows
-        self._taken_out.pop(path, None)
-        self._trying.pop(path, None)
+            self.rows = first_row + rows.num_rows
+            self._change(_Event.ANSWER)
+        self.earlier = None
 
-    def verify(self, run: str) -> None:
-        """Look at the tables of a run of which not every answer came.
+    def verify(self) -> None:
+        """Compare the number of rows with what was sent, if not every answer came.
 
         Raises
         ------
         RowsDifferError
-            If one holds another number of rows than was sent.
+            If it holds another number of rows.
         """
-        for path in [path for path in self._doubtful if path[0] == run]:
-            self._nodes.forget(path)
-            present = row_count(self._nodes.find(path))
-            self._doubtful.discard(path)
-            if present != self._sent[path]:
-                raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {self._sent[path]}.", run)
+        if not self.in_doubt and self.state is not _State.SENT:
+            return
+        self._nodes.forget(self._path)
+        present = row_count(self._nodes.find(self._path))
+        self.in_doubt = False
+        if present != self.expected:
+            name, run = "/".join(self._path), self._path[0]
+            raise RowsDifferError(f"{name} has {present} rows; expected {self.expected}.", run)
 
-    def sent(self, run: str) -> dict[NodePath, int]:
-        """How many rows were sent for each table of a run."""
-        return {path: rows for path, rows in self._sent.items() if path[0] == run}
+    def _change(self, event: _Event) -> None:
+        self.in_doubt = self.in_doubt or (self.state, event) in _CAUSES_DOUBT
+        self.state = _NEXT[self.state][event]
 
-    def forget(self, run: str) -> None:
-        """A run is complete, or its tables were removed."""
-        for known in (self._row_counts, self._sent, self._taken_out, self._found, self._trying):
-            for path in [path for path in known if path[0] == run]:
-                del known[path]
-        self._doubtful = {path for path in self._doubtful if path[0] != run}
+    def _count(self, node: Any) -> int:
+        if self.state is not _State.COUNTED:
+            self.rows = row_count(node)
+            self._change(_Event.COUNT)
+        return self.rows
 
-    def _node(self, path: NodePath, schema: "pyarrow.Schema", operation: AppendRows) -> Any:
-        node = self._nodes.find(path)
+    def _has(self, operation: AppendRows, rows: "pyarrow.Table") -> bool:
+        """Whether the table has these rows, whatever the types of its columns became since."""
+        # What is tried again need not be compared: nobody else put it there.
+        is_again = self.state is _State.SENT and self.sending is operation
+        node = None if self.earlier is not None else self._nodes.find(self._path)
+        present = 0 if node is None else self._count(node)
+        common = min(present - operation.first_row, rows.num_rows)
+        if common > 0 and not is_again:
+            if self.found is None or self.found.num_rows < present:
+                self.found = _all_rows(node)
+            # Which columns there are depends on the events that were written together: a run that is gone through
+            # again may ask for others than are there.
+            if not _agree(self.found.slice(operation.first_row, common), rows.slice(0, common)):
+                raise RowsDifferError(
+                    f"{'/'.join(self._path)} has other rows than events {operation.first_row} and on.", operation.run
+                )
+        if present <= self.expected:
+            self.found = None
+        return bool(common == rows.num_rows)
+
+    def _find_or_make(self, schema: "pyarrow.Schema", operation: AppendRows) -> Any:
+        """The table, with these columns."""
+        node = self._nodes.find(self._path)
         if node is not None:
             if node.structure().arrow_schema_decoded.equals(schema):
                 return node
-            # Columns have become wider; what is there already is kept for the table that takes its place.
-            self._taken_out.setdefault(path, _all_rows(node))
-            self._nodes.remove(path)
-            self._row_counts.pop(path, None)
-        node = self._nodes.make(path, "table", data_sources=[_data_source(schema)], metadata=dict(operation.metadata))
-        if self._nodes.made(path):
-            self._row_counts[path] = 0
+            if self.earlier is None:
+                self.earlier = _all_rows(node)
+            self._nodes.remove(self._path)
+            self._change(_Event.REMOVE)
+        sources, metadata = [_data_source(schema)], dict(operation.metadata)
+        node = self._nodes.make(self._path, "table", data_sources=sources, metadata=metadata)
+        if self._nodes.is_ours(self._path):
+            self.rows = 0
+            self._change(_Event.MAKE)
         return node
 
-    def _is_there(self, path: NodePath, operation: AppendRows, rows: "pyarrow.Table") -> bool:
-        """Whether the table has these rows, whatever the types of its columns became since.
 
-        Which columns there are depends on the events that were written together: a run that is gone through again
-        may ask for others than are there.
-        """
-        is_again = self._trying.get(path) is operation
-        if not is_again and operation.first_row == 0:
-            self._taken_out.pop(path, None)
-        node = None if path in self._taken_out else self._nodes.find(path)
-        present = 0 if node is None else self._row_count(path, node)
-        common = min(present - operation.first_row, rows.num_rows)
-        if common > 0 and not is_again:
-            if path not in self._found or self._found[path].num_rows < present:
-                self._found[path] = _all_rows(node)
-            found = self._found[path].slice(operation.first_row, common)
-            if not _agree(found, rows.slice(0, common)):
-                raise RowsDifferError(
-                    f"{'/'.join(path)} has other rows than events {operation.first_row} and on.", operation.run
-                )
-        if present <= self._sent[path]:
-            self._found.pop(path, None)
-        return bool(common == rows.num_rows)
+def _joined(earlier: "pyarrow.Table", rows: "pyarrow.Table", first_row: int, path: NodePath) -> "pyarrow.Table":
+    """The rows of a table from its first one on, with the columns of those that follow."""
+    import pyarrow
 
-    def _row_count(self, path: NodePath, node: Any) -> int:
-        if path not in self._row_counts:
-            if not self._nodes.made(path):
-                # Somebody, or we ourselves, may be writing to it still.
-                self._doubtful.add(path)
-            self._row_counts[path] = row_count(node)
-        return self._row_counts[path]
-
-    def _with_earlier(self, path: NodePath, rows: "pyarrow.Table", first_row: int) -> "tuple[pyarrow.Table, int]":
-        import pyarrow
-
-        earlier = self._taken_out[path]
-        if earlier.num_rows < first_row:
-            raise _gap(path, earlier.num_rows, first_row)
-        for field in rows.schema:
-            if field.name not in earlier.column_names:
-                earlier = earlier.append_column(field, pyarrow.nulls(earlier.num_rows, field.type))
-        earlier = earlier.select(rows.column_names).slice(0, first_row).cast(rows.schema)
-        return pyarrow.concat_tables([earlier, rows]), 0
+    if earlier.num_rows < first_row:
+        raise _gap(path, earlier.num_rows, first_row)
+    for field in rows.schema:
+        if field.name not in earlier.column_names:
+            earlier = earlier.append_column(field, pyarrow.nulls(earlier.num_rows, field.type))
+    earlier = earlier.select(rows.column_names).slice(0, first_row).cast(rows.schema)
+    return pyarrow.concat_tables([earlier, rows])
 
 
 def _gap(path: NodePath, present: int, first_row: int) -> RowsDifferError:

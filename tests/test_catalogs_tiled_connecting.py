@@ -1,0 +1,112 @@
+"""Catalogs that answer, and such that do not (yet)."""
+
+import http.server
+import threading
+import time
+
+import pytest
+
+from bluesky_filestore.catalogs.tiled import catalog as catalog_module
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.catalogs.tiled.connecting import connect, find_outages
+from bluesky_filestore.errors import CatalogUnreachableError
+
+NOBODY = "http://127.0.0.1:9/api/v1/metadata/"
+
+
+class Other(http.server.BaseHTTPRequestHandler):
+    """Answers, but is no Tiled server; one address takes its time."""
+
+    def do_GET(self):
+        """Say something."""
+        if self.path.startswith("/slow"):
+            self.server.released.wait()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]" if self.path.startswith("/list") else b"hello")
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def other():
+    """The address of something that is no Tiled server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        server.released = threading.Event()
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_outages(catalog, other):
+    """Each is asked once, all at the same time, without a key, and no longer than told."""
+    uris = [str(catalog.client.uri), NOBODY, other, f"{other}/list", f"{other}/slow", "nonsense", NOBODY]
+    began = time.monotonic()
+    found = find_outages(uris, 0.5)
+    assert time.monotonic() - began < 10.0
+    assert list(found) == uris[:-1]
+    assert found[uris[0]] == ""
+    assert f"no catalog answers at {NOBODY}" in found[NOBODY]
+    assert f"something answers at {other} that is no Tiled server" in found[other]
+    assert f"something answers at {other}/list that is no Tiled server" in found[f"{other}/list"]
+    assert f"no catalog answers at {other}/slow (timed out)" in found[f"{other}/slow"]
+    assert "no catalog answers at nonsense" in found["nonsense"]
+
+
+def test_nobody_to_ask():
+    """Without catalogs there is nothing to do."""
+    assert find_outages([], 0.5) == {}
+
+
+def test_connects_when_it_can(catalog):
+    """A catalog that cannot be reached is tried again with each question; its address stays, and its doubts."""
+    places = ["http://127.0.0.1:9", catalog.uri]
+    ours = TiledCatalog(lambda: connect(places.pop(0), api_key=catalog.api_key), catalog.client.uri)
+    assert not ours.in_doubt("a run")
+    ours.doubt("a run")
+    ours.ask_anew()
+    assert (ours.uri, ours.own_uri) == (catalog.client.uri, "")
+    with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
+        ours.check()
+    ours.check()
+    assert ours.reads("application/x-hdf5")
+    assert ours.uri == ours.own_uri == catalog.client.uri
+    assert ours.in_doubt("a run")
+    ours.close()
+    with pytest.raises(CatalogUnreachableError, match="was closed"):
+        ours.check()
+
+
+def test_a_client_that_was_given_stays_open(catalog):
+    """Only a client that the catalog made is closed with it."""
+    ours = TiledCatalog(catalog.client)
+    ours.close()
+    ours.check()
+    assert ours.uri == ours.own_uri == catalog.client.uri
+
+
+def test_somebody_else_connects(catalog, monkeypatch):
+    """A second thread does not wait for longer than a catalog may take for a word."""
+    monkeypatch.setattr(catalog_module, "PROBE_TIMEOUT", 0.2)
+    connecting, go_on = threading.Event(), threading.Event()
+
+    def slowly():
+        connecting.set()
+        go_on.wait()
+        return connect(catalog.uri, api_key=catalog.api_key)
+
+    ours = TiledCatalog(slowly, "http://127.0.0.1:9")
+    other = threading.Thread(target=ours.connect)
+    other.start()
+    assert connecting.wait(10)
+    with pytest.raises(CatalogUnreachableError, match=r"has not answered for 0\.2 s; try again later"):
+        ours.check()
+    go_on.set()
+    other.join()
+    monkeypatch.undo()
+    ours.check()
+    ours.close()

@@ -1,0 +1,177 @@
+"""Event tables on a real server to which answers get lost, and on which others are at work."""
+
+import itertools
+from contextlib import contextmanager
+
+import pytest
+from proxy import Proxy, no_fault
+from tiled.client import from_uri
+
+from bluesky_filestore.catalogs.tiled import tables as module
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.errors import CatalogError, RowsDifferError
+from bluesky_filestore.operations.operations import AppendRows, CloseRun, CreateRun, CreateStream
+
+runs = itertools.count()
+
+
+@pytest.fixture
+def through_proxy(catalog, monkeypatch):
+    """A proxy before the session's catalog, and a client that does not try again by itself."""
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    with Proxy(catalog.uri) as proxy:
+        client = from_uri(proxy.uri, api_key=catalog.api_key)
+        yield proxy, client
+        client.context.close()
+
+
+@pytest.fixture
+def changes(monkeypatch):
+    """Which changes of a table's state came about."""
+    seen = set()
+    change = module.TiledTable._change
+
+    def noting(table, event):
+        seen.add((table.state, event))
+        change(table, event)
+
+    monkeypatch.setattr(module.TiledTable, "_change", noting)
+    return seen
+
+
+def new_run():
+    """The uid of another run."""
+    return f"tables of run {next(runs)}"
+
+
+def opened(client, uid):
+    """A catalog that knows nothing yet, with run and stream made (again)."""
+    catalog = TiledCatalog(client)
+    catalog.apply(CreateRun(uid, {"start": {"uid": uid}}))
+    catalog.apply(CreateStream(uid, "primary", {}))
+    return catalog
+
+
+def rows(uid, first, count, kind="int64"):
+    """Rows that carry their number."""
+    numbers = range(first, first + count)
+    values = {"int64": list(numbers), "float64": [n + 0.5 for n in numbers], "string": [f"{n}.5" for n in numbers]}[
+        kind
+    ]
+    return AppendRows(uid, "primary", first, types={"x": kind}, columns={"x": values})
+
+
+def present(catalog, uid):
+    """What the table holds by a client of its own."""
+    return catalog.client[uid].base["primary"].base["internal"].read()["x"].tolist()
+
+
+def apply(catalog, operation):
+    """Apply an operation until it is done; how often it was not."""
+    for failures in range(5):
+        try:
+            catalog.apply(operation)
+        except RowsDifferError:
+            raise
+        except CatalogError:
+            continue
+        return failures
+    raise AssertionError(operation)
+
+
+LIFE = [(0, 2, "int64"), (2, 3, "int64"), (5, 1, "float64"), (6, 2, "float64")]
+WHOLE = [0, 1, 2, 3, 4, 5.5, 6.5, 7.5]
+
+
+@pytest.mark.parametrize("fault", ["drop answer", "cut", 503])
+def test_any_request_fails(through_proxy, catalog, fault):
+    """Whichever request fails, all rows are there once when its operation is applied again."""
+    proxy, client = through_proxy
+    for nth in itertools.count():
+        uid = new_run()
+        tiled, befell = opened(client, uid), proxy.requests
+        proxy.fault = lambda request, at=befell + nth: fault if request.number == at else None
+        failures = sum(apply(tiled, rows(uid, *batch)) for batch in LIFE)
+        is_last = proxy.requests <= befell + nth
+        proxy.fault = no_fault
+        assert present(catalog, uid) == WHOLE
+        tiled.apply(CloseRun(uid, {"stop": {}}))
+        assert failures == (0 if is_last else 1)
+        if is_last:
+            break
+    assert nth > 6, "the table was to be made, appended to, read, removed and made again"
+
+
+def test_lost_answer(through_proxy, catalog):
+    """Rows whose answer did not come are asked for, not sent again; that they may come again is not forgotten."""
+    proxy, client = through_proxy
+    uid = new_run()
+    tiled = opened(client, uid)
+    tiled.apply(rows(uid, 0, 2))
+    (table,) = tiled._tables.values()
+    assert (table.state, table.rows, table.in_doubt) == (module._State.COUNTED, 2, False)
+    with without_answer(proxy):
+        tiled.apply(rows(uid, 2, 3))
+    assert table.state is module._State.SENT
+    proxy.fault = lambda request: pytest.fail("sent again") if request.is_append else None
+    tiled.apply(table.sending)
+    assert (table.state, table.rows, table.in_doubt) == (module._State.COUNTED, 5, True)
+    late = rows(uid, 2, 3)
+    catalog.client[uid].base["primary"].base["internal"].append_partition(0, module._rows(late, module._schema(late)))
+    with pytest.raises(RowsDifferError, match=r"primary/internal has 8 rows; expected 5"):
+        tiled.apply(CloseRun(uid, {"stop": {}}))
+
+
+def test_all_changes_of_state(through_proxy, catalog, changes):
+    """Each change that the table of states names does come about, and no other."""
+    proxy, client = through_proxy
+    uid = new_run()
+    tiled = opened(client, uid)
+    tiled.apply(rows(uid, 0, 2))
+    with without_answer(proxy):
+        tiled.apply(rows(uid, 2, 2))
+    # Somebody removes what may have been sent, which is found when the run is closed.
+    remove_and_close(catalog, tiled, uid)
+    with pytest.raises(RowsDifferError, match="has 0 rows; row 4 cannot follow them"):
+        tiled.apply(rows(uid, 4, 1))
+    assert changes >= {(module._State.SENT, module._Event.MAKE)}
+
+    tiled.start_over(uid)
+    tiled.apply(rows(uid, 0, 2))
+    again = opened(client, uid)
+    again.apply(rows(uid, 0, 3))
+    remove_and_close(catalog, again, uid)
+    with pytest.raises(RowsDifferError, match="has 0 rows; row 3 cannot follow them"):
+        again.apply(rows(uid, 3, 1))
+
+    # Columns become wider, and wider again before it is known what became of the first.
+    for lost in (lambda request: request.is_append, lambda request: request.method == "POST"):
+        tiled.start_over(uid)
+        for batch in LIFE[:2]:
+            apply(tiled, rows(uid, *batch))
+        with without_answer(proxy, lost):
+            tiled.apply(rows(uid, 5, 1, "float64"))
+        tiled.apply(rows(uid, 5, 1, "string"))
+        assert present(catalog, uid) == ["0", "1", "2", "3", "4", "5.5"]
+
+    with without_answer(proxy):
+        tiled.apply(rows(uid, 6, 1, "string"))
+    tiled.apply(rows(uid, 6, 1, "string"))
+    assert changes == {(state, event) for state, events in module._NEXT.items() for event in events}
+
+
+@contextmanager
+def without_answer(proxy, is_meant=lambda request: request.is_append):
+    """One of the requests is carried out, and its answer never comes."""
+    left = ["drop answer"]
+    proxy.fault = lambda request: left.pop() if left and is_meant(request) else None
+    with pytest.raises(CatalogError, match="no catalog answers"):
+        yield
+    proxy.fault = no_fault
+
+
+def remove_and_close(catalog, tiled, uid):
+    """Somebody takes a table away, and its run is closed."""
+    catalog.client[uid].base["primary"].base.delete_contents("internal", external_only=False)
+    with pytest.raises(RowsDifferError, match="has 0 rows; expected"):
+        tiled.apply(CloseRun(uid, {"stop": {}}))
