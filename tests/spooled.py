@@ -65,7 +65,7 @@ class Applied:
     """A catalog that takes everything, and remembers what."""
 
     uri = "http://applied/api/v1/metadata/"
-    own_uri = ""
+    server_uri = ""
 
     def __init__(self):
         self.operations = []
@@ -88,10 +88,10 @@ class Applied:
         """There is never a doubt."""
         return False
 
-    def ask_anew(self):
+    def forget_answers(self):
         """It knows nothing."""
 
-    def start_over(self, run):
+    def remove_rows(self, run):
         """It has nothing to remove."""
 
     def closed(self):

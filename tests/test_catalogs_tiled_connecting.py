@@ -68,13 +68,13 @@ def test_connects_when_it_can(catalog):
     ours = TiledCatalog(lambda: connect(places.pop(0), api_key=catalog.api_key), catalog.client.uri)
     assert not ours.in_doubt("a run")
     ours.doubt("a run")
-    ours.ask_anew()
-    assert (ours.uri, ours.own_uri) == (catalog.client.uri, "")
+    ours.forget_answers()
+    assert (ours.uri, ours.server_uri) == (catalog.client.uri, "")
     with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
         ours.check()
     ours.check()
     assert ours.reads("application/x-hdf5")
-    assert ours.uri == ours.own_uri == catalog.client.uri
+    assert ours.uri == ours.server_uri == catalog.client.uri
     assert ours.in_doubt("a run")
     ours.close()
     with pytest.raises(CatalogUnreachableError, match="was closed"):
@@ -86,7 +86,7 @@ def test_a_client_that_was_given_stays_open(catalog):
     ours = TiledCatalog(catalog.client)
     ours.close()
     ours.check()
-    assert ours.uri == ours.own_uri == catalog.client.uri
+    assert ours.uri == ours.server_uri == catalog.client.uri
 
 
 def test_somebody_else_connects(catalog, monkeypatch):

@@ -17,13 +17,13 @@ def test_connects_when_it_can(catalog):
     ours = TiledCatalog(lambda: connect(places.pop(0), api_key=catalog.api_key), catalog.client.uri)
     with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
         ours.connect()
-    assert ours.own_uri == ""
+    assert ours.server_uri == ""
     assert not ours.in_doubt("a run")
-    ours.ask_anew()
+    ours.forget_answers()
     with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
         ours.check()
     ours.check()
-    assert ours.own_uri
+    assert ours.server_uri
     assert ours.reads("application/x-hdf5")
     assert ours.uri == catalog.client.uri
     ours.doubt("a run")

@@ -136,7 +136,7 @@ def test_all_changes_of_state(through_proxy, catalog, changes):
         tiled.apply(rows(uid, 4, 1))
     assert changes >= {(module._State.SENT, module._Event.MAKE)}
 
-    tiled.start_over(uid)
+    tiled.remove_rows(uid)
     tiled.apply(rows(uid, 0, 2))
     again = opened(client, uid)
     again.apply(rows(uid, 0, 3))
@@ -146,7 +146,7 @@ def test_all_changes_of_state(through_proxy, catalog, changes):
 
     # Columns become wider, and wider again before it is known what became of the first.
     for lost in (lambda request: request.is_append, lambda request: request.method == "POST"):
-        tiled.start_over(uid)
+        tiled.remove_rows(uid)
         for batch in LIFE[:2]:
             apply(tiled, rows(uid, *batch))
         with without_answer(proxy, lost):

@@ -100,7 +100,7 @@ def test_address_without_a_server_and_with_one(catalog):
             made.context.close()
         ours = TiledCatalog(lambda: connect(proxy.uri, api_key=catalog.api_key), container_address(proxy.uri))
         ours.connect()
-        assert (ours.uri, ours.own_uri) == (container_address(proxy.uri), str(client.uri))
+        assert (ours.uri, ours.server_uri) == (container_address(proxy.uri), str(client.uri))
         ours.close()
 
 

@@ -171,7 +171,7 @@ class Conveyor:
             del self._shared[producer]
 
     def _begin(self) -> None:
-        self._catalog.ask_anew()
+        self._catalog.forget_answers()
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
         with self._health.asking():
             for mimetype in (HDF5_ROWS, FILE_SERIES, HANDLED):
@@ -308,7 +308,7 @@ class Conveyor:
         is_try = True
         try:
             with self._health.asking():
-                self._catalog.start_over(error.run)
+                self._catalog.remove_rows(error.run)
         except (CatalogUnreachableError, CatalogAccessError, CatalogFaultError) as failure:
             is_try = isinstance(failure, CatalogFaultError)
             raise

@@ -251,7 +251,7 @@ class Uploader:
             self._back(ledger)
         if self._next_recognition <= time.monotonic():
             self._next_recognition = time.monotonic() + _HOUSEKEEPING_SECONDS
-            if recognise(ledger, self._number, (self.catalog.uri, self.catalog.own_uri)):
+            if recognise(ledger, self._number, (self.catalog.uri, self.catalog.server_uri)):
                 # Other runs are delivered now than were a moment ago.
                 self._let_go()
                 self.wake()

@@ -220,7 +220,7 @@ class Catalog(Protocol):
         """The address that its user gave: the name under which things are kept for it."""
 
     @property
-    def own_uri(self) -> str:
+    def server_uri(self) -> str:
         """The address that the server says it has; empty while it has said none.
 
         It goes for nothing, but that requests go there: what earlier versions kept under it is the same catalog's.
@@ -255,7 +255,7 @@ class Catalog(Protocol):
         CatalogAccessError
             If the catalog does not take it from us.
         RowsDifferError
-            If a table or an array of the run holds other rows than are, or were, sent; see `start_over`.
+            If a table or an array of the run holds other rows than are, or were, sent; see `remove_rows`.
         CatalogFaultError
             If the catalog failed at it, and may succeed at another time.
         CatalogError
@@ -268,10 +268,10 @@ class Catalog(Protocol):
     def in_doubt(self, run: str) -> bool:
         """Whether something that was asked for the run was not answered, and may be done at any time, or once more."""
 
-    def ask_anew(self) -> None:
+    def forget_answers(self) -> None:
         """Take nothing for known of what the catalog holds: others may have written into it meanwhile."""
 
-    def start_over(self, run: str) -> None:
+    def remove_rows(self, run: str) -> None:
         """Remove the rows of a run, in tables and arrays, to be written again from the first one on.
 
         What is registered where its files are stays. Raises as `apply` does.

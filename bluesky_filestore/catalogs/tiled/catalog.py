@@ -102,7 +102,7 @@ class TiledCatalog:
         if self._client is not None and self._makes_client:
             self._client.context.close()
 
-    def ask_anew(self) -> None:
+    def forget_answers(self) -> None:
         """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
         if self._client is not None:
             self._forget_nodes(self._client)
@@ -113,7 +113,7 @@ class TiledCatalog:
         self._arrays: dict[NodePath, TiledArray] = {}
 
     @property
-    def own_uri(self) -> str:
+    def server_uri(self) -> str:
         """What the server calls it; see `bluesky_filestore.operations.operations.Catalog`."""
         return str(self._client.uri) if self._client is not None else ""
 
@@ -198,7 +198,7 @@ class TiledCatalog:
                 self._doubted.add(run)
             raise
 
-    def start_over(self, run: str) -> None:
+    def remove_rows(self, run: str) -> None:
         """Remove the rows of a run; see `bluesky_filestore.operations.operations.Catalog`."""
         self.connect()
         with self._noting_lost_answers(run):
