@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from ophyd import Component
+from ophyd import Component, Device, Signal
 from ophyd.areadetector import filestore_mixins as stock
 from ophyd.areadetector.detectors import SimDetector
 from ophyd.areadetector.plugins import (
@@ -82,6 +82,38 @@ class Chain(Camera):
         # Not switched on by staging, so that other tests find them as they were.
         self.roi1.stage_sigs.clear()
         self.proc1.stage_sigs.clear()
+
+
+class Bare(Device, bluesky_filestore.FileStoreHDF5IterativeWrite):
+    """A plugin with no more than what a file store can't do without, all of it soft."""
+
+    file_path = Component(Signal, value="")
+    file_name = Component(Signal, value="")
+    file_number = Component(Signal, value=0)
+    file_template = Component(Signal, value="")
+    file_write_mode = Component(Signal, value="Stream")
+    auto_increment = Component(Signal, value="No")
+    auto_save = Component(Signal, value="No")
+    array_counter = Component(Signal, value=5)
+    num_capture = Component(Signal, value=3)
+    capture = Component(Signal, value=0)
+
+
+class BareCam(Device):
+    """A camera that knows how many images it takes."""
+
+    num_images = Component(Signal, value=4)
+
+
+class BareDetector(Device):
+    """A test double of a detector."""
+
+    cam = Component(BareCam, "")
+    file = Component(Bare, "", write_path_template="/data/%Y", root="/data")
+    _image_name = "double_image"
+
+    def make_data_key(self):
+        return {"source": "", "dtype": "array", "shape": [4, 2, 2], "external": "FILESTORE:"}
 
 
 def make(ioc: SimulatedIOC, base: type = Camera, **plugins: Any) -> Any:

@@ -28,7 +28,7 @@ from ophyd import Device, EpicsSignal
 from rich.console import Console
 
 from bluesky_filestore import doctor
-from bluesky_filestore.checking import Finding, load_device, places
+from bluesky_filestore.checking import Finding, directories, load_device
 from bluesky_filestore.checking.doctor import CHECKS
 from bluesky_filestore.errors import DeviceNotFoundError
 from bluesky_filestore.mixins import PathInfo
@@ -283,7 +283,7 @@ def test_disk_space(primed, monkeypatch):
     """Room for too few points."""
     detector = primed(hdf5=OurHDF5)
     assert "points like the last one" in found(doctor(detector), "disk space").words
-    monkeypatch.setattr(places, "_ENOUGH_POINTS", 10**15)
+    monkeypatch.setattr(directories, "_ENOUGH_POINTS", 10**15)
     assert "GB free" in problem(doctor(detector), "disk space")
 
 

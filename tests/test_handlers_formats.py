@@ -23,9 +23,9 @@ from bluesky_filestore.handlers.spe import AreaDetectorSPEHandler
 from bluesky_filestore.handlers.tiff import AreaDetectorTIFFHandler
 from bluesky_filestore.handlers.xspress3 import Xspress3Handler
 from bluesky_filestore.sim import pattern
+from bluesky_filestore.sim.file_formats import TiffFile
 from bluesky_filestore.sim.frame import Frame
 from bluesky_filestore.sim.hdf5_file import Hdf5File, Hdf5Options
-from bluesky_filestore.sim.tiff_file import TiffFile
 
 SHAPE = (6, 8)
 DATUMS = 4

@@ -12,6 +12,8 @@ import tifffile
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from mixin_detectors import (
+    Bare,
+    BareDetector,
     Camera,
     Chain,
     Detectors,
@@ -26,7 +28,7 @@ from mixin_detectors import (
     set_size,
     staged,
 )
-from ophyd import Component, Device, Signal, SimDetector
+from ophyd import Component, Signal, SimDetector
 from ophyd.areadetector.plugins import TIFFPlugin_V34
 from ophyd.areadetector.trigger_mixins import MultiTrigger
 
@@ -334,38 +336,6 @@ def test_subclass_with_its_own_hooks(small):
     assert "/own_" in detector.hdf5.order[1]
     resources = [doc["resource_kwargs"] for name, doc in documents if name == "resource"]
     assert resources == [{"frame_per_point": 1}, {"frame_per_point": 1, "swmr": True}]
-
-
-class Bare(Device, FileStoreHDF5IterativeWrite):
-    """A plugin with no more than what a file store can't do without, all of it soft."""
-
-    file_path = Component(Signal, value="")
-    file_name = Component(Signal, value="")
-    file_number = Component(Signal, value=0)
-    file_template = Component(Signal, value="")
-    file_write_mode = Component(Signal, value="Stream")
-    auto_increment = Component(Signal, value="No")
-    auto_save = Component(Signal, value="No")
-    array_counter = Component(Signal, value=5)
-    num_capture = Component(Signal, value=3)
-    capture = Component(Signal, value=0)
-
-
-class BareCam(Device):
-    """A camera that knows how many images it takes."""
-
-    num_images = Component(Signal, value=4)
-
-
-class BareDetector(Device):
-    """A test double of a detector."""
-
-    cam = Component(BareCam, "")
-    file = Component(Bare, "", write_path_template="/data/%Y", root="/data")
-    _image_name = "double_image"
-
-    def make_data_key(self):
-        return {"source": "", "dtype": "array", "shape": [4, 2, 2], "external": "FILESTORE:"}
 
 
 def test_plugin_without_most_components():

@@ -38,6 +38,14 @@ def small(ioc):
 # -- trap 1: a plugin that has seen no frame ---------------------------------------------------------------------------
 
 
+class OwnStage(OurHDF5):
+    """A beamline's class with a stage of its own."""
+
+    def stage(self):
+        """Nothing but ours."""
+        return super().stage()
+
+
 def scenario_unprimed(ioc):
     """Stock, then ours with each answer that leaves the plugin as it is."""
     stock = make(ioc, hdf5=StockHDF5)
@@ -49,7 +57,11 @@ def scenario_unprimed(ioc):
         answers[prime] = outcome(ours.stage, 30)
     answers["path is as before"] = ours.hdf5.file_path.get() == ""
     answers["enable is as before"] = ours.hdf5.enable.get()
-    ours.hdf5.stage_sigs["lazy_open"] = "Yes"
+    own = make(ioc, hdf5=(OwnStage, {"prime": "never"}))
+    for detector in (ours, own):
+        detector.hdf5.stage_sigs["lazy_open"] = "Yes"
+    answers["never, lazy, a stage of its own"] = outcome(own.stage, 30)
+    own.unstage()
     with staged(ours):
         point(ours)
         documents = list(ours.collect_asset_docs())
@@ -65,6 +77,7 @@ def test_unprimed_plugin(tmp_path):
     assert re.search("StageError: 13SIM1:HDF1:Capture_RBV is 0 .* went back to 0 by itself", answers["never"])
     assert answers["path is as before"]
     assert answers["enable is as before"] == "Disable"
+    assert answers["never, lazy, a stage of its own"] == "done"
     assert answers["never, lazy"] == (1, 32, 48)
 
 

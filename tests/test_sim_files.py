@@ -10,10 +10,9 @@ import tifffile
 from PIL import Image
 
 from bluesky_filestore.sim import pattern
+from bluesky_filestore.sim.file_formats import JpegFile, TiffFile
 from bluesky_filestore.sim.frame import COLOR_MODES, DATA_TYPES, Frame, FrameMismatchError
 from bluesky_filestore.sim.hdf5_file import Hdf5File, Hdf5Options
-from bluesky_filestore.sim.jpeg_file import JpegFile
-from bluesky_filestore.sim.tiff_file import TiffFile
 
 TIME = 631152000.0 + 1000.25
 """A quarter of a second after 1000 s of EPICS time."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bluesky_filestore.sim.parameters import Parameters
+from bluesky_filestore.sim.port import Parameters
 from bluesky_filestore.sim.records import Records, load_records
 
 SPECS = load_records()

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from .directories import check_directory, check_disk_space, check_name_length, check_path_flavour
 from .finding import Finding, Report, Verdict, fine, wrong
-from .places import check_directory, check_disk_space, check_name_length, check_path_flavour
 from .probe import probe_detector
 from .readiness import (
     check_frames,
@@ -41,7 +41,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 """What is looked at, in this order; a check that does not apply gives None."""
 
 
-_SILENT = wrong("nobody answers", "Start the IOC, or correct the prefix or EPICS_CA_ADDR_LIST")
+_NO_ANSWER = wrong("nobody answers", "Start the IOC, or correct the prefix or EPICS_CA_ADDR_LIST")
 
 
 def doctor(detector: Any, *, probe: bool = False) -> Report:
@@ -65,7 +65,7 @@ def doctor(detector: Any, *, probe: bool = False) -> Report:
         plugins = file_plugins(detector)
     except Exception as error:  # noqa: BLE001 - a detector of whatever kind gets a report, not a traceback
         advice = "Connect it first: a component of it cannot be made"
-        return Report((Finding("file plugins", _name_of(detector), False, _stumbled(error), advice),))
+        return Report((Finding("file plugins", _name_of(detector), False, _describe_failure(error), advice),))
     findings = [finding for plugin in plugins for finding in _examine(plugin)]
     if not plugins:
         words = "no component has a file store mixin, so no frames will be documented"
@@ -83,40 +83,40 @@ def _name_of(device: Any) -> str:
 
 def _examine(plugin: Any) -> Iterator[Finding]:
     name = _name_of(plugin)
-    connection = _attempt(_connect, plugin)
+    connection = _run_check(_connect, plugin)
     yield from _as_findings("IOC", name, connection)
-    if connection is not None and connection.advice == _SILENT.advice:
+    if connection is not None and connection.advice == _NO_ANSWER.advice:
         return
     try:
         subject = Subject.of(plugin)
         will_write = subject.will_write
     except Exception as error:  # noqa: BLE001 - a detector of whatever kind gets a report, not a traceback
-        yield Finding("stage_sigs", name, False, _stumbled(error), "Look at the keys and values of stage_sigs")
+        yield Finding("stage_sigs", name, False, _describe_failure(error), "Look at the keys and values of stage_sigs")
         # The rest is looked at as it is set now.
         subject, will_write = Subject.at_present(plugin), True
     if not will_write:
         yield Finding("enabled", name, None, "it is disabled once staged, and will write nothing")
         return
     for check, look in CHECKS:
-        yield from _as_findings(check, name, _attempt(look, subject))
+        yield from _as_findings(check, name, _run_check(look, subject))
 
 
 def _connect(plugin: Any) -> Verdict:
     try:
         plugin.file_path.get()
     except TimeoutError as error:
-        return replace(_SILENT, words=f"nobody answers: {str(error).rstrip('.')}")
+        return replace(_NO_ANSWER, words=f"nobody answers: {str(error).rstrip('.')}")
     return fine("it answers")
 
 
-def _attempt(check: Callable[[Any], Verdict | None], subject: Any) -> Verdict | None:
+def _run_check(check: Callable[[Any], Verdict | None], subject: Any) -> Verdict | None:
     try:
         return check(subject)
     except Exception as error:  # noqa: BLE001 - what one check stumbles over is a finding, and the others go on
-        return wrong(_stumbled(error), "Look whether the IOC serves what the class of the plugin asks for")
+        return wrong(_describe_failure(error), "Look whether the IOC serves what the class of the plugin asks for")
 
 
-def _stumbled(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     try:
         words = str(error).rstrip(".")
     except Exception:  # noqa: BLE001 - an error of others may be unable to say what it is

@@ -9,18 +9,20 @@ from ophyd.areadetector.trigger_mixins import (
 )
 
 from .base import FileStoreBase
-from .flying import FlyableFileStore
-from .hdf5 import FileStoreHDF5, FileStoreHDF5Single
-from .iterative import (
+from .file_paths import PathInfo, PathProvider
+from .file_stores import (
+    FileStoreHDF5,
     FileStoreHDF5IterativeWrite,
+    FileStoreHDF5Single,
     FileStoreHDF5SingleIterativeWrite,
     FileStoreIterativeWrite,
+    FileStoreTIFF,
     FileStoreTIFFIterativeWrite,
+    FileStoreTIFFSquashing,
 )
-from .path_providers import PathInfo, PathProvider
+from .flying import FlyableFileStore
 from .plugin import FileStorePluginBase
 from .single_trigger import SingleTrigger
-from .tiff import FileStoreTIFF, FileStoreTIFFSquashing
 
 __all__ = [
     "ADTriggerStatus",

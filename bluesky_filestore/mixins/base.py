@@ -1,24 +1,52 @@
-"""Paths and documents of a file store: what every mixin of the family has."""
+"""Paths and documents of a file store: what every mixin of the family has.
+
+`_fn` is the file or directory that the Resource names, `_fp` the directory, both as readers see them; `_resource_uid`
+is there between `_generate_resource` and `unstage`. `_asset_docs_cache` holds what is to be collected, in order, until
+the next `stage`; `_resource_collected` says that the Resource went to a run, so that the next `describe` makes another,
+and `_collected_resources` are those that went. `_datum_uids` are the readings of each data key; `_locked_key_list` is
+true once keys have been described or read, until `unstage`. Only the thread that runs the plan touches these.
+"""
 
 import logging
 import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 from ophyd.device import BlueskyInterface, GenerateDatumInterface, Staged
 
 from bluesky_filestore.errors import StageError, TemplateError
 from bluesky_filestore.model.compose import compose_resource
 
+from .file_paths import PathProvider, PathTemplates
 from .handed_out import HandedOut
-from .path_providers import PathProvider
-from .templates import PathTemplates
 
-__all__ = ["FileStoreBase"]
+__all__ = ["FileStoreBase", "check_choice"]
 
 _log = logging.getLogger(__name__)
+
+
+def check_choice(option: str, value: str, choices: Any) -> Any:
+    """Return `value` if it is one of a Literal type's.
+
+    Raises
+    ------
+    ValueError
+        For any other.
+
+    Examples
+    --------
+    >>> from typing import Literal
+    >>> check_choice("when", "today", Literal["now", "then", "never"])
+    Traceback (most recent call last):
+    ValueError: when is 'today'; expected 'now', 'then' or 'never'.
+    """
+    known = get_args(choices)
+    if value not in known:
+        first, last = ", ".join(map(repr, known[:-1])), known[-1]
+        raise ValueError(f"{option} is {value!r}; expected {first} or {last!r}.")
+    return value
 
 
 class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):

@@ -1,4 +1,9 @@
-"""A detector as a flyer: one acquisition of many frames, told of while it goes on."""
+"""A detector as a flyer: one acquisition of many frames, documented while it goes on.
+
+A flight begins with `prepare` and ends with `unstage`; in between `_flight_frames` is how many frames it has, and
+outside of it 0, so that the detector takes part in step scans. `complete` watches in a thread of its own, which only
+reads records; everything else happens in the thread that runs the plan.
+"""
 
 import threading
 from collections import OrderedDict
@@ -27,7 +32,6 @@ class FlyableFileStore(BlueskyInterface):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._flight_frames = 0
-        self._flight_status: DeviceStatus | None = None
 
     def prepare(self, frames: int) -> DeviceStatus:
         """Get ready to take so many frames in one go.
@@ -112,7 +116,7 @@ class FlyableFileStore(BlueskyInterface):
         if self._flight_frames:
             ready = self.get_index()
             for writer in self._flying_writers():
-                writer.tell_flight(ready if index is None else min(index, ready))
+                writer.document_flight(ready if index is None else min(index, ready))
         yield from super().collect_asset_docs()
 
     def unstage(self) -> list[object]:

@@ -12,7 +12,7 @@ from .causes import likely_causes, write_error
 from .waiting import optional, poll_until, pv_name, says
 from .written_files import missing_rows
 
-__all__ = ["ConfirmFrames", "FrameCount", "check_confirm_frames"]
+__all__ = ["ConfirmFrames", "FrameCount"]
 
 ConfirmFrames = Literal["point", "unstage", "never"]
 _LONGEST_NEWS = 2.0
@@ -21,20 +21,6 @@ _LONGEST_NEWS = 2.0
 
 def _is_none(function: Callable[[Path], object], path: Path) -> bool:
     return function(path) is None
-
-
-def check_confirm_frames(value: str) -> ConfirmFrames:
-    """Return `value` if it is one we know.
-
-    Raises
-    ------
-    ValueError
-        For any other.
-    """
-    match value:
-        case "point" | "unstage" | "never":
-            return value
-    raise ValueError(f"confirm_frames is {value!r}; expected 'point', 'unstage' or 'never'.")
 
 
 class FrameCount:
@@ -55,8 +41,10 @@ class FrameCount:
         dropped = optional(plugin, "dropped_arrays")
         self._dropped_before = 0 if dropped is None else dropped.get()
         self.documented = 0
+        """Frames that the documents promise so far."""
         self.counted = 0
-        """Of those the ones that the plugin was found to have counted; of the others an error has told."""
+        """Of those the ones that the plugin was found to have counted; an error has named the others."""
+        # Of a series: how many of its files have been looked at, and whether one of them was in sight.
         self._looked_at = 0
         self._in_sight = False
 

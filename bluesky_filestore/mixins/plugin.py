@@ -17,14 +17,13 @@ from bluesky_filestore.model.paths import (
     with_trailing_separator,
 )
 
-from .file_numbers import free_number
-from .file_records import check_opened_file, file_name, put_name, put_path
+from .base import check_choice
+from .file_paths import PathInfo
+from .file_records import check_opened_file, file_name, free_number, put_name, put_path
 from .frames import FileStoreWithFrames
 from .frames_written import FrameCount
-from .path_providers import PathInfo
-from .priming import UnprimedFilePluginError, check_prime, prime, why_unprimed
-from .putting_back import PutBackReport, devices_below, raise_together
-from .staging import Undo, guard_stage
+from .priming import Prime, UnprimedFilePluginError, prime, why_unprimed
+from .staging import PutBackReport, StageGuard, Undo, devices_below
 from .waiting import (
     CaptureSetting,
     PathSetting,
@@ -49,8 +48,11 @@ def _unique_name() -> str:
     return "-".join(str(uuid.uuid4()).split("-")[:-1])
 
 
-class FileStorePluginBase(FileStoreWithFrames):
+class FileStorePluginBase(StageGuard, FileStoreWithFrames):
     """Base of the mixins for areaDetector's file plugins.
+
+    A class with it has a `stage` that first sees that nothing is in the way, then runs those that were written, and
+    puts everything back if one fails; see `StageGuard`.
 
     Parameters
     ----------
@@ -63,17 +65,8 @@ class FileStorePluginBase(FileStoreWithFrames):
         See `FileStoreWithFrames` and `FileStoreBase`.
     """
 
-    _staging_undo: Undo | None = None
-    _not_put_back: list[Exception] = []
-    """What the last unstage could not put back."""
-    _errors_at_unstage: list[Exception] | None = None
-    """Where a detector that is being unstaged gathers its plugins' errors, so that none keeps the others staged."""
     _own_name = ""
     _create_dir_depth = 0
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        guard_stage(cls)
 
     def __init__(
         self,
@@ -82,7 +75,7 @@ class FileStorePluginBase(FileStoreWithFrames):
         prime: str = "auto",
         **kwargs: Any,
     ) -> None:
-        self._prime = check_prime(prime)
+        self._prime: Prime = check_choice("prime", prime, Prime)
         self.stage_timeout = stage_timeout
         super().__init__(*args, **kwargs)
         # Asking the class, not the object, does not wait for a lazy component to connect.
@@ -158,9 +151,9 @@ class FileStorePluginBase(FileStoreWithFrames):
             )
             CaptureSetting(capture, self, _FLUSH * self.stage_timeout).set(0).wait()
         if self._prime != "never":
-            self._make_sure_it_is_primed()
+            self._ensure_primed()
 
-    def _make_sure_it_is_primed(self) -> None:
+    def _ensure_primed(self) -> None:
         sigs = self._resolved_stage_sigs()
         ports = [(sig, value) for sig, value in sigs.items() if getattr(sig, "attr_name", "") == "nd_array_port"]
         with Undo(self) as undo:
@@ -297,10 +290,7 @@ class FileStorePluginBase(FileStoreWithFrames):
         report.log(self.name)
         self._not_put_back = report.problems
         errors += report.captures
-        errors += self._look_into_file() if not errors else []
+        errors += self._check_closed_file() if not errors else []
         self._frame_count = None
-        if self._errors_at_unstage is None:
-            raise_together(errors)
-        else:
-            self._errors_at_unstage += errors
+        self._raise_or_hand_over(errors)
         return unstaged

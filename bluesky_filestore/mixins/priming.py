@@ -17,7 +17,7 @@ from .staging import Undo
 from .upstream import expected_format, frame_token, pipeline, seen_format
 from .waiting import TimedSetting, components_with, optional, poll_until, pv_name
 
-__all__ = ["Prime", "UnprimedFilePluginError", "check_prime", "prime", "why_unprimed"]
+__all__ = ["Prime", "UnprimedFilePluginError", "prime", "why_unprimed"]
 
 Prime = Literal["auto", "require", "never"]
 
@@ -29,20 +29,6 @@ _log = logging.getLogger(__name__)
 
 class UnprimedFilePluginError(UnprimedPluginError, UnprimedPlugin):
     """Ours, and ophyd's `UnprimedPlugin` for those who catch that."""
-
-
-def check_prime(value: str) -> Prime:
-    """Return `value` if it is one we know.
-
-    Raises
-    ------
-    ValueError
-        For any other.
-    """
-    match value:
-        case "auto" | "require" | "never":
-            return value
-    raise ValueError(f"prime is {value!r}; expected 'auto', 'require' or 'never'.")
 
 
 def why_unprimed(plugin: Any, known: tuple[Any, Any] | None) -> tuple[str | None, Any]:

@@ -1,23 +1,56 @@
-"""A trigger that gives a status however fast the camera is, and whatever becomes of the IOC."""
+"""A trigger that gives a status however fast the camera is, and that ends whatever becomes of the IOC.
 
+**The states of a detector that is staged**
+
+========= ================================================================================================
+free      `Acquire` is 0 in the record and in `_acquire_seen`; what `_status` was has ended
+acquiring `Acquire` is 1 and `_status` is the trigger's; or it is None, and somebody else's acquisition runs
+waiting   the same, and `_waiting_status` is that of a trigger that takes its frames afterwards
+========= ================================================================================================
+
+=================== ================================== =====================================================
+in                  when                               then
+=================== ================================== =====================================================
+free                `trigger()`                        acquiring: the datum is made, then `Acquire` is put
+acquiring           `trigger()`                        waiting: the datum is made, `Acquire` is not put
+acquiring           `Acquire` falls                    free: ophyd's mixin finishes the status, and forgets it
+waiting             `Acquire` falls                    acquiring: the watch of the one that waits puts `Acquire`
+acquiring, waiting  the connection is lost             free: all statuses fail with an `IOCUnreachableError`
+acquiring, waiting  nothing moves for too long         as it is, but the status fails with a `MissingFramesError`
+any                 `unstage()`                        not staged: watches are cancelled, so that none begins anything
+=================== ================================== =====================================================
+
+**Threads.** The plan's thread stages, triggers and unstages. The control layer's calls `_note_acquire` and
+`_note_connection`, in this order after ophyd's own: `_acquire_seen` is the last value of ``Acquire`` that the monitor
+has brought, after `_status` has been dealt with. Each trigger has an `AcquisitionWatch` in a thread of its own, until
+its status is done, whoever ends it; of the detector it touches the two statuses only, when it is its turn to begin.
+"""
+
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ophyd.areadetector import trigger_mixins as stock
 from ophyd.device import Staged
+from ophyd.utils.errors import InvalidState
 
-from bluesky_filestore.errors import IOCUnreachableError, StageError
+from bluesky_filestore.errors import IOCUnreachableError, MissingFramesError, StageError
 
-from .acquisition import AcquisitionWatch, fail, lost_connection
 from .plugin import FileStorePluginBase
-from .putting_back import PutBackReport, devices_below, raise_together
-from .waiting import is_connected, pv_name, wait_until_connected
+from .staging import PutBackReport, devices_below, errors_gathered, raise_together
+from .waiting import is_connected, optional, pv_name, wait_until_connected
 
 __all__ = ["SingleTrigger"]
 
 _IDLE = (0, "0", "Done")
 _SETTING_TIMEOUT = 10.0
 """Seconds that each setting of the camera may take to be put back."""
+_PAUSE = 0.5
+"""Seconds between two looks at the records."""
+_SOON = 0.01
+"""The same while a running acquisition is waited for."""
+_TIMES = ("acquire_time", "acquire_period")
 
 
 class SingleTrigger(stock.SingleTrigger):
@@ -29,9 +62,6 @@ class SingleTrigger(stock.SingleTrigger):
 
     While an acquisition is running, which ``Acquire=1`` would not change, a trigger waits until that is over and then
     takes frames of its own: after a pause in an exposure and a resume the point has its own.
-
-    The attributes that have to do with the state: `_status` is the status of the acquisition that is running;
-    `_acquire_seen` is the last value of ``Acquire`` that the monitor has brought, after `_status` has been dealt with.
 
     Parameters
     ----------
@@ -86,19 +116,15 @@ class SingleTrigger(stock.SingleTrigger):
             watch.cancel()
         self._watches.clear()
         report = PutBackReport(_SETTING_TIMEOUT)
-        errors: list[Exception] = []
         devices = list(devices_below(self))
         plugins = [device for device in devices if isinstance(device, FileStorePluginBase)]
         for device in devices:
             if device not in plugins:
                 report.attach(device)
-        for plugin in plugins:
-            plugin._errors_at_unstage = errors
         try:
-            unstaged = super().unstage()
+            with errors_gathered(plugins) as errors:
+                unstaged = super().unstage()
         finally:
-            for plugin in plugins:
-                plugin._errors_at_unstage = None
             self._acquisition_signal.clear_sub(self._note_acquire)
             self._acquisition_signal.clear_sub(self._note_connection, event_type=self._acquisition_signal.SUB_META)
             report.log(self.name)
@@ -161,3 +187,122 @@ class SingleTrigger(stock.SingleTrigger):
             if status is not None:
                 fail(status, lost_connection(self, self._acquisition_signal))
         self._status = self._waiting_status = None
+
+
+def fail(status: Any, error: Exception) -> None:
+    """End a status with an error, unless it has ended already."""
+    try:
+        if not status.done:
+            status.set_exception(error)
+    except InvalidState:
+        # Somebody else was faster.
+        return
+
+
+class AcquisitionWatch:
+    """Ends a trigger's status with an error if the acquisition does not go on.
+
+    Parameters
+    ----------
+    detector : Device
+        With a ``cam``.
+    signal : ophyd.Signal
+        What starts the acquisition.
+    status : ophyd.status.StatusBase
+        The trigger's.
+    timeout : float or None
+        Seconds without any news of the camera, beyond exposure time and period; None for ever.
+    """
+
+    def __init__(self, detector: Any, signal: Any, status: Any, timeout: float | None) -> None:
+        self._detector = detector
+        self._signal = signal
+        self._status = status
+        self._timeout = timeout
+        self._ended = threading.Event()
+        status.add_callback(lambda *args, **kwargs: self._ended.set())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it watches no more."""
+        return self._ended.is_set()
+
+    def cancel(self) -> None:
+        """Watch no more, and begin nothing; the status stays as it is: whoever gave up does not wait for it."""
+        self._ended.set()
+
+    def start(self, begin: Callable[[], None] | None = None, is_free: Callable[[], bool] = lambda: True) -> None:
+        """Watch from now on.
+
+        Parameters
+        ----------
+        begin : callable, optional
+            Starts the acquisition, as soon as the one that is running has ended.
+        is_free : callable
+            Whether it has.
+        """
+        layer = getattr(self._signal, "cl", None)
+        thread_class = getattr(layer, "thread_class", None) or threading.Thread
+        thread_class(target=self._run, args=(begin, is_free), daemon=True).start()
+
+    def _run(self, begin: Callable[[], None] | None, is_free: Callable[[], bool]) -> None:
+        try:
+            if begin is not None and self._watch(is_free, _SOON) and not self.is_over:
+                begin()
+            self._watch(lambda: False, _PAUSE)
+        except Exception as error:  # noqa: BLE001 - the plan that waits for the status is told
+            fail(self._status, error)
+
+    def _watch(self, condition: Callable[[], bool], pause: float) -> bool:
+        """Wait for a condition; False if the status was done before, or has been ended since nothing moved."""
+        seen, since = self._news(), time.monotonic()
+        while not self._ended.wait(pause):
+            if condition():
+                return True
+            news = self._news()
+            if news not in (None, seen):
+                seen, since = news, time.monotonic()
+            problem = self._problem(time.monotonic() - since)
+            if problem is not None:
+                fail(self._status, problem)
+                return False
+        return False
+
+    def _news(self) -> tuple[Any, ...] | None:
+        """Something that changes as long as the camera takes frames; None if its IOC does not answer."""
+        names = ("array_counter", "num_images_counter", "detector_state")
+        try:
+            return tuple(signal.get() for name in names if (signal := self._of_camera(name)) is not None)
+        except Exception:  # noqa: BLE001 - a get that a disconnection breaks off raises what the client library likes
+            return None
+
+    def _of_camera(self, name: str) -> Any:
+        return optional(self._detector, f"cam.{name}")
+
+    def _problem(self, quiet: float) -> Exception | None:
+        """What to say after so many seconds without news."""
+        if not is_connected(self._signal):
+            return lost_connection(self._detector, self._signal)
+        if self._timeout is None or quiet < self._timeout:
+            return None
+        try:
+            times = [signal.get() for name in _TIMES if (signal := self._of_camera(name)) is not None]
+            acquire = self._signal.get()
+        except Exception:  # noqa: BLE001 - as above
+            return lost_connection(self._detector, self._signal)
+        if quiet < self._timeout + max(times, default=0.0):
+            return None
+        return MissingFramesError(
+            f"{self._detector.name} was triggered, and no frame has come for {quiet:.1f} s; {pv_name(self._signal)} is "
+            f"{acquire!r}. Expected the camera to be done, or a frame at least every trigger_timeout={self._timeout} s "
+            f"beyond its exposure. Look whether it waits for an external trigger; raise trigger_timeout, or set it to "
+            f"None, if that takes longer."
+        )
+
+
+def lost_connection(detector: Any, signal: Any) -> IOCUnreachableError:
+    """The error of an acquisition whose IOC is gone."""
+    return IOCUnreachableError(
+        f"{detector.name} was acquiring when {pv_name(signal)} stopped to answer: its IOC died, was restarted, or "
+        f"can't be reached. The frames of this point are lost. Start the IOC, look at its files, and stage again."
+    )

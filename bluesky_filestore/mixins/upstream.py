@@ -92,7 +92,7 @@ def expected_format(plugin: Any) -> tuple[FrameFormat | None, tuple[Any, ...]]:
     frames = _camera_format(devices[0])
     known: list[Any] = [frames, *(device.name for device in devices)]
     for device in devices[1:]:
-        frames = _after(device, frames) if frames is not None else None
+        frames = _format_after(device, frames) if frames is not None else None
         # Where it can't be computed what a plugin makes of a frame, it may change with each of its settings.
         known.append(_own_settings(device) if frames is None else frames)
     return frames, tuple(known)
@@ -131,7 +131,7 @@ def _camera_format(camera: Any) -> FrameFormat | None:
     return of_camera(size, binning, _text(camera.data_type), _color_mode(optional(camera, "color_mode")))
 
 
-def _after(device: Any, frames: FrameFormat) -> FrameFormat | None:
+def _format_after(device: Any, frames: FrameFormat) -> FrameFormat | None:
     kind = _text(optional(device, "plugin_type"))
     if kind.startswith(_UNCHANGING):
         return frames

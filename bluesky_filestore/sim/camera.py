@@ -1,4 +1,8 @@
-"""The simulated camera: ADSimDetector's records and states, with frames from `pattern`."""
+"""The simulated camera: ADSimDetector's records and states, with frames from `pattern`.
+
+`_task` takes frames, and is None while ``Acquire`` is 0; `_queued` frames are in the queues of plugins, and keep
+``AcquireBusy`` at 1 if ``WaitForPlugins`` is on. All of it happens in the event loop of the IOC.
+"""
 
 import asyncio
 import time

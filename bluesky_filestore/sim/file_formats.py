@@ -1,18 +1,25 @@
-"""The file plugins of the three formats: how each makes its files."""
+"""The file plugins of the three formats, and the files that those of TIFF and JPEG make."""
 
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import tifffile
+from PIL import Image
+
+from .disk import Disk
 from .file_name import on_disk
 from .file_plugin import FilePlugin, OpenFile
-from .frame import Frame
+from .frame import COLOR_MODES, Frame, FrameMismatchError
 from .hdf5_file import Hdf5File, Hdf5Options
 from .hdf5_layout import Layout, read_layout
-from .jpeg_file import JpegFile
 from .plugin import Wiring
 from .records import Records
-from .tiff_file import TiffFile
 
-__all__ = ["Hdf5Plugin", "JpegPlugin", "TiffPlugin"]
+__all__ = ["Hdf5Plugin", "JpegFile", "JpegPlugin", "TiffFile", "TiffPlugin"]
+
+_TIME_STAMP, _UNIQUE_ID, _SECONDS, _NANOSECONDS, _FIRST_ATTRIBUTE = 65000, 65001, 65002, 65003, 65010
+"""NDFileTIFF's private tags."""
 
 
 class Hdf5Plugin(FilePlugin):
@@ -77,6 +84,54 @@ class Hdf5Plugin(FilePlugin):
         return closed
 
 
+class TiffFile:
+    """One TIFF file as NDFileTIFF writes it: one uncompressed page, with the frame's data in private tags.
+
+    Parameters
+    ----------
+    path : Path
+        The file; an existing one is overwritten.
+    disk : Disk, optional
+        Where it lies.
+    """
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self._path = path
+        self._disk = disk or Disk()
+
+    def write(self, frame: Frame) -> None:
+        """Write the file.
+
+        Raises
+        ------
+        OSError
+            If it can't be made, or there is no room for all of it: a cut-off file is left then.
+        """
+        mode = COLOR_MODES[frame.color_mode]
+        # TIFF has no lines of alternating colours: the colours of an RGB2 frame are put plane after plane.
+        array = np.moveaxis(frame.array, 1, 0) if mode == "RGB2" else frame.array
+        content = BytesIO()
+        tifffile.imwrite(
+            content,
+            array,
+            photometric="minisblack" if mode == "Mono" else "rgb",
+            planarconfig={"RGB1": "contig", "RGB2": "separate", "RGB3": "separate"}.get(mode),
+            metadata=None,
+            software="EPICS areaDetector",
+            extratags=[
+                (_TIME_STAMP, "d", 1, frame.epics_time, True),
+                (_UNIQUE_ID, "I", 1, frame.number, True),
+                (_SECONDS, "I", 1, frame.epics_seconds, True),
+                (_NANOSECONDS, "I", 1, frame.epics_nanoseconds, True),
+                (_FIRST_ATTRIBUTE, "s", 0, f"ColorMode:{frame.color_mode}", True),
+            ],
+        )
+        self._disk.write(self._path, content.getvalue())
+
+    def close(self) -> None:
+        """Nothing is left to do: the file is finished once it is written."""
+
+
 class TiffPlugin(FilePlugin):
     """NDFileTIFF."""
 
@@ -85,6 +140,45 @@ class TiffPlugin(FilePlugin):
     def open_file(self, name: str, like: Frame, *, stream: bool) -> OpenFile:
         """A TIFF file, made once its frame is there."""
         return TiffFile(_in_directory(name), self._wiring.disk)
+
+
+class JpegFile:
+    """One JPEG file as NDFileJPEG writes it: one frame, 8 bits a colour.
+
+    Parameters
+    ----------
+    path : Path
+        The file; an existing one is overwritten.
+    quality : int
+        1 to 100.
+    disk : Disk, optional
+        Where it lies.
+    """
+
+    def __init__(self, path: Path, quality: int, disk: Disk | None = None) -> None:
+        self._disk = disk or Disk()
+        self._path = path
+        self._quality = quality
+
+    def write(self, frame: Frame) -> None:
+        """Write the file.
+
+        Raises
+        ------
+        FrameMismatchError
+            If the frame is not UInt8, monochrome or RGB1: JPEG holds nothing else.
+        OSError
+            If it can't be made, or there is no room for all of it: a cut-off file is left then.
+        """
+        mode = COLOR_MODES[frame.color_mode]
+        if frame.array.dtype != "uint8" or mode not in ("Mono", "RGB1"):
+            raise FrameMismatchError(f"JPEG holds UInt8, Mono or RGB1; the frame is {frame.array.dtype} {mode}")
+        content = BytesIO()
+        Image.fromarray(frame.array).save(content, "JPEG", quality=self._quality)
+        self._disk.write(self._path, content.getvalue())
+
+    def close(self) -> None:
+        """Nothing is left to do: the file is finished once it is written."""
 
 
 class JpegPlugin(FilePlugin):

@@ -1,4 +1,18 @@
-"""The file plugins: when they open, write and close files, as NDPluginFile does, its traps included."""
+"""The file plugins: when they open, write and close files, as NDPluginFile does, its traps included.
+
+The modes of ``FileWriteMode``, and what ``Capture`` does in them:
+
+======= =============================== ========================== ==================================================
+mode    ``Capture=1``                   a frame                    ``Capture=0``, or ``NumCapture`` frames are there
+======= =============================== ========================== ==================================================
+Single  refused                         a file, with ``AutoSave``
+Capture begins to gather                gathered in `_captured`    with ``AutoSave`` all are written, to one file
+Stream  opens `_file`; refused if the   added to `_file`, which    closes `_file`
+        plugin has seen no frame        ``LazyOpen`` opens now
+======= =============================== ========================== ==================================================
+
+`_file` is open between these, and None else. All of it happens in the event loop of the IOC.
+"""
 
 from abc import abstractmethod
 from typing import Protocol
@@ -25,17 +39,7 @@ class OpenFile(Protocol):
 
 
 class FilePlugin(Plugin):
-    """A plugin that writes frames to files.
-
-    Parameters
-    ----------
-    records : Records
-        All records of the IOC.
-    prefix : str
-        What the plugin's records begin with: ``HDF1:``.
-    wiring : Wiring
-        The rest of the IOC.
-    """
+    """A plugin that writes frames to files; see `Plugin` for the parameters."""
 
     counts_all = False
     holds_many = True

@@ -12,12 +12,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, BinaryIO, ClassVar, Self
+from typing import IO, Any, BinaryIO, ClassVar, Self
 
 from bluesky_filestore.errors import IOCUnreachableError
-
-if TYPE_CHECKING:
-    from .simulator import Simulator
 
 __all__ = ["DEFAULT_PREFIX", "SimulatedIOC", "client_environment", "free_port", "run_ioc"]
 
@@ -82,12 +79,18 @@ def free_port() -> int:
 
 
 async def _run(
-    simulator: "Simulator", prefix: str, port: int, on_ready: Callable[[int], None], stop: asyncio.Event
+    options: dict[str, Any], prefix: str, port: int, on_ready: Callable[[int], None], stop_at_end_of: BinaryIO | None
 ) -> None:
-    """Serve until `stop` is set."""
+    """Serve a simulator with these options until a stream ends, if there is one."""
     from .server import serve
+    from .simulator import Simulator
 
-    async with simulator:
+    stop = asyncio.Event()
+    if stop_at_end_of is not None:
+        loop = asyncio.get_running_loop()
+        arguments = (stop_at_end_of, lambda: loop.call_soon_threadsafe(stop.set))
+        threading.Thread(target=_call_at_end, args=arguments, daemon=True).start()
+    async with Simulator(**options) as simulator:
         ready = asyncio.Event()
         server = asyncio.create_task(serve(simulator, prefix, port, _repeater_port(port), ready))
         waiting = [asyncio.create_task(ready.wait()), server]
@@ -147,19 +150,8 @@ def run_ioc(
         )
 
     os.chdir(directory)
-
-    async def main() -> None:
-        from .simulator import Simulator
-
-        stop = asyncio.Event()
-        if stop_at_end_of is not None:
-            loop = asyncio.get_running_loop()
-            arguments = (stop_at_end_of, lambda: loop.call_soon_threadsafe(stop.set))
-            threading.Thread(target=_call_at_end, args=arguments, daemon=True).start()
-        simulator = Simulator(plugin_delay=plugin_delay, disk_space=disk_space)
-        await _run(simulator, prefix, chosen, on_ready, stop)
-
-    asyncio.run(main())
+    options = {"plugin_delay": plugin_delay, "disk_space": disk_space}
+    asyncio.run(_run(options, prefix, chosen, on_ready, stop_at_end_of))
 
 
 def _call_at_end(stream: BinaryIO, callback: Callable[[], object]) -> None:

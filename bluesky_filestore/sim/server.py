@@ -1,11 +1,12 @@
-"""The simulated IOC on Channel Access, by caproto's asyncio server."""
+"""The simulated IOC on Channel Access, by caproto's asyncio server, and the repeater of its beacons."""
 
 import asyncio
 import logging
 import os
 import socket
+import struct
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import caproto
 from caproto.asyncio.server import Context, VirtualCircuit
@@ -13,15 +14,21 @@ from caproto.asyncio.server import Context, VirtualCircuit
 from bluesky_filestore.leanings import log_once
 
 from .records import Record, Value
-from .repeater import Repeater
 from .simulator import Simulator
 
-__all__ = ["LOOPBACK", "check_caproto", "serve"]
+__all__ = ["LOOPBACK", "Repeater", "check_caproto", "serve"]
 
 _log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 """The only address the server binds and sends its beacons to."""
+
+_HEADER = struct.Struct(">HHHHII")
+"""Command, payload size, data type, data count and two parameters, as in the Channel Access protocol."""
+
+_BEACON, _CONFIRM, _REGISTER = 13, 17, 24
+
+_log = logging.getLogger(__name__)
 
 _DRAIN_TURNS = 100
 """How many turns of the event loop a completion waits for the updates before it."""
@@ -262,3 +269,57 @@ async def serve(simulator: Simulator, prefix: str, port: int, repeater_port: int
     finally:
         if repeater is not None:
             repeater.close()
+
+
+class Repeater(asyncio.DatagramProtocol):
+    """A Channel Access repeater's UDP port: hands the beacons that reach this machine on to all clients on it.
+
+    A client library that finds no repeater tries to start one as a daemon, which outlives everybody, and complains if
+    it can't. caproto's repeater is not used: it does not confirm the empty datagrams with which libca registers, so
+    that libca complains after a minute.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.DatagramTransport | None = None
+        self._clients: set[tuple[str, int]] = set()
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> asyncio.DatagramTransport | None:
+        """Begin to repeat on this port; None if somebody, who then is the repeater, has it already."""
+        try:
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                cls, (host, port), family=socket.AF_INET
+            )
+        except OSError as error:
+            _log.info("no repeater on %s:%d, somebody else is there: %s", host, port, error)
+            return None
+        return transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The port is open."""
+        # asyncio's own datagram transports are no subclass of DatagramTransport.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        """Register a client, or hand a beacon on."""
+        if self._transport is None:
+            return
+        if len(data) < _HEADER.size or _HEADER.unpack_from(data)[0] == _REGISTER:
+            self._clients.add(address)
+            confirm = _HEADER.pack(_CONFIRM, 0, 0, 0, 0, _number(address[0]))
+            self._transport.sendto(confirm, address)
+            return
+        command, *fields, sender = _HEADER.unpack_from(data)
+        if command == _BEACON and sender == 0:
+            data = _HEADER.pack(command, *fields, _number(address[0])) + data[_HEADER.size :]
+        for client in self._clients:
+            self._transport.sendto(data, client)
+
+    def error_received(self, error: Exception) -> None:
+        """A client that has gone is no trouble to the others."""
+        _log.debug("a client of the repeater has gone: %s", error)
+
+
+def _number(host: str) -> int:
+    """An IPv4 address as a number."""
+    return int.from_bytes(socket.inet_aton(host), "big")

@@ -6,16 +6,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from .camera import Camera
-from .codec import CodecPlugin
 from .disk import Disk
 from .file_formats import Hdf5Plugin, JpegPlugin, TiffPlugin
 from .frame import Frame
 from .plugin import ImagePlugin, Plugin, Wiring
 from .port import Port
-from .process import ProcessPlugin
+from .processing import CodecPlugin, ProcessPlugin, RoiPlugin, TransformPlugin
 from .records import Records, Value, load_records
-from .roi import RoiPlugin
-from .transform import TransformPlugin
 
 __all__ = ["Simulator"]
 
@@ -79,7 +76,7 @@ class Simulator:
         self._runners: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self.listener: Callable[[str, Value], None] = lambda name, value: None
-        self.records.listener = self._tell
+        self.records.listener = self._publish
 
     async def __aenter__(self) -> Self:
         """Start the plugins' tasks."""
@@ -140,7 +137,7 @@ class Simulator:
             self._waiting.append(future)
             await future
 
-    def _tell(self, name: str, value: Value) -> None:
+    def _publish(self, name: str, value: Value) -> None:
         """Pass an update on, and wake whoever waits for a busy record."""
         self.listener(name, value)
         if name.rpartition(":")[2] in _BUSY:

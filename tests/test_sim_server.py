@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 
-from bluesky_filestore.sim.repeater import Repeater
+from bluesky_filestore.sim.server import Repeater
 
 HEADER = struct.Struct(">HHHHII")
 LOCALHOST = 0x7F000001

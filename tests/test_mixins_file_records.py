@@ -8,7 +8,7 @@ from mixin_detectors import Detectors, OurHDF5, OurHDF5Single, OurTIFF, document
 
 from bluesky_filestore.errors import FileExistsAlreadyError, PathError, StageError
 from bluesky_filestore.mixins import PathInfo
-from bluesky_filestore.mixins.file_numbers import _name_pattern
+from bluesky_filestore.mixins.file_records import _name_pattern
 
 
 @pytest.fixture

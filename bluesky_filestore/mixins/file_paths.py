@@ -1,8 +1,12 @@
-"""The path properties of a file store: a root, and templates of where its files are written and read."""
+"""Where files shall go: a root, and templates of where they are written and read, or a provider that is asked.
+
+A provider is asked at each stage: for visits, samples and scan numbers that change without a restart.
+"""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Protocol
 
 from bluesky_filestore.errors import TemplateError
 from bluesky_filestore.model.paths import (
@@ -16,7 +20,7 @@ from bluesky_filestore.model.paths import (
     with_trailing_separator,
 )
 
-__all__ = ["PathTemplates"]
+__all__ = ["PathInfo", "PathProvider", "PathTemplates"]
 
 
 class PathTemplates:
@@ -122,3 +126,30 @@ class PathTemplates:
                 "or a path_provider that names one at each stage."
             )
         return self._write_path_template
+
+
+@dataclass(frozen=True, slots=True)
+class PathInfo:
+    """An answer of a path provider; but for `read_directory_path` its fields are called as in ophyd-async."""
+
+    directory_path: str | PurePath
+    """The directory as the IOC sees it: absolute and under the root, or relative to it. Taken as it is, no strftime."""
+    filename: str | None = None
+    """The beginning of the file's name; None for a new unique one."""
+    read_directory_path: str | PurePath | None = None
+    """The directory as its readers see it, if that is another; absolute and under the root, or relative to it."""
+    create_dir_depth: int = 0
+    """What ``CreateDirectory`` is set to, as in ophyd-async: -n lets the IOC make n levels. 0 leaves what
+    ``stage_sigs`` says."""
+    directory_uri: str | None = None
+    """As in ophyd-async: the directory as its readers see it, as a ``file:`` URI."""
+
+
+class PathProvider(Protocol):
+    """What ``path_provider=`` takes: any callable that says where the files of the next stage go."""
+
+    def __call__(self, device_name: str, /) -> PathInfo | str | PurePath:
+        """Answer for the file plugin of this name; a bare path stands for ``PathInfo(path)``.
+
+        ophyd-async's path providers fit, too.
+        """

@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ophyd.areadetector import filestore_mixins as stock
 
 from bluesky_filestore.mixins import FileStorePluginBase
-from bluesky_filestore.mixins.upstream import seen_format
+from bluesky_filestore.mixins.causes import bytes_of_frame
+from bluesky_filestore.mixins.file_records import fill_template
 from bluesky_filestore.mixins.waiting import optional, pv_name
 from bluesky_filestore.model.asset_paths import NOT_IN_URIS
 from bluesky_filestore.model.paths import (
@@ -37,7 +37,7 @@ _ENOUGH_POINTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Directories:
     """Where the files of a stage at this moment would go."""
 
     write: str
@@ -48,7 +48,7 @@ class _Places:
     """The directory as its readers see it."""
 
 
-def _places(plugin: Any) -> _Places:
+def _present_directories(plugin: Any) -> _Directories:
     """From the templates, without asking hooks or path providers, which may count or make directories.
 
     Raises
@@ -60,7 +60,7 @@ def _places(plugin: Any) -> _Places:
     write = fill_in(plugin.write_path_template, now)
     has_own = plugin._read_path_template is not None
     flavour = check_semantics(plugin.path_semantics) if has_own or not is_absolute(write) else semantics_of(write)
-    return _Places(write, flavour, fill_in(plugin.read_path_template, now))
+    return _Directories(write, flavour, fill_in(plugin.read_path_template, now))
 
 
 def _who_decides(plugin: Any) -> str:
@@ -72,10 +72,10 @@ def _who_decides(plugin: Any) -> str:
     return "" if hook in known else f"{type(plugin).__name__}.make_filename()"
 
 
-def _known_places(plugin: Any) -> _Places | None:
+def _known_directories(plugin: Any) -> _Directories | None:
     """None where `check_path_flavour` has said already that there is nothing to know."""
     try:
-        return None if _who_decides(plugin) else _places(plugin)
+        return None if _who_decides(plugin) else _present_directories(plugin)
     except ValueError:
         return None
 
@@ -86,7 +86,7 @@ def check_path_flavour(subject: Subject) -> Verdict:
     if who := _who_decides(plugin):
         return open_question(f"{who} says at each stage where the files go", "Run with --probe (probe=True) to see")
     try:
-        where = _places(plugin)
+        where = _present_directories(plugin)
     except ValueError as error:
         return wrong(str(error).rstrip("."), "Correct root, write_path_template or read_path_template")
     if not pure_path(where.write, where.write_flavour).is_absolute():
@@ -111,14 +111,14 @@ def _nearest(path: Path) -> tuple[Path, int]:
     return path, missing
 
 
-def _in_reach(plugin: Any, where: _Places) -> bool:
+def _in_reach(plugin: Any, where: _Directories) -> bool:
     return semantics_of(where.read) == check_semantics(None) and Path(plugin.reg_root).is_dir()
 
 
 def check_directory(subject: Subject) -> Verdict | None:
     """The directory is there, or the IOC may make what is missing of it."""
     plugin = subject.plugin
-    where = _known_places(plugin)
+    where = _known_directories(plugin)
     if where is None:
         return None
     if not _in_reach(plugin, where):
@@ -153,14 +153,13 @@ def _longest(signal: Any) -> int | None:
 
 def check_name_length(subject: Subject) -> Verdict | None:
     """Path and name fit into their records, which cut off what is too long."""
-    where = _known_places(subject.plugin)
+    where = _known_directories(subject.plugin)
     if where is None:
         return None
     path = with_trailing_separator(where.write, where.write_flavour)
     template = str(subject.value("file_template"))
-    values = (path, _UNIQUE_NAME, 0)[: template.replace("%%", "").count("%")]
     try:
-        full = template % values
+        full = fill_template(template, (path, _UNIQUE_NAME, 0))
     except (TypeError, ValueError) as error:
         return wrong(f"FileTemplate {template!r} can't be filled in ({error})", "Set it to one such as '%s%s_%6.6d.h5'")
     lengths = {"file_path": len(path), "file_name": len(_UNIQUE_NAME), "full_file_name": len(full)}
@@ -177,15 +176,15 @@ def check_name_length(subject: Subject) -> Verdict | None:
 def check_disk_space(subject: Subject) -> Verdict | None:
     """There is room for some more points, where the disk can be seen from here."""
     plugin = subject.plugin
-    where = _known_places(plugin)
+    where = _known_directories(plugin)
     if where is None or not _in_reach(plugin, where):
         return None
     there, _ = _nearest(Path(where.read))
     free = shutil.disk_usage(there).free
-    frames = seen_format(plugin)
+    frame = bytes_of_frame(plugin)
     words = f"{free / 1e9:.1f} GB free at {there}"
-    if frames is None:
+    if not frame:
         return fine(words) if free > 1e9 else wrong(words, "Make room")
-    point = int(np.prod(frames.shape)) * np.dtype(frames.dtype).itemsize * int(plugin.get_frames_per_point())
+    point = frame * int(plugin.get_frames_per_point())
     words += f", enough for {free // max(point, 1)} points like the last one, uncompressed"
     return fine(words) if free >= _ENOUGH_POINTS * point else wrong(words, "Make room")
