@@ -1,5 +1,6 @@
 """The folders are as the docs draw them, and each arrow of the drawing is an import contract."""
 
+import ast
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -9,6 +10,9 @@ import grimp
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bluesky_filestore"
 PAGE = ROOT / "docs" / "explanations" / "the-straight-line.md"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_FUNCTION = 50
+LONGEST_MODULE = 350
 _ROW = re.compile(r"^\| `([\w/.]+)` \|[^|]+\|([^|]*)\|$", re.MULTILINE)
 _LINK = re.compile(r"\]\((\.\./\.\./[\w/.-]+)\)")
 
@@ -66,3 +70,22 @@ def test_the_page_leads_somewhere():
     links = _LINK.findall(PAGE.read_text())
     assert len(links) > 20
     assert [link for link in links if not (PAGE.parent / link).exists()] == []
+
+
+def _lines(function):
+    """How many lines a function has beside its docstring."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function) is not None
+    return function.end_lineno - function.lineno + 1 - has_docstring * (first.end_lineno - first.lineno + 1)
+
+
+def test_modules_and_functions_are_short():
+    """A module is a page or some, a function a screen."""
+    too_long = {}
+    for path in MODULES:
+        text, name = path.read_text(), str(path.relative_to(PACKAGE))
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        too_long |= {f"{name}:{each.name}": _lines(each) for each in functions if _lines(each) > LONGEST_FUNCTION}
+        if len(text.splitlines()) > LONGEST_MODULE:
+            too_long[name] = len(text.splitlines())
+    assert too_long == {}

@@ -17,8 +17,6 @@ import pytest
 import tifffile
 import tiled.client
 import tiled.client.container
-from bluesky_filestore.checking.places import _longest
-from bluesky_filestore.mixins.putting_back import PutBackReport
 from event_model import compose_run
 from leaning import logged_anew  # noqa: F401 - a fixture
 from tiled.client import from_uri
@@ -29,6 +27,7 @@ from bluesky_filestore import CatalogWriter, documents, open_array
 from bluesky_filestore.catalogs.tiled import connecting
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import connect
+from bluesky_filestore.checking.directories import _longest
 from bluesky_filestore.cli import entry
 from bluesky_filestore.errors import (
     CatalogAccessError,
@@ -42,6 +41,7 @@ from bluesky_filestore.files.hdf5_opening import open_hdf5
 from bluesky_filestore.files.readable import told
 from bluesky_filestore.files.tiff import read_tiff
 from bluesky_filestore.leanings import going_without, log_once
+from bluesky_filestore.mixins.staging import PutBackReport
 from bluesky_filestore.mixins.waiting import components_with, values_before
 from bluesky_filestore.model.addressing import HDF5_ROWS
 from bluesky_filestore.model.specs import HDF5
