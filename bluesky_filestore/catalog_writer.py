@@ -9,13 +9,13 @@ from functools import partial
 from inspect import Parameter, signature
 from numbers import Real
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bluesky_filestore.catalog_address import comparable_address, container_address, shown_address
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import (
+    client_options,
     connect,
     connect_profile,
     is_away,
@@ -23,7 +23,7 @@ from bluesky_filestore.catalogs.tiled.connecting import (
     profile_content,
 )
 from bluesky_filestore.delivery.settings import DeliverySettings
-from bluesky_filestore.delivery.spooling import Spooling
+from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
 from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
@@ -37,7 +37,6 @@ __all__ = ["CatalogWriter", "WriterStatus"]
 _logger = logging.getLogger(__name__)
 _WEEK = 7 * 86_400.0
 _AMOUNTS = ("wait_on_stop", "keep", "batch_size", "interval", "settle", "park_after")
-_KEYWORD_ONLY = Parameter.KEYWORD_ONLY
 
 
 class CatalogWriter:
@@ -135,7 +134,7 @@ class CatalogWriter:
         # The same way, in a place of its own: the plan's thread never makes a request.
         self._private = private_directory()
         self._spooling = spooling(self._private, settings=replace(settings, keep=0.0))
-        self._at_exit = partial(_end_at_exit, self._spooling, self._private)
+        self._at_exit = partial(end_at_exit, self._spooling, self._private)
         # A script may end without closing it, and nobody else looks into that place.
         atexit.register(self._at_exit)
 
@@ -269,7 +268,7 @@ class CatalogWriter:
             self._spooling.close()
             if self._private is not None and self._last_status is None:
                 self._last_status = self.status()
-                _remove_if_delivered(self._private)
+                remove_if_delivered(self._private)
         finally:
             for catalog in self._catalogs:
                 catalog.close()
@@ -289,26 +288,6 @@ class CatalogWriter:
         if sentence not in self._problems:
             _logger.error("%s", sentence)
             self._problems[sentence] = None
-
-
-def _end_at_exit(spooling: Spooling, directory: Path) -> None:
-    """Deliver what a writer without a spool still has when its process ends, and leave nothing behind."""
-    if not spooling.store.is_ours:
-        return
-    try:
-        spooling.close()
-    except (CatalogError, SpoolError) as error:
-        _logger.error("%s", error)
-    else:
-        _remove_if_delivered(directory)
-
-
-def _remove_if_delivered(directory: Path) -> None:
-    """Remove a spool of which all runs are delivered; of others an error has named it, and `resume` delivers them."""
-    if all(catalog.waiting == 0 and not catalog.parked for catalog in look_at(directory).catalogs):
-        rmtree(directory, ignore_errors=True)
-    else:
-        _logger.warning("%s keeps what is not delivered.", directory)
 
 
 def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:
@@ -339,16 +318,16 @@ def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     TypeError
         If one is neither's, whether the catalog can be asked now or not.
     """
-    from tiled.client import from_uri
-
-    ours = {name for name, parameter in signature(CatalogWriter).parameters.items() if parameter.kind is _KEYWORD_ONLY}
-    known = ours | signature(from_uri).parameters.keys() - {"uri"}
+    ours = {
+        name
+        for name, parameter in signature(CatalogWriter).parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    }
+    known = ours | client_options()
     for name in arguments:
         if name not in known:
             alike = get_close_matches(name, known, 1)
             advice = f"did you mean {alike[0]!r}?" if alike else f"expected some of {', '.join(sorted(known))}."
             raise TypeError(f"CatalogWriter has no option {name!r}, and neither has Tiled's client; {advice}")
-    return (
-        {name: value for name, value in arguments.items() if name in ours},
-        {name: value for name, value in arguments.items() if name not in ours},
-    )
+    for_ours = {name: value for name, value in arguments.items() if name in ours}
+    return for_ours, {name: value for name, value in arguments.items() if name not in ours}

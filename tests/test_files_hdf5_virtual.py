@@ -16,7 +16,7 @@ from bluesky_filestore.errors import (
     TruncatedFileError,
     UnreadableFileError,
 )
-from bluesky_filestore.files import hdf5
+from bluesky_filestore.files import hdf5_pool
 from bluesky_filestore.files.hdf5 import HDF5Files
 from bluesky_filestore.files.hdf5_links import check_links
 from bluesky_filestore.files.readable import Roots
@@ -183,8 +183,8 @@ def nested(directory, deep, wide, rows=1):
 def opened(monkeypatch):
     """The files that are opened."""
     paths = []
-    stock = hdf5.open_hdf5
-    monkeypatch.setattr(hdf5, "open_hdf5", lambda path: paths.append(path) or stock(path))
+    stock = hdf5_pool.open_hdf5
+    monkeypatch.setattr(hdf5_pool, "open_hdf5", lambda path, **options: paths.append(path) or stock(path, **options))
     return paths
 
 

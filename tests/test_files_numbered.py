@@ -168,7 +168,7 @@ def test_unpacked_chunks_are_kept(tmp_path):
     with HDF5Files() as files:
         for frame in range(8):
             files.read(str(path), "d", range(frame, frame + 1))
-        (entry,) = files._files.values()
+        (entry,) = files._pool._files.values()
         kept = entry.datasets["d"]
         assert kept
         files.close_file(str(path))

@@ -73,7 +73,7 @@ def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
                 unserved = why_not_served(found.shape, found.dtype)
                 if unserved:
                     raise NoFramesError(f"dataset {name!r} of file {path} is no array of frames: {unserved}")
-                formats.append(ArrayFormat(tuple(found.shape), found.dtype))
+                formats.append(ArrayFormat(tuple(found.shape or ()), found.dtype))
             return found
 
     linked_dataset(roots.admit(path), dataset, look, roots)

@@ -1,13 +1,12 @@
 """Frames of HDF5 datasets: by their place in the file where that is enough, else through a pool of open files."""
 
-import fcntl
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from bluesky_filestore.errors import UnreadableFileError
 
 from .hdf5_filters import missing_filter_error, missing_filters
 from .hdf5_frames import frames_at_places, frames_through_hdf5
-from .hdf5_layout import Elsewhere, Layout, clear, dataset_in, layout_of, linked_dataset
-from .hdf5_opening import open_hdf5
+from .hdf5_layout import Elsewhere, Layout, clear, layout_of, linked_dataset
 from .hdf5_parts import PartSources, Way, read_virtual
+from .hdf5_pool import HDF5Pool
 from .hdf5_written import LostFramesError, lost_frames
-from .readable import ANYWHERE, Roots, Signature, signature_of, told
+from .readable import ANYWHERE, Roots, Signature, signature_of
 from .rows import AxisKey, Frames
 
 if TYPE_CHECKING:
@@ -29,36 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HDF5Files", "shared_files"]
 
-# What h5py raises for a damaged file, beside OSError.
-_H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
 _MOST_FILES = 32
 _MOST_LAYOUT_BYTES = 32 * 2**20
 _LAYOUT_BYTES = 1024
 # A file that is being written changes between two reads; finding where all its frames lie is not worth it.
 _SETTLED_AFTER = 2.0
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    """One file of the pool."""
-
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held while the file is read: it must not be closed meanwhile."""
-    file: "h5py.File | None" = None
-    """None before it is opened and after it is closed."""
-    signature: Signature | None = None
-    """What it looked like when it was opened."""
-    grows: bool = False
-    """Whether it is open in SWMR mode."""
-    datasets: "dict[str, h5py.Dataset]" = field(default_factory=dict)
-    """Those that were read: while one is open, HDF5 keeps what it has unpacked of it."""
-
-    def close(self) -> None:
-        """Close it, if it is open."""
-        self.datasets.clear()
-        if self.file is not None:
-            self.file.close()
-            self.file = None
 
 
 class HDF5Files:
@@ -73,9 +47,8 @@ class HDF5Files:
     """
 
     def __init__(self, most_files: int = _MOST_FILES, locking: bool | str | None = None) -> None:
-        self._most_files, self._locking = most_files, locking
+        self._pool = HDF5Pool(most_files, locking)
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._layouts: OrderedDict[tuple[str, str], tuple[Signature, Layout]] = OrderedDict()
         self._layout_bytes = 0
 
@@ -184,7 +157,7 @@ class HDF5Files:
 
     def __len__(self) -> int:
         """How many files are open."""
-        return len(self._files)
+        return len(self._pool)
 
     def __enter__(self) -> "HDF5Files":
         return self
@@ -194,19 +167,11 @@ class HDF5Files:
 
     def close(self) -> None:
         """Close all files that nobody is reading."""
-        self._close_beyond(0)
+        self._pool.close()
 
     def close_file(self, path: str) -> None:
         """Close a file, when nobody is reading it."""
-        with self._lock:
-            entry = self._files.get(path)
-        if entry is None:
-            return
-        with entry.lock:
-            entry.close()
-            with self._lock:
-                if self._files.get(path) is entry:
-                    del self._files[path]
+        self._pool.close_file(path)
 
     def _by_place(
         self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...]
@@ -254,8 +219,8 @@ class HDF5Files:
         def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | None":
             if (path, dataset) in self._layouts:
                 return None
-            with self._open(path, swmr) as entry:
-                return self._dataset_of(entry, path, dataset)
+            with self._pool.open(path, swmr) as entry:
+                return entry.dataset(path, dataset)
 
         return linked_dataset(path, dataset, look, roots)
 
@@ -263,8 +228,8 @@ class HDF5Files:
     def _dataset(
         self, path: str, dataset: str, swmr: bool, roots: Roots
     ) -> "Iterator[tuple[h5py.Dataset, Layout, bool]]":
-        with self._open(path, swmr) as entry:
-            found: Any = self._dataset_of(entry, path, dataset)
+        with self._pool.open(path, swmr) as entry:
+            found: Any = entry.dataset(path, dataset)
             if isinstance(found, Elsewhere) or entry.signature is None:
                 raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
             signature = entry.signature
@@ -279,51 +244,7 @@ class HDF5Files:
             yield found, layout, entry.grows
             keep = layout.offsets is None and layout.keeps
         if not keep:
-            self.close_file(path)
-
-    @staticmethod
-    def _dataset_of(entry: _OpenFile, path: str, name: str) -> "h5py.Dataset | Elsewhere":
-        # A dataset is false when its file was closed.
-        found = entry.datasets.get(name) or dataset_in(entry.file, path, name)
-        if not isinstance(found, Elsewhere):
-            entry.datasets[name] = found
-        return found
-
-    @contextmanager
-    def _open(self, path: str, swmr: bool) -> Iterator[_OpenFile]:
-        with self._locked(path) as entry, told(path):
-            signature = signature_of(path)
-            if not _is_still_true(entry.signature, signature, swmr and entry.grows):
-                entry.close()
-            if entry.file is None:
-                entry.file = _opened(path, self._locking)
-                entry.grows = entry.file.swmr_mode
-            entry.signature = signature
-            try:
-                yield entry
-            except _H5PY_ERRORS as error:
-                raise UnreadableFileError(
-                    f"file {path} cannot be read, it is damaged or not all written: {error}."
-                ) from error
-        self._close_beyond(self._most_files)
-
-    @contextmanager
-    def _locked(self, path: str) -> Iterator[_OpenFile]:
-        while True:
-            with self._lock:
-                entry = self._files.setdefault(path, _OpenFile())
-                self._files.move_to_end(path)
-            with entry.lock:
-                # Who waited for the lock may find that the file was closed and left the pool.
-                if self._files.get(path) is entry:
-                    yield entry
-                    return
-
-    def _close_beyond(self, most: int) -> None:
-        with self._lock:
-            surplus = list(self._files)[: max(0, len(self._files) - most)]
-        for path in surplus:
-            self.close_file(path)
+            self._pool.close_file(path)
 
 
 _shared: dict[bool | str | None, HDF5Files] = {None: HDF5Files()}
@@ -332,18 +253,6 @@ _shared: dict[bool | str | None, HDF5Files] = {None: HDF5Files()}
 def shared_files(locking: bool | str | None = None) -> HDF5Files:
     """The one pool of this process for files that are opened with this locking."""
     return _shared[locking] if locking in _shared else _shared.setdefault(locking, HDF5Files(locking=locking))
-
-
-def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool:
-    """Whether what HDF5 knows of an open file still holds: of changes, only those of a writer in SWMR mode leave it."""
-    return before is not None and (before == now or (swmr and before.same_file(now)))
-
-
-def _opened(path: str, locking: bool | str | None) -> "h5py.File":
-    file = open_hdf5(path, locking=locking)
-    # The lock told whether somebody writes to the file. Kept, it would keep out whoever wants to.
-    fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_UN)
-    return file
 
 
 def _through_hdf5(

@@ -219,7 +219,8 @@ def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets:
             shape, virtual = virtual_of(dataset)
             written = None if virtual.is_endless else virtual.written(shape)
     else:
-        shape = tuple(dataset.shape)
+        # A dataset of nothing has no shape.
+        shape = tuple(dataset.shape or ())
     unserved = why_not_served(shape, dataset.dtype)
     if unserved:
         raise NoFramesError(

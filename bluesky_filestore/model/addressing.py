@@ -5,7 +5,7 @@ event i; its shape, dtype and chunks are the data source's own. The assets are t
 series, each listed once under the parameter ``data_uris``; a row span names its asset by the asset's ``num``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, TypeAlias
@@ -327,10 +327,9 @@ def _check_names(parameters: Mapping[str, Any], *, required: Sequence[str], opti
     # What we do not know might say which frames are meant.
     unknown = sorted(parameters.keys() - {*required, *optional})
     if missing or unknown:
-        raise AddressError(
-            f"parameters {sorted(parameters)} lack {missing} and have {unknown} that are not known; expected "
-            f"{', '.join(required)}, and maybe {', '.join(optional)}."
-        )
+        expected = f"{', '.join(required)}, and maybe {', '.join(optional)}"
+        words = f"parameters {sorted(parameters)} lack {missing} and have {unknown} that are not known"
+        raise AddressError(f"{words}; expected {expected}.")
 
 
 def _of_type(parameters: Mapping[str, Any], name: str, *kinds: type) -> Any:
@@ -340,7 +339,7 @@ def _of_type(parameters: Mapping[str, Any], name: str, *kinds: type) -> Any:
     return value
 
 
-def _listed(rows: Iterable[RowSpan]) -> list[list[int]]:
+def _listed(rows: Sequence[RowSpan]) -> list[list[int]]:
     return [[span.asset, span.first, span.count, span.step] for span in rows]
 
 

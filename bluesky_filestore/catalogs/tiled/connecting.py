@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,6 +25,7 @@ __all__ = [
     "PROBE_TIMEOUT",
     "address_of",
     "catalog_errors",
+    "client_options",
     "connect",
     "connect_profile",
     "find_outages",
@@ -58,6 +60,13 @@ def connect(uri: str, **client_kwargs: Any) -> "Container":
 
     arguments = _with_stripped_key(uri, client_kwargs)
     return _connected(uri, arguments, lambda: from_uri(_without_key(uri), **arguments))
+
+
+def client_options() -> set[str]:
+    """The names of the arguments that a client may be made with."""
+    from tiled.client import from_uri
+
+    return set(signature(from_uri).parameters) - {"uri"}
 
 
 def connect_profile(name: str, **client_kwargs: Any) -> "Container":

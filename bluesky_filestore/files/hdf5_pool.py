@@ -1,0 +1,158 @@
+"""HDF5 files that are kept open, for any number of threads.
+
+A file is `OpenFile`, by its path. Its lock is held while it is read; the pool's own only while a file is looked up, put
+in or taken out. A file that has changed since it was opened is opened anew, but for one that grows in SWMR mode. At
+most so many stay open when nobody is reading: those that were read longest ago are closed.
+"""
+
+import fcntl
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bluesky_filestore.errors import UnreadableFileError
+
+from .hdf5_layout import Elsewhere, dataset_in
+from .hdf5_opening import open_hdf5
+from .readable import Signature, signature_of, told
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["HDF5Pool", "OpenFile"]
+
+# What h5py raises for a damaged file, beside OSError.
+_H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """One file of the pool."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held while the file is read: it must not be closed meanwhile."""
+    file: "h5py.File | None" = None
+    """None before it is opened and after it is closed."""
+    signature: Signature | None = None
+    """What it looked like when it was opened."""
+    grows: bool = False
+    """Whether it is open in SWMR mode."""
+    datasets: "dict[str, h5py.Dataset]" = field(default_factory=dict)
+    """Those that were read: while one is open, HDF5 keeps what it has unpacked of it."""
+
+    def dataset(self, path: str, name: str) -> "h5py.Dataset | Elsewhere":
+        """A dataset of the file, or where a link puts it."""
+        # A dataset is false when its file was closed.
+        found = self.datasets.get(name) or dataset_in(self.file, path, name)
+        if not isinstance(found, Elsewhere):
+            self.datasets[name] = found
+        return found
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        self.datasets.clear()
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+class HDF5Pool:
+    """Files that are open.
+
+    Parameters
+    ----------
+    most_files : int
+        How many may be open when nobody is reading.
+    locking : bool or str, optional
+        As h5py's: False for disks that have no locks.
+    """
+
+    def __init__(self, most_files: int, locking: bool | str | None = None) -> None:
+        self._most_files, self._locking = most_files, locking
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many files are open."""
+        return len(self._files)
+
+    @contextmanager
+    def open(self, path: str, swmr: bool) -> Iterator[OpenFile]:
+        """A file that stays open for the while, and perhaps longer.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        swmr : bool
+            Whether it may have grown since it was opened, if it was opened in SWMR mode.
+
+        Raises
+        ------
+        UnreadableFileError
+            If it cannot be read, or what is done with it fails, in the form that says why.
+        """
+        with self._locked(path) as entry, told(path):
+            signature = signature_of(path)
+            if not _is_still_true(entry.signature, signature, swmr and entry.grows):
+                entry.close()
+            if entry.file is None:
+                entry.file = _opened(path, self._locking)
+                entry.grows = entry.file.swmr_mode
+            entry.signature = signature
+            try:
+                yield entry
+            except _H5PY_ERRORS as error:
+                raise UnreadableFileError(
+                    f"file {path} cannot be read, it is damaged or not all written: {error}."
+                ) from error
+        self._close_beyond(self._most_files)
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[OpenFile]:
+        while True:
+            with self._lock:
+                entry = self._files.setdefault(path, OpenFile())
+                self._files.move_to_end(path)
+            with entry.lock:
+                # Who waited for the lock may find that the file was closed and left the pool.
+                if self._files.get(path) is entry:
+                    yield entry
+                    return
+
+    def close(self) -> None:
+        """Close all files that nobody is reading."""
+        self._close_beyond(0)
+
+    def close_file(self, path: str) -> None:
+        """Close a file, when nobody is reading it."""
+        with self._lock:
+            entry = self._files.get(path)
+        if entry is None:
+            return
+        with entry.lock:
+            entry.close()
+            with self._lock:
+                if self._files.get(path) is entry:
+                    del self._files[path]
+
+    def _close_beyond(self, most: int) -> None:
+        with self._lock:
+            surplus = list(self._files)[: max(0, len(self._files) - most)]
+        for path in surplus:
+            self.close_file(path)
+
+
+def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool:
+    """Whether what HDF5 knows of an open file still holds: of changes, only those of a writer in SWMR mode leave it."""
+    return before is not None and (before == now or (swmr and before.same_file(now)))
+
+
+def _opened(path: str, locking: bool | str | None) -> "h5py.File":
+    file = open_hdf5(path, locking=locking)
+    # The lock told whether somebody writes to the file. Kept, it would keep out whoever wants to.
+    fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_UN)
+    return file
