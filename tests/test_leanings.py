@@ -38,7 +38,7 @@ from bluesky_filestore.errors import (
 )
 from bluesky_filestore.files import hdf5_opening
 from bluesky_filestore.files.hdf5_opening import open_hdf5
-from bluesky_filestore.files.readable import told
+from bluesky_filestore.files.readable import file_errors
 from bluesky_filestore.files.tiff import read_tiff
 from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.mixins.staging import PutBackReport
@@ -224,7 +224,7 @@ def test_kept_out_by_a_writer(tmp_path, in_other_words, version, locking):
         assert writer.stdout.readline() == "open\n"
         with pytest.raises(LockedFileError, match=r"a\.h5 is open for writing, .* try again later"):
             open_hdf5(path)
-        with pytest.raises(LockedFileError, match=r"a\.h5 is open for writing"), told(path):
+        with pytest.raises(LockedFileError, match=r"a\.h5 is open for writing"), file_errors(path):
             raise OSError("a handler of somebody else's could not")
         writer.stdin.close()
         assert writer.wait(timeout=30) == 0

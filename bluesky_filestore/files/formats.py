@@ -12,7 +12,7 @@ from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SE
 
 from .hdf5_layout import Elsewhere, NoFramesError, dataset_in, linked_dataset
 from .hdf5_opening import open_hdf5
-from .readable import ANYWHERE, Roots, told
+from .readable import ANYWHERE, Roots, file_errors
 
 if TYPE_CHECKING:
     import h5py
@@ -67,7 +67,7 @@ def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
     formats: list[ArrayFormat] = []
 
     def look(path: str, name: str) -> "h5py.Dataset | Elsewhere":
-        with told(path), open_hdf5(path) as file:
+        with file_errors(path), open_hdf5(path) as file:
             found = dataset_in(file, path, name)
             if not isinstance(found, Elsewhere):
                 unserved = why_not_served(found.shape, found.dtype)

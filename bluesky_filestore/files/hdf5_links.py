@@ -12,7 +12,7 @@ from .hdf5_layout import beside
 from .hdf5_opening import open_hdf5
 from .hdf5_virtual import named_block
 from .hdf5_written import storage_file
-from .readable import Roots, told
+from .readable import Roots, file_errors
 
 if TYPE_CHECKING:
     import h5py
@@ -60,7 +60,7 @@ def check_links(path: str, roots: Roots) -> None:
 def _led_to(path: str, roots: Roots) -> list[str]:
     """The files that a file leads to, all of them under the roots."""
     led_to: list[str] = []
-    with told(path), open_hdf5(path) as file:
+    with file_errors(path), open_hdf5(path) as file:
         if roots.directories is None:
             return []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .hdf5_sound import check_sound
 from .hdf5_superblock import check_not_cut_short, is_written_with_swmr
-from .readable import told
+from .readable import file_errors
 
 if TYPE_CHECKING:
     import h5py
@@ -43,7 +43,7 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     if growing:
         check_sound(path)
     other = None if locking is False else False
-    with told(path):
+    with file_errors(path):
         try:
             return _opened(path, locking, swmr=growing)
         except OSError as error:

@@ -17,7 +17,7 @@ from bluesky_filestore.errors import UnreadableFileError
 
 from .hdf5_layout import Elsewhere, dataset_in
 from .hdf5_opening import open_hdf5
-from .readable import Signature, signature_of, told
+from .readable import Signature, file_errors, signature_of
 
 if TYPE_CHECKING:
     import h5py
@@ -95,7 +95,7 @@ class HDF5Pool:
         UnreadableFileError
             If it cannot be read, or what is done with it fails, in the form that says why.
         """
-        with self._locked(path) as entry, told(path):
+        with self._locked(path) as entry, file_errors(path):
             signature = signature_of(path)
             if not _is_still_true(entry.signature, signature, swmr and entry.grows):
                 entry.close()

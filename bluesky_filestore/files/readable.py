@@ -19,7 +19,7 @@ from bluesky_filestore.errors import (
     UnreadableFileError,
 )
 
-__all__ = ["ANYWHERE", "Roots", "Signature", "bytes_of", "locked_error", "read_at", "signature_of", "told"]
+__all__ = ["ANYWHERE", "Roots", "Signature", "bytes_of", "file_errors", "locked_error", "read_at", "signature_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Roots:
         UnreadableFileError
             In the form that says why.
         """
-        with told(path):
+        with file_errors(path):
             descriptor = self._open(path, {} if admitted is None else admitted)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -141,7 +141,7 @@ def signature_of(path: str) -> Signature:
     UnreadableFileError
         In the form that says why.
     """
-    with told(path):
+    with file_errors(path):
         found = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
     return Signature(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -170,7 +170,7 @@ def read_at(descriptor: int, buffer: memoryview, offset: int, path: str) -> None
 
 
 @contextmanager
-def told(path: str) -> Iterator[None]:
+def file_errors(path: str) -> Iterator[None]:
     """Say of a file what the operating system, or the library that reads it, says in its own words."""
     try:
         yield

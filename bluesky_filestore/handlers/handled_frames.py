@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.errors import AddressError, ForbiddenFileError, UnreadableFileError
 from bluesky_filestore.files.hdf5_links import check_file
-from bluesky_filestore.files.readable import Roots, told
+from bluesky_filestore.files.readable import Roots, file_errors
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import AxisKey, Frames
 from bluesky_filestore.files.stamps import Stamp, Stamps, check_stamp, explain, frame_sample, stamp_file
@@ -220,7 +220,7 @@ class HandledFrames:
 
     @contextmanager
     def _told(self, path: str, what: str = "") -> Iterator[None]:
-        with told_of_handler(self.spec, f"{what}{path}"), told(path):
+        with told_of_handler(self.spec, f"{what}{path}"), file_errors(path):
             yield
 
     def _checked(self, found: NDArray[np.generic], event: int, path: str) -> NDArray[np.generic]:

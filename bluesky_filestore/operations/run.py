@@ -23,7 +23,7 @@ from .gathering import GatheredEvent
 from .journal import Journal
 from .operations import CloseRun, CreateStream, Operation, UpdateStream
 from .placement import Inspector, Reads, Stamper, reads_nothing_of_ours, stamps_nothing
-from .run_metadata import create_run, sentences, told
+from .run_metadata import create_run, sentences, unstored
 
 __all__ = ["Run", "announce"]
 
@@ -92,7 +92,7 @@ class Run:
         self._losses: list[str] = []
         self._stop_doc: Any = None
         created = create_run(start, self._stored)
-        self._said: dict[str, str] = told("start", start, created.metadata["start"])
+        self._said: dict[str, str] = unstored("start", start, created.metadata["start"])
         if self._said:
             created = replace(created, metadata={**created.metadata, "documents": dict(self._said)})
         self._pending: list[Operation] = [created]
@@ -264,7 +264,7 @@ class Run:
     def _stop(self, doc: Mapping[str, Any]) -> None:
         self._end()
         self._stop_doc = self._stored("the stop", doc)
-        self._said |= told("stop", doc, self._stop_doc)
+        self._said |= unstored("stop", doc, self._stop_doc)
         self._pending.append(self._close())
 
     def _end(self) -> None:

@@ -8,10 +8,10 @@ from bluesky_filestore.model.event_record import differences, exact_json
 from .arrays import Said
 from .operations import CreateRun
 
-__all__ = ["create_run", "sentences", "told"]
+__all__ = ["create_run", "sentences", "unstored"]
 
 
-def told(name: str, doc: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, str]:
+def unstored(name: str, doc: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, str]:
     """What is not stored of a document as it was, as text."""
     more = differences(doc, stored)
     return {name: exact_json(more)} if more else {}

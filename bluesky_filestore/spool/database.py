@@ -21,8 +21,8 @@ __all__ = [
     "FILE_NAME",
     "LONGEST_BUSY_SECONDS",
     "connect",
+    "database_errors",
     "identity",
-    "in_our_words",
     "is_busy",
     "is_damage",
     "not_taken",
@@ -115,7 +115,7 @@ def connect(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Conn
         If it cannot be used for another reason.
     """
     path = directory / FILE_NAME
-    with in_our_words(directory):
+    with database_errors(directory):
         connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, directory)
@@ -127,7 +127,7 @@ def connect(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Conn
 
 
 @contextmanager
-def in_our_words(directory: Path) -> Iterator[None]:
+def database_errors(directory: Path) -> Iterator[None]:
     """Say what it means for a spool that SQLite raises an error; raises as `connect` does."""
     path = directory / FILE_NAME
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bluesky_filestore.catalog_address import comparable_address
 
-from .database import BACKSTOP_PAGES, connect, identity, in_our_words, put_aside, transaction
+from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
 from .lease import Lease
@@ -94,7 +94,7 @@ class Ledger:
         """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
         statement = "SELECT id, producer, run, name, body FROM documents WHERE id > ? ORDER BY id LIMIT ?"
         found = []
-        with in_our_words(self.directory), closing(self._connection.execute(statement, (number, limit))) as cursor:
+        with database_errors(self.directory), closing(self._connection.execute(statement, (number, limit))) as cursor:
             for row in cursor:
                 found.append(Spooled(*row))
                 size -= len(found[-1].body)
@@ -323,13 +323,13 @@ class Ledger:
         return True
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
-        with in_our_words(self.directory), closing(self._connection.execute(statement, values)) as cursor:
+        with database_errors(self.directory), closing(self._connection.execute(statement, values)) as cursor:
             return cursor.fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing of what is executed with this connection inside; whoever puts in documents has to wait."""
-        with in_our_words(self.directory), transaction(self._connection):
+        with database_errors(self.directory), transaction(self._connection):
             yield self._connection
 
 

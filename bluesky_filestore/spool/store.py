@@ -21,8 +21,8 @@ from .database import (
     FILE_NAME,
     LONGEST_BUSY_SECONDS,
     connect,
+    database_errors,
     identity,
-    in_our_words,
     is_busy,
     is_damage,
     not_taken,
@@ -299,7 +299,7 @@ class Store:
         self._alive.remove()
         self._open(BUSY_SECONDS)
         # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
-        with in_our_words(self.directory), transaction(self._connection):
+        with database_errors(self.directory), transaction(self._connection):
             numbers = {uid: self._begin_broken(uid) for uid in self._belonging.open_runs}
         self._belonging.renumber(numbers)
         self._identity = identity(self.directory)
