@@ -150,7 +150,7 @@ def test_whose_requests(proxy, catalog, tmp_path):
     """The plan's thread asks the catalog for nothing, whatever the catalog does."""
     askers = set()
     with writing(proxy, catalog, tmp_path) as writer:
-        http = writer._spooling.uploaders[0].catalog._root.context.http_client
+        http = writer._spooling.uploaders[0].catalog.connect().context.http_client
         http.event_hooks["request"].append(lambda _: askers.add(threading.current_thread()))
         for fault in (None, 0.1, "hold"):
             proxy.fault = lambda _, fault=fault: fault

@@ -6,8 +6,9 @@ from spooled import Applied
 from test_operations_run import IMAGE, NUMBER, Writing
 
 from bluesky_filestore.delivery.health import CatalogHealth
-from bluesky_filestore.delivery.lane import CUT_SHORT, Lane
+from bluesky_filestore.delivery.lane import Lane
 from bluesky_filestore.delivery.problems import Problems
+from bluesky_filestore.delivery.run_delivery import CUT_SHORT
 from bluesky_filestore.operations import event_table, run
 from bluesky_filestore.operations.arrays import ExternalArrays
 from bluesky_filestore.operations.columns import Column

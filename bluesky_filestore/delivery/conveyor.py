@@ -17,9 +17,9 @@ from bluesky_filestore.spool.entries import ENDED, READABLE, Entry, Spooled
 from bluesky_filestore.spool.ledger import Ledger
 
 from .health import CatalogHealth
-from .lane import CUT_SHORT, STOP_UNUSABLE, Lane
+from .lane import Lane
 from .problems import Problems
-from .run_delivery import IN_DOUBT, TRANSITIONS, Finding, RunDelivery
+from .run_delivery import CUT_SHORT, IN_DOUBT, STOP_UNUSABLE, TRANSITIONS, Finding, RunDelivery
 from .settings import AS_USUAL, DeliverySettings
 
 __all__ = ["Conveyor"]

@@ -32,15 +32,9 @@ from .run_delivery import RunDelivery
 from .settings import AS_USUAL, DeliverySettings
 from .stamping import stamp
 
-__all__ = ["CUT_SHORT", "STOP_UNUSABLE", "Lane"]
+__all__ = ["Lane"]
 
 _logger = logging.getLogger(__name__)
-
-CUT_SHORT = "The run was cut short: its writer ended before its stop document came."
-"""What is noted of a run whose stop document will never come."""
-
-STOP_UNUSABLE = "The stop document of the run could not be used."
-"""What is noted of a run whose stop document came, and is wrong."""
 
 _LATEST_SECONDS = 120.0
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
@@ -138,6 +132,10 @@ class Lane:
             if name in _ANNOUNCEMENTS:
                 announce(name, doc, self._assets)
             else:
+                run = self.runs.get(about)
+                if name == "stop" and run is not None and run.documents is not None:
+                    # While it can still be given again: nothing has been made of it.
+                    run.documents.ask_what_is_read()
                 about = self._sequence.advance(name, doc)
                 self._follow(name, doc, about)
         except DocumentError as error:

@@ -48,7 +48,13 @@ from bluesky_filestore.operations.operations import Operation
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.spool.entries import DeliveryState, Entry
 
-__all__ = ["IN_DOUBT", "TRANSITIONS", "Finding", "RunDelivery"]
+__all__ = ["CUT_SHORT", "IN_DOUBT", "STOP_UNUSABLE", "TRANSITIONS", "Finding", "RunDelivery"]
+
+CUT_SHORT = "The run was cut short: its writer ended before its stop document came."
+"""What is noted of a run whose stop document will never come."""
+
+STOP_UNUSABLE = "The stop document of the run could not be used."
+"""What is noted of a run whose stop document came, and is wrong."""
 
 IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
 """Why a run is settling of which no files are missing; the next process that delivers goes by it."""

@@ -145,6 +145,10 @@ class Run:
                 f"{name} {doc.get('uid')!r} of run {self.uid!r} is not of its schema: {error}"
             ) from error
 
+    def ask_what_is_read(self) -> None:
+        """Ask what the server reads, if that matters and was not asked yet; raises as `take` does."""
+        self._arrays.ask()
+
     def take(self, *, final: bool = False) -> list[Operation]:
         """The operations that the documents so far ask for and that were not taken yet.
 

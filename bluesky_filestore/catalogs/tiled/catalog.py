@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, RowsDifferError
+from bluesky_filestore.errors import CatalogError, CatalogFaultError, CatalogUnreachableError, RowsDifferError
 from bluesky_filestore.operations.operations import (
     AppendArray,
     AppendRows,
@@ -137,8 +137,12 @@ class TiledCatalog:
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
         client = self.connect()
-        with catalog_errors(self.uri, client):
-            return self._mimetypes.has(mimetype)
+        try:
+            with catalog_errors(self.uri, client):
+                return self._mimetypes.has(mimetype)
+        except CatalogFaultError as error:
+            # Nobody else can say; it is asked again.
+            raise CatalogUnreachableError(str(error)) from error.__cause__
 
     def apply(self, operation: Operation) -> None:
         """Make the operation's words true; see `bluesky_filestore.operations.operations.Catalog`."""
