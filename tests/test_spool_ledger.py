@@ -10,6 +10,7 @@ from spooled import put, put_and_die, run_documents
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.spooled_run import find_run
 
 HERE, THERE = "http://here/api/v1/metadata/", "http://there/api/v1/metadata/"
@@ -132,6 +133,17 @@ def test_prune(ledger, monkeypatch):
     assert ledger.prune(60.0) == 1
     assert list(states(ledger)) == ["second"]
     assert {document.run for document in ledger.documents_after(0, 100, 10**6)} == {second}
+
+
+def test_an_address_that_nobody_delivers_to(ledger):
+    """A catalog that never took a run keeps none of them, unless somebody delivers to it just now."""
+    here, first, second = numbers(ledger)
+    ledger.set_states(here, {first: ("delivered", "", 6), second: ("delivered", "", 6)})
+    lease = Lease(ledger.lease(ledger.register_catalog(THERE)))
+    assert lease.take()
+    assert ledger.prune(-1.0) == 0
+    lease.give_up()
+    assert ledger.prune(-1.0) == 2
 
 
 @pytest.mark.parametrize(("size", "most"), [(10, 98), (400_000, 3), (3_000_000, 1)])

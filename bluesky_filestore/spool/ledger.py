@@ -1,5 +1,6 @@
 """The reading end of a spool: its documents in their order, and how far each run has come in each catalog."""
 
+import json
 import math
 import sqlite3
 import time
@@ -73,8 +74,7 @@ class Ledger:
 
     def known_catalog(self, uri: str) -> int | None:
         """The number of the catalog of an address, however that is written; None if it is not known."""
-        wanted = comparable_address(uri)
-        known = self.catalogs().items()
+        wanted, known = comparable_address(uri), self.catalogs().items()
         return next((number for number, (other, _) in known if comparable_address(other) == wanted), None)
 
     def catalogs(self) -> dict[int, tuple[str, str]]:
@@ -85,10 +85,8 @@ class Ledger:
     def say(self, catalog: int, error: str) -> None:
         """Write down why a catalog does not take documents; empty if it does."""
         with self.transaction():
-            self._connection.execute(
-                "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?",
-                (error, time.time(), catalog, error),
-            )
+            statement = "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?"
+            self._connection.execute(statement, (error, time.time(), catalog, error))
 
     def documents_after(self, number: int, limit: int, size: int) -> list[Spooled]:
         """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
@@ -271,13 +269,16 @@ class Ledger:
     def prune(self, keep: float, *, seconds: float = math.inf) -> int:
         """Forget the runs that were delivered to every catalog more than `keep` seconds ago; how many they were.
 
-        It ends after so many `seconds`, with a run; what is left is for the next time.
+        A catalog that nobody delivers to now, and that has neither taken nor refused a run, does not count: its address
+        may be wrong. It ends after so many `seconds`, with a run; what is left is for the next time.
         """
         until = time.monotonic() + seconds
+        known = self._rows("SELECT DISTINCT catalog FROM deliveries WHERE state IN ('delivered', 'parked')")
+        meant = {number for (number,) in known} | {each for each in self.catalogs() if self.uploader(each) is not None}
         rows = self._rows(
-            "SELECT id FROM runs WHERE fault = '' AND (SELECT count(*) FROM catalogs) > 0 AND (SELECT count(*) FROM "
-            "deliveries WHERE run = id AND state = 'delivered' AND changed < ?) = (SELECT count(*) FROM catalogs)",
-            time.time() - keep,
+            "SELECT id FROM runs WHERE fault = '' AND (SELECT count() FROM deliveries, json_each(?) WHERE run = runs.id"
+            " AND catalog = value AND state = 'delivered' AND changed < ?) = ?",
+            *(json.dumps(list(meant)), time.time() - keep, len(meant) or -1),
         )
         for count, (run,) in enumerate(rows):
             if time.monotonic() >= until:
