@@ -376,7 +376,7 @@ def test_readers_while_arrays_are_made(stock):
     for reader in readers:
         reader.start()
     try:
-        for number in range(10):
+        for number in range(4):
             keys.append(f"w{number}")
             for first, dtype in ((0, "<i8"), (3, "<i8"), (6, "<f8")):
                 catalog.apply(replace(append(uid, first, 3, dtype), data_key=keys[-1]))

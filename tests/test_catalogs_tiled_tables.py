@@ -83,7 +83,7 @@ LIFE = [(0, 2, "int64"), (2, 3, "int64"), (5, 1, "float64"), (6, 2, "float64")]
 WHOLE = [0, 1, 2, 3, 4, 5.5, 6.5, 7.5]
 
 
-@pytest.mark.parametrize("fault", ["drop answer", "cut", 503])
+@pytest.mark.parametrize("fault", ["drop answer", 503])
 def test_any_request_fails(through_proxy, catalog, fault):
     """Whichever request fails, all rows are there once when its operation is applied again."""
     proxy, client = through_proxy
