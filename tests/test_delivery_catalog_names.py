@@ -199,8 +199,9 @@ def test_nobody_is_robbed(tmp_path):
 
 def test_forget_a_catalog(tmp_path):
     """Runs that waited only for a catalog that is gone are pruned once it is forgotten, and not before."""
-    put(tmp_path, run_documents(1, uid="one")[1], catalogs=[HERE, THERE])
+    put(tmp_path, run_documents(1, uid="one")[1], run_documents(1, uid="two")[1], catalogs=[HERE, THERE])
     set_states(tmp_path, HERE, one="delivered")
+    set_states(tmp_path, THERE, two="delivered")
     with closing(Ledger(tmp_path)) as ledger:
         assert ledger.prune(-1.0) == 0
     shown = invoke("status", tmp_path).stdout
