@@ -37,7 +37,7 @@ from bluesky_filestore.operations.operations import (
 from .arrays import TiledArray
 from .connecting import PROBE_TIMEOUT, address_of, catalog_errors, is_gone, may_still_be_done
 from .mimetypes import Mimetypes
-from .nodes import NodePath, Nodes, load_clients, row_count
+from .nodes import NodePath, Nodes, row_count
 from .tables import TiledTable
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ class TiledCatalog:
         try:
             if self._client is None:
                 client = self._make_client()
-                # Here, and not when the first event of a process waits to be written.
-                load_clients()
                 self._mimetypes = Mimetypes(client)
                 self._forget_nodes(client)
                 self._client = client

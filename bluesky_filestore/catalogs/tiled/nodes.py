@@ -15,13 +15,12 @@ from .connecting import catalog_errors
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes", "find_run", "load_clients", "row_count"]
+__all__ = ["NodePath", "Nodes", "find_run", "row_count"]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
 _logger = logging.getLogger(__name__)
-_CLIENTS, _THOSE_GIVEN = "What Tiled makes clients of", "runs are written with those of the client given"
 _OWN_TAGS = ("user:", "service:")
 
 
@@ -38,9 +37,13 @@ class Nodes:
 
     def __init__(self, client: "Container") -> None:
         self._root = client
-        with going_without(_logger, _CLIENTS, _THOSE_GIVEN):
+        with going_without(_logger, "What Tiled makes clients of", "runs are written with those of the client given"):
+            # Here, and not when the first event of a process waits to be written: they import dask, which takes long.
+            clients = _PlainClients()
+            for family in ("table", "array"):
+                clients[family]
             # Not include_data_sources(), which asks the catalog: it may be away.
-            self._root = client.new_variation(structure_clients=_PlainClients(), include_data_sources=True)
+            self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
         self._known: dict[NodePath, Any] = {}
         self._made: set[NodePath] = set()
         self._tried: set[NodePath] = set()
@@ -180,13 +183,6 @@ def _tags_given(parent: Any) -> list[str] | None:
     # A user's own tag, which the catalog gives where nobody said any, nobody else may give.
     tags = [tag for tag in parent.item["attributes"].get("access_tags") or () if not tag.startswith(_OWN_TAGS)]
     return tags or None
-
-
-def load_clients() -> None:
-    """Import the clients that runs are written with: they import dask, which takes a second or two."""
-    with going_without(_logger, _CLIENTS, _THOSE_GIVEN):
-        for family in ("table", "array"):
-            _PlainClients()[family]
 
 
 class _PlainClients(Mapping[str, Any]):
