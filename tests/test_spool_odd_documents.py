@@ -46,7 +46,7 @@ def test_run_that_cannot_be_delivered(catalog, tmp_path, caplog, uid, pairs, wor
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a/b", "", ".."])
-def test_stream_that_cannot_have_its_name(catalog, tmp_path, name):
+def test_stream_that_cannot_have_its_name(catalog, tmp_path, caplog, name):
     """Its run says so and is parked, and no other run has to wait, whatever is in the words that say it."""
     run, (later, later_pairs) = event_model.compose_run(), run_documents(2)
     bundle = run.compose_descriptor(name=name, data_keys={"text": TEXT}, validate=False)
@@ -59,6 +59,7 @@ def test_stream_that_cannot_have_its_name(catalog, tmp_path, name):
     assert states(tmp_path / "spool", writer.status().catalog) == {uid: "parked", later: "delivered"}
     assert "cannot be the name of a run, stream or key" in writer.status().catalogs[0].parked[uid]
     assert "cannot be the name of a run, stream or key" in str(catalog.client[uid].metadata["notes"])
+    assert caplog.text.encode()
 
 
 @pytest.mark.parametrize("entry", ["uid", "run_start"])

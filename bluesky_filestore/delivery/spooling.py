@@ -9,6 +9,7 @@ from shutil import rmtree
 from typing import Any
 
 from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, SpoolError
+from bluesky_filestore.operations.columns import storable
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.status import look_at
@@ -64,7 +65,7 @@ class RunSummary:
         ended = doc.get("time")
         if isinstance(began, int | float) and isinstance(ended, int | float):
             words += f" in {max(0.0, ended - began):.1f} s"
-        return words
+        return storable(words)
 
 
 class _Patience:
