@@ -57,7 +57,8 @@ class CatalogWriter:
     wait_on_stop : float
         For how many seconds at most a stop document waits until its run is readable in the catalog, so that it can be
         read as soon as the plan is over. It waits only while something is heard of the catalog: one that is away, or
-        silent for 0.2 s and longer than it usually takes to answer, is not waited for; 0 for never.
+        silent for 0.2 s and six times as long as it usually takes to answer (for a second, before it has answered three
+        times), is not waited for; 0 for never.
     on_error : {"warn", "raise"}
         What to do if a document cannot be kept, e.g. on a full disk: say so in the log and go on (what cannot be kept
         on disk is kept in memory), or raise `SpoolError`, which ends the plan.

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from proxy import Proxy
 
 from bluesky_filestore.catalogs.tiled import catalog as catalog_module
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
@@ -110,3 +111,17 @@ def test_somebody_else_connects(catalog, monkeypatch):
     monkeypatch.undo()
     ours.check()
     ours.close()
+
+
+def test_connection_that_was_ended(catalog):
+    """A server may end a connection just when it is used again: only who gets no answer twice is away."""
+    with Proxy(catalog.uri) as proxy:
+        ours = TiledCatalog(lambda: connect(proxy.uri, api_key=catalog.api_key), proxy.uri)
+        ours.connect()
+        cuts = iter(["cut", None, "cut", "cut"])
+        proxy.fault = lambda _: next(cuts)
+        ours.check()
+        with pytest.raises(CatalogUnreachableError, match="no catalog answers"):
+            ours.check()
+        proxy.fault = lambda _: None
+        ours.close()
