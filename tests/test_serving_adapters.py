@@ -18,8 +18,7 @@ from tiled.structures.data_source import Asset, DataSource, Management
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS, FileSeries, HDF5Rows, RowSpan
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
-from bluesky_filestore.serving.adapters import adapters
-from bluesky_filestore.serving.handled import HandledAdapters
+from bluesky_filestore.serving.adapters import HandledAdapters, adapters
 
 FRAMES = np.random.default_rng(0).integers(0, 60000, (12, 8, 6), dtype="u2")
 NODE = SimpleNamespace(metadata_={"a": 1}, specs=[])

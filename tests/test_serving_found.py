@@ -12,8 +12,7 @@ from tiled.structures.data_source import Asset, DataSource, Management
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS, FileSeries, HDF5Rows, RowSpan
 from bluesky_filestore.model.chunks import chunks_for_reading
 from bluesky_filestore.model.specs import HDF5, NPY_SERIES, TIFF_SERIES
-from bluesky_filestore.serving.adapters import adapters
-from bluesky_filestore.serving.handled import HandledAdapters
+from bluesky_filestore.serving.adapters import HandledAdapters, adapters
 
 # Some events make a chunk, so that chunks are not all alike.
 SHAPE = (1000, 800)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_filestore.errors import UnreadableFileError
-from bluesky_filestore.files.inspecting import inspect_files
+from bluesky_filestore.files.formats import inspect_files
 from bluesky_filestore.model.addressing import HandledPart
 from bluesky_filestore.model.file_facts import FileFacts, Unseen, why_unseen
 from bluesky_filestore.model.frame_axis import why_not_served
