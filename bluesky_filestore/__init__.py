@@ -43,11 +43,13 @@ __all__ = [
     "register_handler",
     "resource_factory",
     "serve_catalog",
+    "verify_run",
 ]
 
 if TYPE_CHECKING:
     from .catalog_writer import CatalogWriter
     from .checking import doctor
+    from .checking.verify import verify_run
     from .handlers import (
         deregister_handler,
         discover_handlers,
@@ -96,6 +98,7 @@ _HOMES = {
     "open_array": "reading",
     "register_handler": "handlers",
     "serve_catalog": "serving",
+    "verify_run": "checking.verify",
 }
 
 

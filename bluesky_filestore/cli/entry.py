@@ -16,6 +16,7 @@ from .local import demo, doctor, serve, sim
 from .preview import preview
 from .runs import export, forget, park, rename
 from .spools import resume, status
+from .verify import verify
 
 __all__ = ["app", "main"]
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, sim, serve, doctor, preview, status, resume, park, forget, rename, export):
+for _command in (demo, sim, serve, doctor, verify, preview, status, resume, park, forget, rename, export):
     app.command()(_command)
 
 

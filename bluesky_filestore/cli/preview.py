@@ -1,7 +1,7 @@
 """The command for a look at a run's frames."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +9,10 @@ from bluesky_filestore.errors import OptionError
 
 from .console import Console
 
-__all__ = ["preview"]
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["catalog_client", "directories_of", "preview"]
 
 _MOST_NAMED = 5
 _DEFAULT = "http://localhost:8000"
@@ -29,19 +32,14 @@ def preview(
     ] = None,
 ) -> None:
     """Draw a run's frames side by side. Exits with 1 if some of them are missing."""
-    from bluesky_filestore.catalogs.tiled.connecting import connect, connect_profile
     from bluesky_filestore.catalogs.tiled.nodes import find_run
     from bluesky_filestore.reading.contact_sheet import save_picture
     from bluesky_filestore.reading.preview import preview as draw
 
-    if uri and profile:
-        raise typer.BadParameter("give --uri or --profile, not both.")
-    directories = dict(map(_directories, root_map or []))
+    directories = directories_of(root_map)
     if output is not None:
         _check_output(output)
-    client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
-    client = connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
-    run_uid, run = find_run(client, uid)
+    run_uid, run = find_run(catalog_client(uri, profile, api_key), uid)
     path = output or Path(f"{run_uid[:8]}.png")
     _check_output(path)
     drawn = draw(run, stream=stream or None, data_key=key or None, frames=frames, root_map=directories)
@@ -65,6 +63,21 @@ def _check_output(path: Path) -> None:
         check_picture(path)
     except OptionError as error:
         raise typer.BadParameter(f"--output: {error}") from error
+
+
+def catalog_client(uri: str, profile: str, api_key: str) -> "Container":
+    """The catalog that is meant by the options; empty ones were not given."""
+    from bluesky_filestore.catalogs.tiled.connecting import connect, connect_profile
+
+    if uri and profile:
+        raise typer.BadParameter("give --uri or --profile, not both.")
+    client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
+    return connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
+
+
+def directories_of(options: list[str] | None) -> dict[str, str]:
+    """Where directories are, by the options ``--root-map``."""
+    return dict(map(_directories, options or []))
 
 
 def _directories(option: str) -> tuple[str, str]:

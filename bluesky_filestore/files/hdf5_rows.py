@@ -1,7 +1,7 @@
 """Rows that are spans of frames in HDF5 files, or whole datasets joined one behind the other."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
@@ -15,8 +15,9 @@ from bluesky_filestore.model.addressing import AxisIndex, RowSpan
 
 from .hdf5 import HDF5Files
 from .hdf5_layout import Layout
+from .hdf5_written import LostFramesError
 from .readable import ANYWHERE, Roots
-from .rows import AxisKey, Frames, as_axis_key, expanded_index
+from .rows import AxisKey, FileProblem, Frames, as_axis_key, expanded_index
 from .stamps import Stamp, Stamps, check_stamp, explain, frame_sample, stamp_file
 
 __all__ = ["FrameIndex", "HDF5Dataset", "HDF5Frames", "JoinedIndex", "SpanIndex"]
@@ -259,6 +260,34 @@ class HDF5Frames:
             sample_bytes=sample_bytes,
             lengths=lengths,
         )
+
+    def problems(self) -> Iterator[FileProblem]:
+        """Which cannot be read."""
+        for file, frames in self._by_file().items():
+            path, numbers = self.dataset.paths[file], list(frames.values())
+            try:
+                self.dataset.check(file)
+                self.dataset.layout(file).check(numbers, path, self.dataset.name)
+            except LostFramesError as error:
+                lost = set(error.frames)
+                yield FileProblem(path, [frame for frame, number in frames.items() if number in lost], error)
+            except UnreadableFileError as error:
+                yield FileProblem(path, list(frames), error)
+
+    def taken(self) -> Iterator[tuple[str, str, int, Set[int]]]:
+        """Each file and dataset, how many frames it holds, and the numbers of those that are in the array."""
+        for file, frames in self._by_file().items():
+            layout = self.dataset.layout(file)
+            yield self.dataset.paths[file], self.dataset.name, layout.count, set(frames.values())
+
+    def _by_file(self) -> dict[int, dict[int, int]]:
+        """The frames that are in each file, and how they are numbered there."""
+        found: dict[int, dict[int, int]] = {}
+        at = 0
+        for file, numbers in self.index.pieces(range(self.count)):
+            found.setdefault(file, {}).update(enumerate(numbers, start=at))
+            at += len(numbers)
+        return found
 
     def _check(self, values: NDArray[np.generic], file: int, whole: bool) -> None:
         if values.dtype != self.dtype or (whole and values.shape[1:] != self.frame_shape):

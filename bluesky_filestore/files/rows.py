@@ -9,13 +9,17 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.errors import UnreadableFileError
+
 from .stamps import Stamps
 
 __all__ = [
     "ArrayIndex",
     "AxisKey",
     "ComparesItsFiles",
+    "FileProblem",
     "Frames",
+    "LooksThrough",
     "NamesItsFiles",
     "ReadableFrames",
     "array_of",
@@ -91,6 +95,26 @@ class ComparesItsFiles(Protocol):
         UnreadableFileError
             If one cannot be read.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class FileProblem:
+    """Why frames of a file cannot be read."""
+
+    path: str
+    """The file."""
+    frames: Sequence[int]
+    """The frames, as the array numbers them."""
+    error: UnreadableFileError
+    """Why."""
+
+
+@runtime_checkable
+class LooksThrough(Protocol):
+    """Frames that tell of each of their files whether all of them are in it."""
+
+    def problems(self) -> Iterator[FileProblem]:
+        """Which cannot be read, as far as it can be told without reading all of them."""
 
 
 @dataclass(frozen=True, slots=True)

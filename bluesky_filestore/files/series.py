@@ -1,7 +1,8 @@
 """Frames that are a file each."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,8 +16,8 @@ from bluesky_filestore.model.frame_axis import one_frame, same_but_for_ones
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .hdf5 import HDF5Files
-from .readable import ANYWHERE, Roots
-from .rows import AxisKey, Frames
+from .readable import ANYWHERE, Roots, signature_of
+from .rows import AxisKey, FileProblem, Frames
 from .stamps import Stamp, Stamps, byte_samples, check_stamp, explain, frame_sample, stamp_file
 from .tiff import read_tiff
 
@@ -135,6 +136,23 @@ class FrameFiles:
         reads_frames = self.samples_of is not None and self.samples_of.mimetype == HDF5
         sample_bytes = self._size * self.dtype.itemsize if reads_frames else 1
         return Stamps.made(range(self.count), look, before=before, sample_bytes=sample_bytes)
+
+    def problems(self) -> Iterator[FileProblem]:
+        """Which cannot be read; those whose files are of another size than most are read to know it."""
+        sizes: dict[int, int] = {}
+        for frame in range(self.count):
+            path = self.path_of(frame)
+            try:
+                self._compare(frame)
+                sizes[frame] = signature_of(path).size
+            except UnreadableFileError as error:
+                yield FileProblem(path, [frame], error)
+        usual = Counter(sizes.values()).most_common(1)
+        for frame in (frame for frame, size in sizes.items() if size != usual[0][0]):
+            try:
+                self.read([frame])
+            except UnreadableFileError as error:
+                yield FileProblem(self.path_of(frame), [frame], error)
 
     def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
         """Frames, one after the other along the first axis, or a part of each."""

@@ -15,10 +15,12 @@ from bluesky_filestore.model.event_record import (
     from_exact_json,
 )
 
+from .run_tree import RunTree
+
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["documents"]
+__all__ = ["documents", "documents_of"]
 
 _NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
@@ -44,12 +46,16 @@ def documents(node: "Container") -> Iterator[tuple[str, dict[str, Any]]]:
     DocumentError
         If the events do not have the column that says what else they were.
     """
-    run = getattr(node, "base", node)
-    metadata = node.metadata
+    yield from documents_of(RunTree(node))
+
+
+def documents_of(run: RunTree) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same, of a run of which more is asked."""
+    metadata = run.metadata
     told = metadata.get("documents", {})
     start = dict(metadata["start"]) | from_exact_json(told.get("start", "{}"))
     yield "start", start
-    streams = {name: _Stream(start["uid"], name, run[name].base) for name in run}
+    streams = {name: _Stream(run, name) for name in run.streams}
     for _, record, stream, event in heapq.merge(*(stream.events() for stream in streams.values()), key=itemgetter(0)):
         yield from _with_descriptors(record.before, streams)
         yield "event", stream.event(record, event)
@@ -68,10 +74,11 @@ def _with_descriptors(pairs: Any, streams: "Mapping[str, _Stream]") -> Iterator[
 class _Stream:
     """A stream as it lies in the catalog."""
 
-    def __init__(self, run: str, name: str, node: "Container") -> None:
-        self._node, self._name = node, name
-        self._descriptors = descriptors_of(run, name, node.metadata)
-        self._data_keys: Mapping[str, Mapping[str, Any]] = node.metadata["data_keys"]
+    def __init__(self, run: RunTree, name: str) -> None:
+        self._run, self._name = run, name
+        metadata = run.streams[name].metadata
+        self._descriptors = descriptors_of(run.metadata["start"]["uid"], name, metadata)
+        self._data_keys: Mapping[str, Mapping[str, Any]] = metadata["data_keys"]
         self._told: list[str] = []
         self._original: dict[str, str] = {}
 
@@ -90,11 +97,10 @@ class _Stream:
     def events(self) -> "Iterator[tuple[int, EventRecord, _Stream, _Row]]":
         """Its events in their order, by their number in the run."""
         tables, arrays = [], {}
-        for key in self._node:
-            child = self._node[key]
+        for key, child in self._run.children(self._name).items():
             if child.structure_family == "table":
                 tables.append(child)
-            elif child.include_data_sources().data_sources()[0].management != "external":
+            elif child.data_sources()[0].management != "external":
                 arrays[key] = child
         if not tables:
             return

@@ -21,7 +21,7 @@ from bluesky_filestore.operations.run import Run
 
 from .mapped_paths import mapped_paths
 
-__all__ = ["ArrayOfDocuments", "Documents", "array_of_documents"]
+__all__ = ["ArrayOfDocuments", "DocumentedRun", "Documents", "array_of_documents"]
 
 Documents: TypeAlias = Iterable[tuple[str, Mapping[str, Any]]]
 """Names and documents of one run."""
@@ -64,48 +64,75 @@ def array_of_documents(
     DocumentError
         If there is no such array, or the documents do not say where its frames are, with the reason.
     """
-    received = _ReceivedRun(root_map)
-    for packed_name, packed in documents:
-        for name, doc in unpacked(packed_name, packed):
-            received.receive(name, doc)
-    operations = received.end()
-    key = received.external[_chosen(received, stream, data_key)]
-    placed, files = _placed(operations, key)
-    said = [*_said(operations, key), *received.problems]
-    if placed is None:
-        why = "; ".join(said) or "no document says where its frames are"
-        raise DocumentError(f"{key[1]!r} of stream {key[0]!r} of run {received.uid!r} cannot be read: {why}")
-    for words in said:
-        _logger.warning("%s of stream %s of run %s: %s", key[1], key[0], received.uid, words)
-    registered = Registered(
-        placed.mimetype,
-        placed.parameters,
-        placed.properties,
-        mapped_paths(files, placed.mimetype, root_map),
-        placed.shape,
-        np.dtype(placed.dtype),
-    )
-    return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {received.uid[:8]}")
+    run = DocumentedRun(documents, root_map)
+    return run.array(_chosen(run, stream, data_key))
 
 
-class _ReceivedRun:
+class DocumentedRun:
     """What the documents of a run come to.
 
     Parameters
     ----------
+    documents : iterable of tuple of str and Mapping
+        Of one run, to its end or so far; pages as well.
     root_map : RootMap
         Where its files are now.
+
+    Raises
+    ------
+    DocumentError
+        If they are of several runs, or do not begin with a start.
     """
 
-    def __init__(self, root_map: RootMap) -> None:
+    def __init__(self, documents: Documents, root_map: RootMap) -> None:
         self.uid = ""
         self.external: dict[_Key, _Key] = {}
+        """Stream and data key of each array in files, and what both are called in a catalog."""
         self.problems: list[str] = []
+        """What is wrong with single documents."""
+        self.events: dict[str, list[int]] = {}
+        """The sequence numbers of the events of each stream, in their order."""
+        self.stop: Mapping[str, Any] | None = None
+        """The stop, if it has come."""
+        self._streams: dict[str, str] = {}
         self._root_map = root_map
         self._assets = Assets(has_handler)
         self._run: Run | None = None
+        for packed_name, packed in documents:
+            for name, doc in unpacked(packed_name, packed):
+                self._receive(name, doc)
+        self._operations = self._end()
 
-    def receive(self, name: str, doc: Mapping[str, Any]) -> None:
+    def array(self, key: _Key) -> ArrayOfDocuments:
+        """Where the frames of an array are.
+
+        Raises
+        ------
+        DocumentError
+            If the documents do not say it, with the reason.
+        """
+        placed, files = _placed(self._operations, self.external[key])
+        said = [*self.said(key), *self.problems]
+        if placed is None:
+            why = "; ".join(said) or "no document says where its frames are"
+            raise DocumentError(f"{key[1]!r} of stream {key[0]!r} of run {self.uid!r} cannot be read: {why}")
+        for words in said:
+            _logger.warning("%s of stream %s of run %s: %s", key[1], key[0], self.uid, words)
+        registered = Registered(
+            placed.mimetype,
+            placed.parameters,
+            placed.properties,
+            mapped_paths(files, placed.mimetype, self._root_map),
+            placed.shape,
+            np.dtype(placed.dtype),
+        )
+        return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {self.uid[:8]}")
+
+    def said(self, key: _Key) -> list[str]:
+        """What has to be said of an array: why it is refused, or ends before the events do, or is not as described."""
+        return _said(self._operations, self.external[key])
+
+    def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document. What is wrong with it may not matter for the array, and is put among the problems.
 
         Raises
@@ -129,9 +156,15 @@ class _ReceivedRun:
             self.problems.append(str(error))
         else:
             if name == "descriptor":
+                self._streams[doc["uid"]] = doc["name"]
+                self.events.setdefault(doc["name"], [])
                 self.external |= _external_keys(doc)
+            elif name == "event":
+                self.events[self._streams[doc["descriptor"]]].append(doc["seq_num"])
+            elif name == "stop":
+                self.stop = doc
 
-    def end(self) -> list[Operation]:
+    def _end(self) -> list[Operation]:
         """What would be done to a catalog."""
         run = self._started()
         operations = run.take(final=True)
@@ -157,7 +190,7 @@ def _external_keys(doc: Mapping[str, Any]) -> dict[_Key, _Key]:
     }
 
 
-def _chosen(received: _ReceivedRun, stream: str | None, data_key: str | None) -> _Key:
+def _chosen(received: DocumentedRun, stream: str | None, data_key: str | None) -> _Key:
     known = list(received.external)
     matching = [key for key in known if stream in (None, key[0]) and data_key in (None, key[1])]
     if len(matching) == 1:

@@ -1,0 +1,202 @@
+"""The frames of an array of a run: as its documents say where they are, as a catalog does, and as files hold them."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.errors import (
+    AddressError,
+    CatalogAccessError,
+    CatalogUnreachableError,
+    FileStoreError,
+    ForbiddenFileError,
+    LockedFileError,
+    MissingFileError,
+    PathError,
+)
+from bluesky_filestore.files.array_in_files import ArrayInFiles
+from bluesky_filestore.files.hdf5_rows import HDF5Frames
+from bluesky_filestore.files.registered import Registered
+from bluesky_filestore.files.rows import FileProblem, LooksThrough, ReadableFrames
+from bluesky_filestore.reading.from_node import ArrayInCatalog, frames_of
+
+from .run_report import RunFinding, in_words
+
+__all__ = ["RunArray"]
+
+_BRING_BACK = (
+    "Keep every copy of it; bring back the one that was written, or say with root_map (--root-map) where it is"
+)
+_CANNOT_SEE = "Look again from a machine that sees the files, or say with root_map (--root-map) where they are"
+_SAMPLES = 3
+_NOT_SEEN = (
+    AddressError,
+    CatalogAccessError,
+    CatalogUnreachableError,
+    ForbiddenFileError,
+    LockedFileError,
+    PathError,
+)
+"""What is raised where it cannot be told whether all is well."""
+
+
+@dataclass(frozen=True)
+class RunArray:
+    """One external array of a run."""
+
+    name: str
+    """Its stream and data key."""
+    uid: str
+    """The run's."""
+    events: int
+    """How many events its stream has."""
+    documented: Registered | None
+    """Where its frames are by the run's documents, if there are such."""
+    registered: Registered | None
+    """Where they are by the catalog, if it is in one."""
+    node: Any
+    """The array of a catalog; None for documents alone."""
+    why_missing: str
+    """Why it is not in the catalog, or ends before the events do, if that is known."""
+    in_catalog: bool
+    """Whether its run is in a catalog, so that it should be, too."""
+    every_frame: bool
+    """Whether each frame is read, and not some of them."""
+
+    def findings(self) -> Iterator[RunFinding]:
+        """All there is to say of it."""
+        if self.in_catalog and self.node is None:
+            why = f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
+            yield self._line(
+                "catalog", False, f"it is not in the catalog{why}", "Read it with open_array(documents(run))"
+            )
+        yield self._rows()
+        where = self.registered or self.documented
+        if where is None:
+            yield self._line("files", None, "nobody says in which files its frames are")
+            return
+        try:
+            frames = frames_of(where)()
+            problems = list(frames.problems()) if isinstance(frames, LooksThrough) else []
+        except (FileStoreError, OSError) as error:
+            file = next((path for path in where.paths if path in str(error)), "")
+            yield self._cannot("files", error, file=file, events=tuple(range(self._rows_with_frames)))
+            return
+        if problems:
+            told = [self._problem(problem, frames) for problem in problems]
+            yield from told
+            if all(finding.ok is None for finding in told):
+                return
+        else:
+            yield self._line("files", True, f"{frames.count:,} frames are in the files")
+        lost = {event for problem in problems for event in self._events_of(problem, frames)}
+        yield from self._compared(where, sorted(set(range(self._rows_with_frames)) - lost))
+
+    def taken(self) -> Iterator[tuple[str, str, int, Any]]:
+        """Each HDF5 file and dataset, how many frames it holds, and which of them are in the array."""
+        where = self.registered or self.documented
+        if where is not None:
+            try:
+                frames = frames_of(where)()
+                if isinstance(frames, HDF5Frames):
+                    yield from frames.taken()
+            except (FileStoreError, OSError):
+                # It is among the findings.
+                return
+
+    @property
+    def _rows_with_frames(self) -> int:
+        """How many events have frames."""
+        where = self.registered or self.documented
+        shape = self.node.shape if self.node is not None else where.shape if where is not None else (0,)
+        return min(int(shape[0]), self.events)
+
+    def _rows(self) -> RunFinding:
+        where = self.registered or self.documented
+        shape = tuple(self.node.shape if self.node is not None else where.shape if where is not None else ())
+        rows = int(shape[0]) if shape else 0
+        if rows == self.events:
+            return self._line("rows", True, f"{rows:,} rows, as many as events")
+        words = f"{rows:,} rows for {self.events:,} events"
+        why = f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
+        advice = "Do not read this array by the rows of the event table; its frames may be those of other events"
+        if rows < self.events and self.why_missing:
+            advice = "See whether the frames are in other files; the events that lack theirs are the last ones"
+        lacking = tuple(range(rows, self.events))
+        return self._line("rows", False, words + why, advice, events=lacking)
+
+    def _compared(self, where: Registered, events: list[int]) -> Iterator[RunFinding]:
+        """Frames of some events, read in each way that there is."""
+        if not events:
+            return
+        chosen = events if self.every_frame else _sample(events, self.uid)
+        ways: dict[str, Any] = {"the files": ArrayInFiles(where, frames_of)}
+        if self.node is not None and self.documented is not None and self.registered is not None:
+            ways["the files by the documents"] = ArrayInFiles(self.documented, frames_of)
+        if self.node is not None:
+            ways["the catalog"] = ArrayInCatalog(self.node)
+        unlike: dict[str, list[int]] = {}
+        for event in chosen:
+            read: dict[str, NDArray[Any]] = {}
+            for way, array in ways.items():
+                try:
+                    read[way] = array.read((event,))
+                except (FileStoreError, OSError, LookupError, ValueError, RuntimeError) as error:
+                    yield self._unread(way, event, error)
+                    return
+            first, *others = read.items()
+            for way, values in others:
+                if not _same(first[1], values):
+                    unlike.setdefault(way, []).append(event)
+        for way, wrong in unlike.items():
+            words = f"{way} gives other values for {in_words(wrong)} than the files that are registered"
+            yield self._line(
+                "frames", False, words, "Deliver the run again: bluesky-filestore resume --run", events=tuple(wrong)
+            )
+        if not unlike:
+            shown = "each frame" if len(chosen) == self.events else in_words(chosen)
+            yield self._line("frames", True, f"{shown} read and equal from {' and '.join(ways)}")
+
+    def _unread(self, way: str, event: int, error: Exception) -> RunFinding:
+        if isinstance(error, _NOT_SEEN):
+            return self._cannot("frames", error)
+        words = f"{in_words([event])} cannot be read from {way}: {_words(error)}"
+        return self._line("frames", False, words, "Look at the file, and at the server's log", events=(event,))
+
+    def _problem(self, problem: FileProblem, frames: ReadableFrames) -> RunFinding:
+        concerned = {"events": tuple(self._events_of(problem, frames)), "file": problem.path}
+        return self._cannot("files", problem.error, **concerned)
+
+    def _events_of(self, problem: FileProblem, frames: ReadableFrames) -> list[int]:
+        each = max(1, frames.count // max(1, self._rows_with_frames))
+        return list(dict.fromkeys(frame // each for frame in problem.frames))
+
+    def _cannot(self, check: str, error: Exception, **concerned: Any) -> RunFinding:
+        # Of a directory that is not there nobody knows whether it is gone, or not mounted.
+        gone = isinstance(error, MissingFileError) and not Path(concerned.get("file") or "/").parent.is_dir()
+        unseen = gone or isinstance(error, _NOT_SEEN)
+        advice = _CANNOT_SEE if unseen else _BRING_BACK
+        return self._line(check, None if unseen else False, _words(error), advice, **concerned)
+
+    def _line(self, check: str, ok: bool | None, words: str, advice: str = "", **concerned: Any) -> RunFinding:
+        return RunFinding(check, self.name, ok, words, advice, **concerned)
+
+
+def _sample(events: list[int], seed: str) -> list[int]:
+    """The first and the last of them, and some between, the same ones each time."""
+    between = random.Random(seed).sample(events[1:-1], min(_SAMPLES - 2, len(events[1:-1])))
+    return sorted({events[0], *between, events[-1]})
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.size == other.size and np.array_equal(one.ravel(), other.ravel(), equal_nan=one.dtype.kind in "fc")
+
+
+def _words(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return (text if isinstance(error, FileStoreError) else f"{type(error).__name__}: {text}").rstrip(".")

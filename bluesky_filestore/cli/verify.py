@@ -1,0 +1,116 @@
+"""The command that answers whether a run has its data."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bluesky_filestore.errors import FileStoreError
+
+from .console import Console
+from .preview import catalog_client, directories_of
+
+if TYPE_CHECKING:
+    from bluesky_filestore.checking.run_report import RunReport
+
+__all__ = ["verify"]
+
+_AT_ONCE = 4
+_VERDICTS = (
+    "[green]ok[/]      all is well with run",
+    "[bold red]PROBLEM[/] something is wrong with run",
+    "[yellow]?[/]       something could not be looked at of run",
+)
+
+
+def verify(
+    uids: Annotated[list[str] | None, typer.Argument(metavar="[UID]...", help="The runs, or how they begin.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="The latest run.")] = False,
+    since: Annotated[str, typer.Option(metavar="DATE", help="All runs since then, e.g. 2026-11-25 or ...T18:30.")] = "",
+    all_runs: Annotated[bool, typer.Option("--all", help="All runs of the catalog.")] = False,
+    uri: Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")] = "",
+    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
+    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
+    root_map: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
+    ] = None,
+    every_frame: Annotated[bool, typer.Option("--every-frame", help="Read each frame, not some of them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; one line a run.")] = False,
+) -> None:
+    """Compare runs with their files and their catalog.
+
+    Exits with 0 if all is well, with 1 if something is wrong, and with 2 if something could not be looked at.
+    """
+    from bluesky_filestore.checking.verify import verify_run
+
+    if sum((bool(uids), last, bool(since), all_runs)) != 1:
+        raise typer.BadParameter("say which runs, in one way: UID..., --last, --since DATE or --all.")
+    client = catalog_client(uri, profile, api_key)
+    moved = directories_of(root_map)
+
+    def look(uid: str) -> "tuple[str, RunReport | str]":
+        try:
+            return uid, verify_run(client, uid, root_map=moved, every_frame=every_frame)
+        except FileStoreError as error:
+            return uid, str(error)
+
+    asked = uids or list(_found(client, last=last, since=since))
+    worst = 0
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for uid, report in _with_progress(pool.map(look, asked), len(asked)):
+            # What could not be looked at is less bad than what is wrong.
+            code = 2 if isinstance(report, str) else report.exit_code
+            worst = code if worst == 0 or code == 1 else worst
+            _show(uid, report, as_json=as_json, whole=len(asked) == 1)
+    if not asked and not as_json:
+        Console().print("There are no such runs.")
+    raise typer.Exit(worst)
+
+
+def _found(client: Any, *, last: bool, since: str) -> Iterator[str]:
+    """The uids of the runs that are meant."""
+    from tiled.queries import Comparison
+
+    if since:
+        try:
+            moment = datetime.fromisoformat(since).timestamp()
+        except ValueError:
+            raise typer.BadParameter(f"--since {since!r} is no date; expected e.g. 2026-11-25T18:30.") from None
+        client = client.search(Comparison("ge", "start.time", moment))
+    latest_first = client.sort(("start.time", -1))
+    yield from latest_first.keys()[:1] if last else latest_first.keys()
+
+
+def _with_progress(reports: Iterator[Any], count: int) -> Iterator[Any]:
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return iter(
+        track(
+            reports, "verifying", count, console=console, transient=True, disable=count == 1 or not console.is_terminal
+        )
+    )
+
+
+def _show(uid: str, report: "RunReport | str", *, as_json: bool, whole: bool) -> None:
+    from rich.markup import escape
+
+    if as_json:
+        said = {"uid": uid, "error": report, "exit_code": 2} if isinstance(report, str) else report.to_json()
+        typer.echo(json.dumps(said))
+        return
+    console = Console()
+    if isinstance(report, str):
+        console.print(f"[yellow]?[/]       {escape(report)}", highlight=False, soft_wrap=True)
+        return
+    verdict = {0: "[green]ok[/]      all is well", 1: "[bold red]PROBLEM[/] something is wrong"}
+    words = verdict.get(report.exit_code, "[yellow]?[/]       something could not be looked at")
+    console.print(
+        f"{words} with run {report.uid}" if report.exit_code else f"{words}: run {report.uid}", highlight=False
+    )
+    for finding in report.findings:
+        if whole or finding.ok is not True:
+            console.print("  ", finding.styled(), sep="", highlight=False, soft_wrap=True)
