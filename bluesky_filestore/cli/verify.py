@@ -44,6 +44,7 @@ def verify(
 
     Exits with 0 if all is well, with 1 if something is wrong, and with 2 if something could not be looked at.
     """
+    from bluesky_filestore.catalogs.tiled.nodes import find_runs
     from bluesky_filestore.checking.verify import verify_run
 
     if sum((bool(uids), last, bool(since), all_runs)) != 1:
@@ -57,7 +58,7 @@ def verify(
         except FileStoreError as error:
             return uid, str(error)
 
-    asked = uids or list(_found(client, last=last, since=since))
+    asked = uids or find_runs(client, since=_moment(since), most=1 if last else None)
     worst = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for uid, report in _with_progress(pool.map(look, asked), len(asked)):
@@ -70,18 +71,12 @@ def verify(
     raise typer.Exit(worst)
 
 
-def _found(client: Any, *, last: bool, since: str) -> Iterator[str]:
-    """The uids of the runs that are meant."""
-    from tiled.queries import Comparison
-
-    if since:
-        try:
-            moment = datetime.fromisoformat(since).timestamp()
-        except ValueError:
-            raise typer.BadParameter(f"--since {since!r} is no date; expected e.g. 2026-11-25T18:30.") from None
-        client = client.search(Comparison("ge", "start.time", moment))
-    latest_first = client.sort(("start.time", -1))
-    yield from latest_first.keys()[:1] if last else latest_first.keys()
+def _moment(since: str) -> float | None:
+    """Seconds since 1970 of a date that a user gave; None if he gave none."""
+    try:
+        return datetime.fromisoformat(since).timestamp() if since else None
+    except ValueError:
+        raise typer.BadParameter(f"--since {since!r} is no date; expected e.g. 2026-11-25T18:30.") from None
 
 
 def _with_progress(reports: Iterator[Any], count: int) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from .connecting import catalog_errors
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes", "find_run", "row_count"]
+__all__ = ["NodePath", "Nodes", "find_run", "find_runs", "row_count"]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
@@ -161,6 +161,30 @@ def find_run(client: "Container", uid: str) -> "tuple[str, Container]":
                 f"expected just one."
             )
         return found[0], client[found[0]]
+
+
+def find_runs(client: "Container", *, since: float | None = None, most: int | None = None) -> list[str]:
+    """The uids of runs, the latest first.
+
+    Parameters
+    ----------
+    client : tiled.client.container.Container
+        The catalog.
+    since : float, optional
+        In seconds since 1970: only those that were started then or later.
+    most : int, optional
+        How many at the most.
+
+    Raises
+    ------
+    CatalogError
+        If the catalog does not answer, or does not let us in.
+    """
+    from tiled.queries import Comparison
+
+    with catalog_errors(str(client.uri)):
+        found = client if since is None else client.search(Comparison("ge", "start.time", since))
+        return list(found.sort(("start.time", -1)).keys()[:most])
 
 
 def row_count(node: Any) -> int:
