@@ -1,9 +1,13 @@
 """What tests share: one simulated IOC and one catalog a session, on loopback."""
 
+import functools
+import gc
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +17,20 @@ if TYPE_CHECKING:
 
     from bluesky_filestore.serving import CatalogServer
     from bluesky_filestore.sim import SimulatedIOC
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a directory of its own there
+_ROOM = 4 * 2**30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files of tests are in memory where there is room: a disk takes 10 ms for what shall survive a power failure.
+
+    The millions of objects that were imported are gone through less often in search of garbage.
+    """
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM:
+        # Who sets it, or --basetemp, has the last word; workers of pytest-xdist are told it.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,17 +66,31 @@ def catalog(data_directory: "Path", tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
+def _opened(from_uri: "Callable[..., Any]", *arguments: object, init_if_not_exists: bool, **options: object) -> object:
+    """A catalog that is there already."""
+    return from_uri(*arguments, **options)
+
+
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container, Path]]":
     """A client of a stock Tiled server, with DuckDB for its tables, and the directory that it can read.
 
     One for each module: Tiled keeps one set of settings a process, so that the next server ends this one's welcome.
     """
+    import tiled.catalog
     from tiled.client import from_uri
     from tiled.server import SimpleTiledServer
 
+    from bluesky_filestore.serving.catalog import make_database
+
     data, directory = tmp_path_factory.mktemp("stock data"), tmp_path_factory.mktemp("stock")
-    with SimpleTiledServer(directory, readable_storage=[data]) as server:
+    # Just as Tiled makes it, which takes it a process of its own and seconds.
+    make_database(directory / "catalog.db")
+    opened = functools.partial(_opened, tiled.catalog.from_uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiled.catalog, "from_uri", opened)
+        running = SimpleTiledServer(directory, readable_storage=[data])
+    with running as server:
         client = from_uri(server.uri)
         yield client, data
         client.context.close()

@@ -44,10 +44,14 @@ def acquire(order):
 
 def main():
     """Take orders."""
-    import tiled.client  # noqa: F401
+    # A child finds it all imported, and is killed at its work: importing would take it ten times as long as that.
+    import tiled.client.array
+    import tiled.client.dataframe  # noqa: F401
 
     import bluesky_filestore.catalog_writer
-    import bluesky_filestore.files.hdf5  # noqa: F401 - a child finds it imported
+    import bluesky_filestore.catalogs.tiled.catalog
+    import bluesky_filestore.delivery.uploader
+    import bluesky_filestore.files.hdf5  # noqa: F401
 
     print("ready", file=sys.stderr, flush=True)
     for line in sys.stdin:

@@ -1,8 +1,10 @@
 """What the server leans on in Tiled, taken away or made to fail: the answer is Tiled's own then, and that is logged."""
 
+import re
 import sqlite3
 import ssl
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 
 import h5py
@@ -12,6 +14,7 @@ import pyarrow
 import pytest
 import tiled.catalog
 import tiled.catalog.adapter
+import tiled.catalog.core
 import tiled.config
 import tiled.media_type_registration
 import tiled.server.app
@@ -130,14 +133,27 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_whatever_fails_in_the_lane_is_left_to_tiled(running, monkeypatch, caplog, logged_anew, step):  # noqa: F811
-    """Each step of the short way fails in each way, and the answers are those of Tiled; the log has one line of it."""
-    lane = running._server.config.app
+@pytest.fixture(scope="module")
+def stock_answers(running):
+    """What Tiled itself answers, by path."""
     paths = [f"{FULL}{key}?slice=3" for key in ("hdf5", "series", "gone", "elsewhere", "nothing")]
     paths += ["/api/v1/array/block/hdf5?block=0,0,0", f"{FULL}hdf5"]
     stock = {path: get(running, path, Origin="http://elsewhere") for path in paths}
     assert [answer.status_code for answer in stock.values()] == [200, 200, 404, 403, 404, 200, 200]
+    return stock
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_whatever_fails_in_the_lane_is_left_to_tiled(
+    running,
+    stock_answers,
+    monkeypatch,
+    caplog,
+    logged_anew,  # noqa: F811
+    step,
+):
+    """Each step of the short way fails in each way, and the answers are those of Tiled; the log has one line of it."""
+    lane, stock, paths = running._server.config.app, stock_answers, list(stock_answers)
     for path, error in [*((path, ERRORS[0]) for path in paths), *((paths[0], error) for error in ERRORS)]:
         with monkeypatch.context() as patch:
             patch.setattr(*STEPS[step], property(raising(error)) if STEPS[step][0] is FramesAdapter else raising(error))
@@ -198,6 +214,24 @@ def test_without_the_inside_of_the_catalog(start, data, caplog):
     assert caplog.text.count("The inside of Tiled's catalog is not as expected here") == 1
 
 
+def made(database):
+    """What is in a catalog that was just made, but for when that was."""
+    with closing(sqlite3.connect(database)) as connection:
+        return sorted(re.sub(r"'[\d-]{10} [\d:]{8}'", "now", line) for line in connection.iterdump())
+
+
+def test_a_new_catalog(start, caplog):
+    """One that is made here is as one that Tiled makes, which does it where it keeps the way elsewhere."""
+    own = start(lambda patch: patch.delattr(tiled.catalog.core, "initialize_database"))
+    assert caplog.text.count("How Tiled makes a catalog is not as expected here") == 1
+    assert list(own.client) == []
+    own.close()
+    with serve_catalog(own.directory.parent / "another") as another:
+        ours = another.directory / "catalog.db"
+        assert made(ours) == made(own.directory / "catalog.db")
+        assert {path.name for path in ours.parent.iterdir() if path.name.startswith("new-")} == set()
+
+
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_without_settings(start, caplog, is_gone):
     """A Tiled that keeps its settings elsewhere takes the key that it was given when it was made."""
@@ -213,9 +247,9 @@ def test_without_settings(start, caplog, is_gone):
     assert caplog.text.count("Where Tiled keeps its settings is not as expected here") == 1
 
 
-def test_where_settings_are():
+def test_where_settings_are(running):
     """Tiled asks for its settings by a dependency that the application overrides."""
-    tree = tiled.catalog.in_memory(writable_storage=[])
+    tree = tiled.catalog.from_uri(running.directory / "catalog.db")
     app = tiled.server.app.build_app(tree, authentication=tiled.config.Authentication(single_user_api_key="secret"))
     assert tiled.server.settings.get_settings in app.dependency_overrides
     assert hasattr(tiled.server.settings.Settings(), "single_user_api_key")

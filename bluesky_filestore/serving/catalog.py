@@ -1,7 +1,11 @@
 """Tiled's catalog with our adapters in it, for our own server and for others'."""
 
+import asyncio
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +19,7 @@ from .adapters import adapters
 if TYPE_CHECKING:
     from tiled.catalog.adapter import CatalogContainerAdapter
 
-__all__ = ["catalog", "shown_uri"]
+__all__ = ["catalog", "make_database", "shown_uri"]
 
 
 def catalog(
@@ -75,6 +79,54 @@ def _let_read_while_written(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
+
+
+def make_database(path: Path) -> None:
+    """Make the SQLite file of a new catalog as ``tiled catalog init`` does, which is a process that loads Tiled anew.
+
+    Under its name the file is whole or not there.
+
+    Parameters
+    ----------
+    path : Path
+        Where nothing is yet.
+
+    Raises
+    ------
+    OSError
+        If something is there by now, or the disk has no hard links.
+    """
+    with tempfile.TemporaryDirectory(prefix="new-catalog-", dir=path.parent) as directory:
+        made = Path(directory, path.name)
+        # The caller's thread may have a loop that runs.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _fill_database(made)).result()
+        with closing(sqlite3.connect(made)) as connection:
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise OSError(f"{made} is still being written; expected that Tiled is through with it.")
+        # Other than renaming it, it does not take the place of a catalog that somebody made meanwhile.
+        os.link(made, path)
+
+
+async def _fill_database(path: Path) -> None:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from tiled.catalog.alembic_constants import ALEMBIC_DIR
+    from tiled.catalog.core import initialize_database
+    from tiled.utils import ensure_specified_sql_driver
+
+    def stamp(connection: Any) -> None:
+        MigrationContext.configure(connection).stamp(ScriptDirectory(str(ALEMBIC_DIR)), "head")
+
+    engine = create_async_engine(ensure_specified_sql_driver(path))
+    try:
+        await initialize_database(engine)
+        async with engine.begin() as connection:
+            await connection.run_sync(stamp)
+    finally:
+        await engine.dispose()
 
 
 def shown_uri(uri: str) -> str:
