@@ -103,6 +103,12 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container
 
 
 @pytest.fixture
+def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiled's client does not try again by itself, for up to half a minute: what we do about it is what is tested."""
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+
+
+@pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Callable[[str], None]]":
     """Makes a Tiled profile by the name of "ours" for an address, and no others."""
     from tiled.profiles import load_profiles

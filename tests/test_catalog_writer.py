@@ -415,6 +415,7 @@ def test_one_node_refused(catalog, caplog):
     assert any("with/slash" in note for note in node.metadata["notes"])
 
 
+@pytest.mark.usefixtures("few_tries")
 def test_catalog_goes_and_comes_back(tmp_path, caplog):
     """A catalog that stops in the middle fails no document; when it is back it gets all of them, once."""
     uid, documents = run_documents(4)

@@ -75,6 +75,7 @@ def test_not_waited_for(catalog, caplog, tmp_path):
     assert words.endswith(f"; kept in {tmp_path} for {catalog.client.uri}.")
 
 
+@pytest.mark.usefixtures("few_tries")
 def test_catalog_is_away(caplog, tmp_path):
     """A run that is not delivered yet is a warning that says where it waits, and why."""
     _, docs = run_documents(3)
