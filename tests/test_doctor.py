@@ -310,7 +310,7 @@ def test_unknown_spec(small):
     detector = small(tiff=(OurTIFF, {}))
     detector.tiff.filestore_spec = "MY_OWN"
     assert "'MY_OWN' is not known" in problem(doctor(detector), "handler")
-    detector.tiff.filestore_spec = "AD_EIGER"
+    detector.tiff.filestore_spec = "AD_CBF"
     finding = found(doctor(detector), "handler")
     assert finding.ok is None
     assert "no adapter of a stock catalog" in finding.words

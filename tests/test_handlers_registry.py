@@ -55,7 +55,7 @@ def test_ours_are_preferred():
     found = HandlerRegistry().discover()
     assert set(found) >= OURS
     assert {found[spec].__module__.split(".")[0] for spec in OURS} == {"bluesky_filestore"}
-    assert found["AD_EIGER"].__module__ == "area_detector_handlers.eiger"
+    assert found["AD_CBF"].__module__ == "area_detector_handlers.handlers"
 
 
 def test_is_a_read_only_mapping():
@@ -177,12 +177,10 @@ def test_spec_of_a_package_that_is_not_installed():
     """Of a plain dict of handlers it is said what is in it, and what would bring the spec."""
     from bluesky_filestore.handlers.registry import find_handler
 
-    with pytest.raises(
-        HandlerNotFoundError, match=r"'AD_EIGER'; expected one of MINE\. Install area-detector-handlers"
-    ):
-        find_handler("AD_EIGER", {"MINE": Mine})
+    with pytest.raises(HandlerNotFoundError, match=r"'AD_CBF'; expected one of MINE\. Install area-detector-handlers"):
+        find_handler("AD_CBF", {"MINE": Mine})
     with pytest.raises(HandlerNotFoundError, match="expected one of none at all"):
-        find_handler("AD_EIGER", {})
+        find_handler("AD_CBF", {})
 
 
 def test_functions_of_the_package():

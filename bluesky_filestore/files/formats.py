@@ -14,8 +14,10 @@ from bluesky_filestore.model.frame_axis import why_not_served
 from bluesky_filestore.model.frame_map import Source
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
+from .hdf5 import HDF5Files
 from .hdf5_layout import Elsewhere, NoFramesError, dataset_in, linked_dataset
 from .hdf5_opening import open_hdf5
+from .hdf5_pieces import Pieces
 from .readable import ANYWHERE, Roots, file_errors
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class ArrayFormat:
     """Its shape."""
     dtype: np.dtype[Any]
     """Of its elements, in the file's byte order."""
+    in_pieces: bool = False
+    """Whether it is an HDF5 dataset that is there in numbered pieces only."""
 
 
 def stored_format(mimetype: str, path: str, dataset: str = "", *, roots: Roots = ANYWHERE) -> ArrayFormat:
@@ -70,17 +74,22 @@ def stored_format(mimetype: str, path: str, dataset: str = "", *, roots: Roots =
 def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
     formats: list[ArrayFormat] = []
 
-    def look(path: str, name: str) -> "h5py.Dataset | Elsewhere":
+    def look(path: str, name: str) -> "h5py.Dataset | Elsewhere | Pieces":
         with file_errors(path), open_hdf5(path) as file:
             found = dataset_in(file, path, name)
-            if not isinstance(found, Elsewhere):
+            if not isinstance(found, Elsewhere | Pieces):
                 unserved = why_not_served(found.shape, found.dtype)
                 if unserved:
                     raise NoFramesError(f"dataset {name!r} of file {path} is no array of frames: {unserved}")
                 formats.append(ArrayFormat(tuple(found.shape or ()), found.dtype))
             return found
 
-    linked_dataset(roots.admit(path), dataset, look, roots)
+    path, dataset = linked_dataset(roots.admit(path), dataset, look, roots)
+    if not formats:
+        # Closed at once: whoever writes them has them open.
+        with HDF5Files() as files:
+            layout = files.layout(path, dataset, roots=roots)
+            return ArrayFormat(layout.shape, layout.dtype, in_pieces=True)
     return formats[-1]
 
 
@@ -169,4 +178,4 @@ def _read(source: Source, path: Path) -> FileFacts | Unseen:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         # What libraries raise for files that are not what they should be has no bounds, and is of one key only.
         return Unseen("broken", f"file {path} cannot be read: {str(error) or type(error).__name__}")
-    return FileFacts(stored.shape, stored.dtype.str)
+    return FileFacts(stored.shape, stored.dtype.str, stored.in_pieces)

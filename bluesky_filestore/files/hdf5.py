@@ -18,6 +18,7 @@ from .hdf5_filters import missing_filter_error, missing_filters
 from .hdf5_frames import frames_at_places, frames_through_hdf5
 from .hdf5_layout import Elsewhere, Layout, clear, layout_of, linked_dataset
 from .hdf5_parts import PartSources, Way, read_virtual
+from .hdf5_pieces import Pieces, joined_pieces
 from .hdf5_pool import HDF5Pool
 from .hdf5_written import LostFramesError, lost_frames
 from .readable import ANYWHERE, Roots, Signature, signature_of
@@ -79,8 +80,12 @@ class HDF5Files:
         """The same, with as many frames as there are where other files tell how many that are."""
         if layout.virtual is None or not layout.virtual.is_endless:
             return layout
+        sources = PartSources(self, path, way.deeper(path, dataset))
         with clear(path, dataset):
-            frames, virtual = layout.virtual.grown(PartSources(self, path, way.deeper(path, dataset)).shape_of)
+            if layout.virtual.in_pieces:
+                shape, dtype, virtual = joined_pieces(layout.virtual, sources.layout_of)
+                return replace(layout, shape=shape, dtype=dtype, virtual=virtual, written=virtual.written(shape))
+            frames, virtual = layout.virtual.grown(sources.shape_of)
             shape = (frames, *layout.frame_shape)
             return replace(layout, shape=shape, virtual=virtual, written=virtual.written(shape))
 
@@ -216,7 +221,7 @@ class HDF5Files:
     def _followed(self, path: str, dataset: str, swmr: bool, roots: Roots) -> tuple[str, str]:
         """The file that a dataset is in, where external links lead, and its path there."""
 
-        def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | None":
+        def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | Pieces | None":
             if (path, dataset) in self._layouts:
                 return None
             with self._pool.open(path, swmr) as entry:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bluesky_filestore.errors import ForbiddenFileError, UnreadableFileError
 from bluesky_filestore.model.frame_axis import why_not_served
 
+from .hdf5_pieces import Pieces, pieces_among
 from .hdf5_selection import UnclearError
 from .hdf5_virtual import Virtual, virtual_of
 from .hdf5_written import LostFramesError, Written, check_written, storage_file, written_chunks, written_frames
@@ -102,14 +103,19 @@ class Layout:
             raise LostFramesError(
                 f"file {path} holds {self.count} frames in dataset {dataset}; frame {lost[0]} (counted from 0) is not "
                 f"among them: expected at least {max(frames) + 1}, since frames {min(frames)} to {max(frames)} are "
-                f"asked for. The file was cut short, or is not all written yet.",
+                f"asked for. The file was cut short, or is not all written yet.{self._why_it_ends()}",
                 lost,
             )
         check_written(self.written, frames, path, dataset)
 
+    def _why_it_ends(self) -> str:
+        return f" {self.virtual.ends}" if self.virtual is not None and self.virtual.ends else ""
 
-def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsewhere":
+
+def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsewhere | Pieces":
     """A dataset of an open file, found without opening other files.
+
+    One that is not there, or is a group, may be there in numbered pieces.
 
     Raises
     ------
@@ -132,17 +138,29 @@ def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsew
             at = file if link.path.startswith("/") else at
             parts.extend(_parts(link.path))
         elif link is None:
+            # Documents may name the virtual dataset that is written when all is there, or never.
+            in_pieces = _pieces_in(at, path, name) if part == "data" and not parts else None
+            if in_pieces is not None:
+                return in_pieces
             at = None
             break
         else:
             at = at[part]
     if not parts and isinstance(at, h5py.Group):
+        in_pieces = _pieces_in(at, path, name)
+        if in_pieces is not None:
+            return in_pieces
         raise UnreadableFileError(f"file {path} has {group_in_words(at)} at {name}; expected one dataset.")
     if parts or not isinstance(at, h5py.Dataset):
         raise NoDatasetError(
             f"file {path} has no dataset {name}; expected one: the file is another, or not all written yet."
         )
     return at
+
+
+def _pieces_in(group: Any, path: str, name: str) -> Pieces | None:
+    with clear(path, name):
+        return pieces_among(group, group.name, name) if hasattr(group, "keys") else None
 
 
 def beside(path: str, name: str) -> str:
@@ -161,7 +179,10 @@ def beside(path: str, name: str) -> str:
 
 
 def linked_dataset(
-    path: str, name: str, look: "Callable[[str, str], h5py.Dataset | Elsewhere | None]", roots: Roots = ANYWHERE
+    path: str,
+    name: str,
+    look: "Callable[[str, str], h5py.Dataset | Elsewhere | Pieces | None]",
+    roots: Roots = ANYWHERE,
 ) -> tuple[str, str]:
     """The file that a dataset is in, where external links lead, and its path there.
 
@@ -203,7 +224,7 @@ def group_in_words(group: "h5py.Group") -> str:
     return f"a group of {len(names)} ({listed or 'nothing'})"
 
 
-def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets: bool = True) -> Layout:
+def layout_of(dataset: "h5py.Dataset | Pieces", path: str, roots: Roots, *, with_offsets: bool = True) -> Layout:
     """How a dataset is laid out.
 
     Raises
@@ -214,6 +235,8 @@ def layout_of(dataset: "h5py.Dataset", path: str, roots: Roots, *, with_offsets:
         If it holds no array of numbers with a first axis.
     """
     virtual, written = None, None
+    if isinstance(dataset, Pieces):
+        return Layout((0,), np.dtype("u1"), None, np.empty(0, np.int64), 1, None, True, dataset.virtual())
     if dataset.is_virtual:
         with clear(path, dataset.name):
             shape, virtual = virtual_of(dataset)

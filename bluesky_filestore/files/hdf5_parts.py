@@ -72,10 +72,14 @@ class PartSources:
     way: Way
     """How."""
 
+    def layout_of(self, part: Part) -> Layout:
+        """How the dataset is laid out that a part is from."""
+        with self._looking(part, ()) as path:
+            return self.files.layout_on(path, part.dataset, self.way)
+
     def shape_of(self, part: Part) -> tuple[int, ...]:
         """The shape of the dataset that a part is from."""
-        with self._looking(part, ()) as path:
-            return self.files.layout_on(path, part.dataset, self.way).shape
+        return self.layout_of(part).shape
 
     def read(self, part: Part, rows: Frames, bounds: tuple[AxisKey, ...]) -> NDArray[np.generic]:
         """Rows of it, and of each the elements within some bounds."""

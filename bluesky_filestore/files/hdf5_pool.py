@@ -17,6 +17,7 @@ from bluesky_filestore.errors import UnreadableFileError
 
 from .hdf5_layout import Elsewhere, dataset_in
 from .hdf5_opening import open_hdf5
+from .hdf5_pieces import Pieces
 from .readable import Signature, file_errors, signature_of
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ class OpenFile:
     datasets: "dict[str, h5py.Dataset]" = field(default_factory=dict)
     """Those that were read: while one is open, HDF5 keeps what it has unpacked of it."""
 
-    def dataset(self, path: str, name: str) -> "h5py.Dataset | Elsewhere":
+    def dataset(self, path: str, name: str) -> "h5py.Dataset | Elsewhere | Pieces":
         """A dataset of the file, or where a link puts it."""
         # A dataset is false when its file was closed.
         found = self.datasets.get(name) or dataset_in(self.file, path, name)
-        if not isinstance(found, Elsewhere):
+        # Pieces are not kept: there may be more of them the next time.
+        if not isinstance(found, Elsewhere | Pieces):
             self.datasets[name] = found
         return found
 

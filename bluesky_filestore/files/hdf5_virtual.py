@@ -68,11 +68,15 @@ class Virtual:
     """In their order: where two have the same element, the later one counts."""
     fill_value: Any
     """What stands between parts."""
+    in_pieces: bool = False
+    """Whether the parts are one behind the other, each as long as it is."""
+    ends: str = ""
+    """Why there are no more frames, if further parts were named."""
 
     @property
     def is_endless(self) -> bool:
         """Whether only what it is made of tells how many frames it has."""
-        return any(part.stride or part.target.is_endless for part in self.parts)
+        return self.in_pieces or any(part.stride or part.target.is_endless for part in self.parts)
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:

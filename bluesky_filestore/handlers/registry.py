@@ -23,7 +23,7 @@ _GROUPS = ("bluesky_filestore.handlers", "databroker.handlers")
 """The entry-point groups, the preferred one first."""
 
 _BRINGS = {
-    **dict.fromkeys(("AD_CBF", "AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE", "IMM"), "area-detector-handlers"),
+    **dict.fromkeys(("AD_CBF", "IMM"), "area-detector-handlers"),
     **dict.fromkeys(("DEXELA_FLY_V1", "MERLIN_FLY", "MERLIN_FLY_STREAM_V1"), "area-detector-handlers"),
     **dict.fromkeys(("SPECS_HDF5_SINGLE_DATAFRAME", "TPX_HDF5", "XPS3_FLY", "XSP3_FLY"), "area-detector-handlers"),
     "MultiKeySlice": "splash-ingest",

@@ -16,6 +16,8 @@ class FileFacts:
     """As it is stored; the frames of an HDF5 dataset are along its first axis."""
     dtype: str
     """In numpy's notation, with byte order."""
+    in_pieces: bool = False
+    """Whether it is a dataset in numbered pieces, which HDF5 itself does not join."""
 
 
 @dataclass(frozen=True, slots=True)

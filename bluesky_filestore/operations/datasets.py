@@ -24,6 +24,10 @@ from .structure import EventStructure, event_structure
 __all__ = ["place_in_datasets"]
 
 _UNMEASURED = ("out of reach", "busy")
+_IN_PIECES = (
+    "dataset {!r} of {} is there in numbered pieces (data_000001 and on), which no stock adapter joins; expected "
+    "'bluesky_filestore.serving.adapters:hdf5_rows' for {} in the server's configuration"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,11 @@ def place_in_datasets(
     count = sum(piece.count for piece in pieces)
     if not count:
         return Refusal(short or files.problem, settled=False)
-    addressed = _addressed(pieces, files, event, first, ours=ours, before=before)
+    in_pieces = any(isinstance(facts, FileFacts) and facts.in_pieces for facts in seen)
+    if in_pieces and not ours:
+        return Refusal(_IN_PIECES.format(first.dataset, first.path, HDF5_ROWS))
+    plain = None if in_pieces else _plain(pieces, files, event)
+    addressed = _addressed(pieces, plain, event, first, ours=ours, before=before)
     if addressed is None:
         reason = _irregular(rows, sources) if files.measured else _unmeasured(seen)
         return Refusal(reason, settled=files.measured or _is_away(seen))
@@ -94,9 +102,14 @@ def place_in_datasets(
     )
 
 
+def _plain(pieces: Sequence[RowSpan], files: _Files, event: EventStructure) -> str | None:
+    """The slice of the whole files joined; None if there is none, or nobody knows how long they are."""
+    return _slice_of(pieces, files.starts, event) if files.measured else None
+
+
 def _addressed(
     pieces: Sequence[RowSpan],
-    files: _Files,
+    first_axis: str | None,
     event: EventStructure,
     source: Source,
     *,
@@ -105,7 +118,6 @@ def _addressed(
 ) -> tuple[str, dict[str, Any]] | None:
     """Mimetype and parameters; None if the rows cannot be put so that the server understands them."""
     # Rows that were irregular stay so, and an array is not registered now in this way, now in that.
-    first_axis = _slice_of(pieces, files.starts, event) if files.measured else None
     if ours and (first_axis is None or (before is not None and before.mimetype == HDF5_ROWS)):
         inner = ",".join(_asked_slice(source)[1:])
         rows = HDF5Rows(source.dataset or "", event.frames, tuple(pieces), inner, swmr=_is_swmr(source))
