@@ -50,6 +50,8 @@ class Case:
     paged: bool = False
     frames_cut: int = 0
     stopped: bool = True
+    varies: bool = False
+    """Whether events have frames of varying number: from staging to staging, or in stream documents each."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Built:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, varies: bool = False) -> Case:
     """Any small run."""
     cameras = tuple(
         Camera(f"cam{n}_image", draw(st.sampled_from(KINDS)), draw(st.integers(1, 3)), draw(dtypes))
@@ -84,8 +86,9 @@ def cases(draw: st.DrawFn) -> Case:
         streams,
         stagings,
         paged=draw(st.booleans()),
-        frames_cut=draw(st.sampled_from([0, 0, 0, 1, 4])),
+        frames_cut=0 if varies else draw(st.sampled_from([0, 0, 0, 1, 4])),
         stopped=draw(st.sampled_from([True, True, True, False])),
+        varies=varies,
     )
 
 
@@ -183,7 +186,7 @@ class Builder:
             data_keys[camera.key] = {
                 "source": "sim",
                 "dtype": "array",
-                "shape": [camera.frames, *SHAPE],
+                "shape": [None if self.case.varies else camera.frames, *SHAPE],
                 "dtype_numpy": camera.dtype,
                 "external": "STREAM:" if camera.kind.startswith("stream") else "FILESTORE:",
             }
@@ -208,13 +211,13 @@ class Detector:
     """A camera, staged: one resource."""
 
     def __init__(self, builder: Builder, camera: Camera, staging: int) -> None:
-        self.builder, self.camera = builder, camera
+        self.builder, self.camera, self.staging = builder, camera, staging
         self.name = f"{camera.key}_{staging}"
         self.frames: list[np.ndarray] = []
         self.announced = False
         run, directory = builder.run, builder.directory
         series = {"template": "%s%s_%6.6d." + ("tiff" if "TIFF" in camera.kind else "h5"), "filename": self.name}
-        per_point = {"frame_per_point": camera.frames}
+        per_point = {"frame_per_point": self.count()}
         if camera.kind.startswith("stream"):
             tiff = camera.kind == "stream TIFF"
             self.resource = run.compose_stream_resource(
@@ -233,9 +236,16 @@ class Detector:
                 resource_kwargs=per_point if whole else series | per_point,
             )
 
+    def count(self) -> int:
+        """How many frames the next point has."""
+        if not self.builder.case.varies:
+            return self.camera.frames
+        changes = len(self.frames) if self.camera.kind.startswith("stream") else self.staging
+        return 1 + (self.camera.frames + changes) % 3
+
     def trigger(self) -> None:
         """Take the frames of one point."""
-        first, self.builder.number = self.builder.number, self.builder.number + self.camera.frames
+        first, self.builder.number = self.builder.number, self.builder.number + self.count()
         self.frames.append(np.stack([frame(n, self.camera.dtype) for n in range(first, self.builder.number)]))
 
     def documents(self, descriptor: Any, seq_num: int) -> list[tuple[str, Any]]:
@@ -247,6 +257,9 @@ class Detector:
                 event_model.StreamRange(start=seq_num, stop=seq_num + 1),
                 descriptor.descriptor_doc,
             )
+            if self.builder.case.varies:
+                before = sum(map(len, self.frames[:-1]))
+                doc["indices"] = {"start": before, "stop": before + len(self.frames[-1])}
             announced = ("stream_resource", self.resource.stream_resource_doc), ("stream_datum", doc)
         else:
             doc = self.resource.compose_datum({"point_number": index})

@@ -1,15 +1,21 @@
 """Datasets in numbered pieces, as Eigers write them: joined, read while they grow, and refused where one is missing."""
 
+from pathlib import PurePosixPath
+
 import h5py
 import numpy as np
 import pytest
 
 from bluesky_filestore.errors import ForbiddenFileError, TruncatedFileError, UnreadableFileError
-from bluesky_filestore.files.formats import stored_format
+from bluesky_filestore.files.formats import inspect_files, stored_format
 from bluesky_filestore.files.hdf5 import HDF5Files
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.handlers.eiger import EigerHandler
+from bluesky_filestore.model.addressing import HDF5_ROWS
+from bluesky_filestore.model.frame_map import Rows, Source, Span
 from bluesky_filestore.model.specs import HDF5
+from bluesky_filestore.operations.arrays import place
+from bluesky_filestore.operations.placement import Placement, Refusal
 
 FRAMES = np.arange(25 * 24, dtype="<u4").reshape(25, 4, 6)
 
@@ -144,3 +150,18 @@ def test_handler(tmp_path):
         with pytest.raises(TruncatedFileError, match=r"6 so far.*scan_12_data_000003\.h5"):
             handler(seq_id=12)
         np.testing.assert_array_equal(handler(seq_id=12, frame_num=5), FRAMES[5] + 1)
+
+
+@pytest.mark.parametrize("ours", [(), (HDF5_ROWS,)])
+def test_registered(tmp_path, ours):
+    """Pieces are registered for our adapter, which joins them, and for no other."""
+    master = write_eiger(tmp_path)
+    source = Source("s", HDF5, PurePosixPath(master), dataset="/entry/data/data", frames_per_index=5)
+    key = {"dtype": "array", "shape": [5, 4, 6]}
+    placed = place(Rows((Span("s", 0, 5),), 5, 5), {"s": source}, key, inspect_files, ours=ours)
+    if not ours:
+        assert isinstance(placed, Refusal)
+        assert "no stock adapter joins" in placed.reason
+        return
+    assert isinstance(placed, Placement)
+    assert (placed.mimetype, placed.count, placed.files) == (HDF5_ROWS, 5, (str(master),))

@@ -182,7 +182,8 @@ def test_stream_datum():
     }
     assert range_of(doc) == StreamRange("s", 2, 3, 3)
     with pytest.raises(DocumentError, match="expected as many of the one as of the other"):
-        range_of({**doc, "seq_nums": {"start": 3, "stop": 4}})
+        range_of({**doc, "seq_nums": {"start": 3, "stop": 5}})
+    assert range_of({**doc, "seq_nums": {"start": 3, "stop": 4}}) == StreamRange("s", 2, 3, 1, 3)
 
 
 def test_pages_are_unpacked():

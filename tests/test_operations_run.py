@@ -12,7 +12,8 @@ from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Assets
 from bluesky_filestore.model.normalize import unpacked
-from bluesky_filestore.model.specs import HDF5
+from bluesky_filestore.model.ragged_rows import RAGGED
+from bluesky_filestore.model.specs import HDF5, OPAQUE
 from bluesky_filestore.operations.operations import (
     AppendArray,
     AppendRows,
@@ -370,7 +371,7 @@ def test_irregular_rows_where_the_server_reads_them():
     assert [operation.files for operation in placed] == [("/data/a.h5",), (), (), (), ()]
     assert placed[-1].parameters["rows"] == [[0, 0, 2, 1], [0, 5, 2, 0], [0, 2, 1, 1]]
     assert not only(operations, DropArray)
-    assert server.asked == [HDF5_ROWS, FILE_SERIES, HANDLED]
+    assert server.asked == [HDF5_ROWS, FILE_SERIES, HANDLED, RAGGED, OPAQUE]
 
 
 def test_server_cannot_be_asked():

@@ -111,8 +111,8 @@ def _place(key: str, point: _Point) -> tuple[Source, int]:
     missing = announced.missing(event)
     if missing:
         raise DocumentError(f"{missing}; expected it to be handed out.")
-    source, _, index = announced.place(event, key)
-    return source, index
+    source, _, index, count = announced.place(event, key)
+    return source, index + count - 1
 
 
 def _take_point(detector: Any) -> _Point:

@@ -21,9 +21,12 @@ from bluesky_filestore.errors import (
 )
 from bluesky_filestore.files.array_in_files import ArrayInFiles
 from bluesky_filestore.files.hdf5_rows import HDF5Frames
+from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import FileProblem, LooksThrough, ReadableFrames
+from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.reading.from_node import ArrayInCatalog, frames_of
+from bluesky_filestore.reading.ragged_array import RaggedInCatalog
 
 from .run_report import RunFinding, in_words
 
@@ -80,6 +83,9 @@ class RunArray:
         if where is None:
             yield self._line("files", None, "nobody says in which files its frames are")
             return
+        if where.mimetype == RAGGED:
+            yield from self._ragged(where)
+            return
         try:
             frames = frames_of(where)()
             problems = list(frames.problems()) if isinstance(frames, LooksThrough) else []
@@ -130,16 +136,38 @@ class RunArray:
         lacking = tuple(range(rows, self.events))
         return self._line("rows", False, words + why, advice, events=lacking)
 
+    def _ragged(self, where: Registered) -> Iterator[RunFinding]:
+        """What there is to say of rows that differ in shape: of those that are alike as of any array."""
+        count, lost = 0, set[int]()
+        try:
+            rows = _ragged_in_files(where)
+            for events, part in rows.parts():
+                frames = frames_of(part)()
+                count += frames.count
+                for problem in frames.problems() if isinstance(frames, LooksThrough) else ():
+                    each = max(1, frames.count // len(events))
+                    concerned = tuple(dict.fromkeys(events[frame // each] for frame in problem.frames))
+                    lost.update(concerned)
+                    yield self._cannot("files", problem.error, events=concerned, file=problem.path)
+        except (FileStoreError, OSError) as error:
+            yield self._cannot("files", error, events=tuple(range(self._rows_with_frames)))
+            return
+        if not lost:
+            yield self._line("files", True, f"{count:,} frames are in the files")
+        yield from self._compared(where, sorted(set(range(min(rows.rows.count, self._rows_with_frames))) - lost))
+
     def _compared(self, where: Registered, events: list[int]) -> Iterator[RunFinding]:
         """Frames of some events, read in each way that there is."""
         if not events:
             return
         chosen = events if self.every_frame else _sample(events, self.uid)
-        ways: dict[str, Any] = {"the files": ArrayInFiles(where, frames_of)}
+        is_ragged = where.mimetype == RAGGED
+        ways: dict[str, Any] = {"the files": (_ragged_in_files if is_ragged else _array_in_files)(where)}
         if self.node is not None and self.documented is not None and self.registered is not None:
-            ways["the files by the documents"] = ArrayInFiles(self.documented, frames_of)
+            of_documents = _ragged_in_files if self.documented.mimetype == RAGGED else _array_in_files
+            ways["the files by the documents"] = of_documents(self.documented)
         if self.node is not None:
-            ways["the catalog"] = ArrayInCatalog(self.node)
+            ways["the catalog"] = RaggedInCatalog(self.node) if is_ragged else ArrayInCatalog(self.node)
         unlike: dict[str, list[int]] = {}
         for event in chosen:
             read: dict[str, NDArray[Any]] = {}
@@ -185,6 +213,15 @@ class RunArray:
 
     def _line(self, check: str, ok: bool | None, words: str, advice: str = "", **concerned: Any) -> RunFinding:
         return RunFinding(check, self.name, ok, words, advice, **concerned)
+
+
+def _array_in_files(where: Registered) -> ArrayInFiles:
+    return ArrayInFiles(where, frames_of)
+
+
+def _ragged_in_files(where: Registered) -> RaggedInFiles:
+    count = int(where.shape[0])
+    return RaggedInFiles(where.parameters, where.properties, where.paths, count, where.dtype, frames_of)
 
 
 def _sample(events: list[int], seed: str) -> list[int]:

@@ -181,7 +181,10 @@ class _Run:
             keys = {key: key for key, entry in data_keys.items() if "external" in entry}
         nodes = self.tree.children(stream) if self.tree is not None and stream in self.tree.streams else {}
         for old, new in keys.items():
-            yield self._array((stream, old), nodes.get(new), events)
+            node = nodes.get(new)
+            # Files that nobody reads are in the catalog as they are, and no array.
+            is_array = node is not None and node.structure_family != "bytes"
+            yield self._array((stream, old), node if is_array else None, events)
 
     def _array(self, name: tuple[str, str], node: Any, events: int) -> RunArray:
         why, documented, stream, key = "", None, *name

@@ -3,10 +3,12 @@
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import AddressError, UnreadableFileError
 from bluesky_filestore.model.addressing import HANDLED
+from bluesky_filestore.model.ragged_rows import RAGGED, RaggedRows
 from bluesky_filestore.operations.placement import Placement
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ def stamp(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
         How it is; files that are unchanged since are not read again.
     """
     properties: dict[str, Any] = {}
+    if placement.mimetype == RAGGED:
+        return {"parts": [stamp(part, None) for part in _parts_of(placement)]}
     if placement.mimetype != HANDLED:
         _stamp(placement, before, properties)
         return properties
@@ -40,6 +44,21 @@ def stamp(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
     thread.start()
     thread.join(_PATIENCE)
     return dict(properties)
+
+
+def _parts_of(placement: Placement) -> list[Placement]:
+    """The arrays of rows that are alike, which one of rows that differ is made of."""
+    return [
+        Placement(
+            part.mimetype,
+            replace(placement.event, shape=part.shape[1:], dtype=part.dtype),
+            part.shape[0],
+            part.parameters,
+            tuple(placement.files[number] for number in part.assets),
+            part.properties,
+        )
+        for part in RaggedRows.from_parameters(placement.parameters).parts
+    ]
 
 
 def _stamp(placement: Placement, before: Placement | None, properties: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from bluesky_filestore.errors import (
     UnreadableFileError,
 )
 from bluesky_filestore.model.addressing import AxisIndex, slice_of_frames
-from bluesky_filestore.model.frame_axis import one_frame, shape_of_event, why_no_frames
+from bluesky_filestore.model.frame_axis import declared_shape, one_frame, shape_of_event, why_no_frames
 from bluesky_filestore.model.frame_map import Source
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 
@@ -214,28 +214,32 @@ class SourceArrays:
     """
 
     def __init__(self, source: Source, path: str, data_key: Mapping[str, Any]) -> None:
-        self._source, self._declared = source, source.declared_shape(data_key)
+        self._source, self._declared = source, declared_shape(data_key)
         self.frames = _frames_of(source, path, self._declared)
         self._count: int | None = None
 
-    def __call__(self, index: int) -> NDArray[Any]:
-        """The array of an index.
+    def __call__(self, index: int, width: int = 1) -> NDArray[Any]:
+        """The array of an index, or of several consecutive ones that are one event.
 
         Raises
         ------
         UnreadableFileError
             If its frames cannot be read.
         """
-        values = self.frames.read(self.numbers(index))
+        if not width:
+            some = self.frames.format(range(1))
+            return np.empty((0, *some.shape[1:]), some.dtype)
+        values = self.frames.read(self.numbers(index, width))
         return values.reshape(shape_of_event(self._declared, values.shape))
 
-    def format(self, *, index: int) -> ArrayFormat:
-        """Shape and dtype of the array of an index."""
-        stored = self.frames.format(self.numbers(index))
-        return ArrayFormat(shape_of_event(self._declared, stored.shape), stored.dtype)
+    def format(self, *, index: int, width: int = 1) -> ArrayFormat:
+        """Shape and dtype of what is read."""
+        stored = self.frames.format(self.numbers(index, width) if width else range(1))
+        shape = shape_of_event(self._declared, stored.shape) if width else (0, *stored.shape[1:])
+        return ArrayFormat(shape, stored.dtype)
 
-    def numbers(self, index: int) -> range:
-        """The numbers of the frames that an index stands for; some file has to be there to know.
+    def numbers(self, index: int, width: int = 1) -> range:
+        """The numbers of the frames that indices stand for; some file has to be there to know.
 
         Raises
         ------
@@ -246,10 +250,12 @@ class SourceArrays:
             some = index * (self._source.frames_per_index or self._source.files_per_index or 1)
             # Where an index is, the frame of this number is as well.
             _, *frame_shape = self.frames.format(range(some, some + 1)).shape
-            count = self._source.frames_per_event(self._declared, tuple(frame_shape))
-            self.frames.for_event(self._declared, count)
+            said = self._source.frames_per_index or self._source.files_per_index or 1
+            # Of events that vary in number, the descriptor's shape is that of none.
+            count = said if width != 1 else self._source.frames_per_event(self._declared, tuple(frame_shape))
+            self.frames.for_event(self._declared if width == 1 else None, count)
             self._count = count
-        return range(index * self._count, (index + 1) * self._count)
+        return range(index * self._count, (index + width) * self._count)
 
     def close(self) -> None:
         """Close what is open."""

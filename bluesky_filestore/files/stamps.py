@@ -161,7 +161,9 @@ def stamps_of(properties: Mapping[str, Any]) -> Stamps | None:
 
 def without_stamps(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The other properties: for who wants to read whatever the files hold now."""
-    return {name: value for name, value in properties.items() if name != _NAME}
+    others = {name: value for name, value in properties.items() if name != _NAME}
+    # Each part of an array whose rows differ has its own.
+    return {**others, "parts": list(map(without_stamps, others["parts"]))} if "parts" in others else others
 
 
 def stamp_file(path: str, before: Stamp | None, frames: tuple[int, ...], samples: Samples) -> Stamp:

@@ -127,8 +127,8 @@ class Announced:
         found: Mapping[str, Any] = self._streams[event.doc["descriptor"]].data_keys.get(key, {})
         return found
 
-    def place(self, event: ExternalEvent, key: str) -> tuple[Source, Mapping[str, Any], int]:
-        """Where the array of an event is: source, data key and index.
+    def place(self, event: ExternalEvent, key: str) -> tuple[Source, Mapping[str, Any], int, int]:
+        """Where the array of an event is: source, data key, its first index and how many there are.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class Announced:
         if key not in event.streamed:
             resource, datum = self.datum(event, key)
             first, count = indices_of(datum)
-            return source_of_resource(resource), self.data_key(event, key), first + count - 1
+            return source_of_resource(resource), self.data_key(event, key), first, count
         rows = self._maps[event.run].rows(event.stream, key)
         after = rows.count
         # From the end: it is mostly the last row that is asked for.
@@ -148,7 +148,8 @@ class Announced:
                 index = span.start + (event.row - after) * span.step
                 if span.source not in self._sources:
                     self._sources[span.source] = source_of_stream_resource(self._stream_resources[span.source])
-                return self._sources[span.source], self._streams[event.doc["descriptor"]].data_keys[key], index
+                data_key = self._streams[event.doc["descriptor"]].data_keys[key]
+                return self._sources[span.source], data_key, index, span.width
         raise DocumentError(f"event {event.row} of stream {event.stream!r} has no place; expected one of {rows.count}.")
 
     def _is_placed(self, event: ExternalEvent, key: str) -> bool:

@@ -165,8 +165,8 @@ def _filled_event(event: ExternalEvent, announced: Announced, opened: OpenHandle
     for key in event.wanted:
         try:
             if key in event.streamed:
-                source, data_key, index = announced.place(event, key)
-                data[key] = opened.read_index(source, data_key, key, index)
+                source, data_key, index, width = announced.place(event, key)
+                data[key] = opened.read_index(source, data_key, key, index, width)
                 filled[key] = f"{source.uid}/{index}"
                 timestamps = {**timestamps, key: timestamps.get(key, doc["time"])}
             else:

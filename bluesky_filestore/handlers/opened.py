@@ -77,8 +77,8 @@ class OpenHandlers:
         with told_of_handler(resource["spec"], f"datum {dict(datum_kwargs)} {where}"):
             return self._read(handler, datum_kwargs)
 
-    def read_index(self, source: Source, data_key: Mapping[str, Any], name: str, index: int) -> Any:
-        """The array of an index of a StreamResource; `name` is that of its data key.
+    def read_index(self, source: Source, data_key: Mapping[str, Any], name: str, index: int, width: int = 1) -> Any:
+        """The array of an index, or several, of a StreamResource; `name` is that of its data key.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class OpenHandlers:
             path = str(self._root_map.find_here(source.path))
             handler = self._keep(key, SourceArrays(source, path, data_key))
         self._open.move_to_end(key)
-        return self._read(handler, {"index": index})
+        return self._read(handler, {"index": index} if width == 1 else {"index": index, "width": width})
 
     def close(self) -> None:
         """Close them all."""

@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from bluesky_filestore.errors import DocumentError
-
-from .frame_axis import declared_shape, frames_that_fit
+from .frame_axis import frames_that_fit
 from .paths import FlavouredPath
 from .stream_rows import Rows, RowsByRange, Span, StreamRange, append_rows
 
@@ -52,23 +50,6 @@ class Source:
     is_handled: bool = False
     """Whether its handler alone knows what a Datum stands for: its indices are the rows of the array, and
     `Rows.datum_kwargs` has what the handler is asked for each."""
-
-    def declared_shape(self, data_key: Mapping[str, Any]) -> tuple[int, ...] | None:
-        """The shape of an event by its data key; None if that says none that an array can have.
-
-        Raises
-        ------
-        DocumentError
-            If it varies, and nothing else says how many frames an event has.
-        """
-        declared = declared_shape(data_key)
-        said = self.frames_per_index is not None or self.files_per_index is not None
-        if declared is None and data_key.get("shape") and not said:
-            raise DocumentError(
-                f"its shape varies from event to event ({data_key['shape']} in the descriptor), which no array has; "
-                f"expected whole numbers"
-            )
-        return declared
 
     def frames_per_event(self, declared: tuple[int, ...] | None, frame_shape: tuple[int, ...]) -> int:
         """How many frames (of a series: files) an index has, by what the documents say and the shape of one frame."""
@@ -232,13 +213,11 @@ class _RowsByDatum:
             source, start, count, kwargs = found
             if source in assets.sources and assets.sources[source].is_handled:
                 start, count, self.datum_kwargs[row] = row, 1, kwargs or {}
-            if count != 1:
-                return f"datum {datum_id!r} of event {row} stands for {count} indices; expected one an event"
             if source in assets.unusable:
                 return assets.unusable[source]
             if source not in assets.sources:
                 return f"resource {source!r} of datum {datum_id!r} was never announced"
-            append_rows(self.spans, source, start, 1)
+            append_rows(self.spans, source, start, 1, count)
             self.count += 1
             self.waiting.popleft()
         return ""

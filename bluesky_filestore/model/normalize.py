@@ -23,7 +23,7 @@ from .paths import (
     semantics_of,
     with_trailing_separator,
 )
-from .specs import HDF5, NPY_SERIES, spec_named
+from .specs import HDF5, NPY_SERIES, OPAQUE, spec_named
 
 __all__ = [
     "channel_of",
@@ -34,6 +34,7 @@ __all__ = [
     "source_for_handler",
     "source_of_resource",
     "source_of_stream_resource",
+    "source_of_unknown",
     "unpacked",
 ]
 
@@ -146,6 +147,17 @@ def source_for_handler(doc: Mapping[str, Any]) -> Source:
     return Source(doc["uid"], HANDLED, path, spec=doc["spec"], parameters=parameters, is_handled=True)
 
 
+def source_of_unknown(doc: Mapping[str, Any]) -> Source:
+    """Where a Resource is whose spec nobody knows.
+
+    Raises
+    ------
+    PathError
+        If the document does not say where that is.
+    """
+    return replace(source_for_handler(doc), mimetype=OPAQUE, parameters={}, is_handled=False)
+
+
 def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:
     """Where the frames of a StreamResource are.
 
@@ -234,16 +246,18 @@ def range_of(doc: Mapping[str, Any]) -> StreamRange:
     Raises
     ------
     DocumentError
-        If its indices and its sequence numbers are not equally many.
+        If its indices and its sequence numbers are not equally many, and not all for one event.
     """
     start, stop = doc["indices"]["start"], doc["indices"]["stop"]
     first, last = doc["seq_nums"]["start"], doc["seq_nums"]["stop"]
-    if not 0 <= start <= stop or stop - start != last - first:
+    # All indices of one event are its own; whose they are of several, nobody says.
+    if not 0 <= start <= stop or (stop - start != last - first and last - first != 1):
         raise DocumentError(
             f"stream_datum {doc['uid']!r} has indices {start} to {stop} for seq_nums {first} to {last}; "
-            f"expected as many of the one as of the other."
+            f"expected as many of the one as of the other, or one seq_num for all."
         )
-    return StreamRange(doc["stream_resource"], start, first, stop - start)
+    width = stop - start if last - first == 1 else 1
+    return StreamRange(doc["stream_resource"], start, first, last - first, width)
 
 
 def _events_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from bluesky_filestore.errors import UnknownSpecError
 
-__all__ = ["HDF5", "JPEG_SERIES", "NPY_SERIES", "SPECS", "TIFF_SERIES", "Layout", "Spec", "spec_named"]
+__all__ = ["HDF5", "JPEG_SERIES", "NPY_SERIES", "OPAQUE", "SPECS", "TIFF_SERIES", "Layout", "Spec", "spec_named"]
 
 Layout: TypeAlias = Literal["file", "series"]
 
@@ -19,6 +19,8 @@ HDF5 = "application/x-hdf5"
 TIFF_SERIES = "multipart/related;type=image/tiff"
 NPY_SERIES = "multipart/related;type=application/x-npy"
 JPEG_SERIES = "multipart/related;type=image/jpeg"
+OPAQUE = "application/octet-stream"
+"""Files that nobody reads."""
 
 _AREA_DETECTOR_DATASET = "/entry/data/data"
 _XSPRESS3_DATASET = "/entry/instrument/detector/data"

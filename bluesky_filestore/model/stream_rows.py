@@ -51,7 +51,9 @@ class StreamRange:
     seq_num: int
     """The sequence number of the event that the first index belongs to."""
     count: int
-    """How many consecutive indices belong to as many consecutive sequence numbers."""
+    """How many consecutive sequence numbers."""
+    width: int = 1
+    """How many consecutive indices belong to each of them."""
 
     @property
     def end(self) -> int:
@@ -64,12 +66,13 @@ class StreamRange:
 
     def part(self, first: int, stop: int) -> "StreamRange":
         """What it says of the sequence numbers from `first` up to `stop`, all of which are its own."""
-        return StreamRange(self.source, self.start + first - self.seq_num, first, stop - first)
+        start = self.start + (first - self.seq_num) * self.width
+        return StreamRange(self.source, start, first, stop - first, self.width)
 
     def continues(self, other: "StreamRange") -> bool:
         """Whether both are one range that was documented in two pieces."""
-        follows = self.seq_num == other.end and self.start == other.start + other.count
-        return self.source == other.source and follows
+        follows = self.seq_num == other.end and self.start == other.start + other.count * other.width
+        return (self.source, self.width) == (other.source, other.width) and follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Span:
     """How many rows."""
     step: int = 1
     """The distance from row to row; may be zero or negative."""
+    width: int = 1
+    """How many consecutive indices a row has."""
 
     @property
     def stop(self) -> int:
@@ -224,7 +229,7 @@ class RowsByRange:
             self._doubtful += [overlap for overlap in overlaps if overlap]
             self._add_later(_Piece(wanted, length, taken))
         else:
-            append_rows(self.spans, taken.source, taken.start, length)
+            append_rows(self.spans, taken.source, taken.start, length, taken.width)
             self._count += length
         if self._in_order:
             return
@@ -255,7 +260,7 @@ class RowsByRange:
         for piece in self._later:
             given = [piece.taken] if piece.taken is not None else self._late(piece, left)
             for part in given:
-                append_rows(spans, part.source, part.start, part.count)
+                append_rows(spans, part.source, part.start, part.count, part.width)
                 count += part.count
             reached = given[-1].end if given else piece.seq_num
             if reached < piece.end:
@@ -283,7 +288,7 @@ class RowsByRange:
             if expected_seq_num is not None and documented.seq_num != expected_seq_num:
                 problem = f"after seq_num {expected_seq_num - 1} comes {documented.seq_num}"
                 break
-            append_rows(spans, documented.source, documented.start, documented.count)
+            append_rows(spans, documented.source, documented.start, documented.count, documented.width)
             count += documented.count
             expected_seq_num = documented.end
         return Rows(tuple(spans), count, sum(documented.count for documented in self._free), problem)
@@ -308,14 +313,14 @@ def _overlap(first: int, stop: int, other: int, other_stop: int) -> tuple[int, i
     return (begin, end) if begin < end else None
 
 
-def append_rows(spans: list[Span], source: str, start: int, count: int) -> None:
-    """Append consecutive indices to spans, which come out the same in whatever pieces rows are appended."""
+def append_rows(spans: list[Span], source: str, start: int, count: int, width: int = 1) -> None:
+    """Append rows, one behind the other, to spans, which come out the same in whatever pieces rows are appended."""
     while count:
-        last = spans[-1] if spans and spans[-1].source == source else None
+        last = spans[-1] if spans and (spans[-1].source, spans[-1].width) == (source, width) else None
         step = 0 if last is None else start - last.start if last.count == 1 else last.step
         if last is None or start != last.start + last.count * step:
-            spans.append(Span(source, start, count))
+            spans.append(Span(source, start, count, width, width))
             return
-        fitting = count if step == 1 else 1
-        spans[-1] = Span(source, last.start, last.count + fitting, step)
-        start, count = start + fitting, count - fitting
+        fitting = count if step == width else 1
+        spans[-1] = Span(source, last.start, last.count + fitting, step, width)
+        start, count = start + fitting * width, count - fitting

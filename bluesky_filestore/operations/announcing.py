@@ -1,6 +1,7 @@
 """Resources and datums made known to all runs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError, FileStoreError, UnknownSpecError
@@ -11,7 +12,9 @@ from bluesky_filestore.model.normalize import (
     source_for_handler,
     source_of_resource,
     source_of_stream_resource,
+    source_of_unknown,
 )
+from bluesky_filestore.model.specs import OPAQUE
 
 __all__ = ["announce"]
 
@@ -48,16 +51,17 @@ def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
 def _source_of_resource(doc: Mapping[str, Any], assets: Assets) -> Source:
     try:
         return source_of_resource(doc)
-    except UnknownSpecError:
-        if not assets.has_handler(doc["spec"]):
-            raise
-    return source_for_handler(doc)
+    except UnknownSpecError as error:
+        if assets.has_handler(doc["spec"]):
+            return source_for_handler(doc)
+        return replace(source_of_unknown(doc), parameters={"unknown": str(error)})
 
 
 def _add_datum(uid: str, doc: Mapping[str, Any], assets: Assets) -> bool:
     resource = doc["resource"]
     source = assets.sources.get(resource)
-    if resource in assets.unusable or (source is not None and source.is_handled):
+    is_known = source is None or not (source.is_handled or source.mimetype == OPAQUE)
+    if resource in assets.unusable or not is_known:
         # What it means, a handler knows, or nobody.
         return assets.add_datum(uid, resource, 0, 1, doc["datum_kwargs"])
     part = channel_of(doc, source)

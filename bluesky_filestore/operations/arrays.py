@@ -9,12 +9,15 @@ from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.asset_paths import NOT_IN_URIS
 from bluesky_filestore.model.chunks import chunks_for_reading
 from bluesky_filestore.model.frame_map import Assets, FrameMap, Rows, Source, Span
-from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.model.ragged_rows import RAGGED
+from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, OPAQUE, TIFF_SERIES
 
 from .answers import place_answers
 from .datasets import place_in_datasets
+from .opaque import place_opaque
 from .operations import DropArray, Operation, PlaceArray, own_dims
 from .placement import Inspector, Placement, Reads, Refusal, Stamper, stamps_nothing
+from .ragged import place_ragged, varies_by_documents, varies_by_files
 from .series import place_in_series
 
 __all__ = ["ExternalArrays", "Said", "place"]
@@ -23,6 +26,10 @@ Said = dict[str, dict[str, dict[str, Any]]]
 """By kind (``refused``, ``missing``, ``unverified``, ``differences``), stream and data key: words, or a mapping."""
 
 _MOST_LISTED = 1000
+_VARIES = (
+    "{}, which no stock adapter can address; expected 'bluesky_filestore.serving.adapters:ragged' for "
+    f"{RAGGED} in the server's configuration"
+)
 _SERIES = (TIFF_SERIES, JPEG_SERIES, NPY_SERIES, HDF5)
 
 
@@ -108,7 +115,7 @@ class ExternalArrays:
     def ask(self) -> None:
         """Ask what the server reads, if it matters and was not asked; raises as `take` does."""
         if self._ours is None and self._data_keys:
-            self._ours = frozenset(filter(self._reads, (HDF5_ROWS, FILE_SERIES, HANDLED)))
+            self._ours = frozenset(filter(self._reads, (HDF5_ROWS, FILE_SERIES, HANDLED, RAGGED, OPAQUE)))
 
     def said(self, events_hold: "Mapping[str, Any]") -> Said:
         """What has to be said of the arrays.
@@ -137,7 +144,8 @@ class ExternalArrays:
         for stream, key in self._data_keys:
             counts: dict[str, list[int]] = {}
             for left in self.frames.untaken(stream, key):
-                counts.setdefault(left.source, []).extend((left.start, left.start + left.count - 1, left.count))
+                count = left.count * left.width
+                counts.setdefault(left.source, []).extend((left.start, left.start + count - 1, count))
             for source, numbers in counts.items():
                 sentences.append(
                     f"Documented for '{key}' and taken by no event of stream '{stream}': {sum(numbers[2::3])} indices "
@@ -174,7 +182,7 @@ class ExternalArrays:
         data_key, ours = self._data_keys[array], self._ours or ()
         # Rows that were corrected are of other frames, whose files nobody has looked at.
         same = registered if before is not None and _begins_with(rows.spans, before.known[0]) else None
-        placed = place(rows, self._assets.sources, data_key, self._inspect, same, ours)
+        placed = place(rows, self._assets.sources, data_key, self._inspect, same, ours, final=final)
         if isinstance(placed, Refusal):
             if not (placed.settled or final):
                 return []
@@ -185,12 +193,15 @@ class ExternalArrays:
             # Not before: the files of a live run grow.
             placed = replace(placed, properties={**placed.properties, **self._stamp(placed, registered)})
         self._refused.pop(array, None)
+        if placed.refused:
+            self._refused[array] = placed.refused
         self._placed[array] = _Placed(known, placed, placed.settled, growing=not final)
         if placed == registered and not is_to_end:
             return []
         old = registered.files if registered is not None else ()
-        # An array goes on under another mimetype, too: its files are the same.
-        if placed.files[: len(old)] == old:
+        # An array goes on under another mimetype, too: its files are the same. What was one of rows alike is another.
+        goes_on = registered is None or registered.family == placed.family
+        if goes_on and placed.files[: len(old)] == old:
             return [self._operation(placed, array, len(old), final=final)]
         # A catalog adds files to an array and takes none away.
         return [DropArray(self._run, *array), self._operation(placed, array, 0, final=final)]
@@ -213,7 +224,9 @@ class ExternalArrays:
             properties=placed.properties,
             files=placed.files[first_file:],
             first_file=first_file,
-            dims=dims,
+            dims=dims if placed.ragged is None and not placed.refused else None,
+            ragged=placed.ragged,
+            size=placed.size,
             # What bluesky-tiled-plugins' validate() has to know so as not to take the frame axis out again.
             metadata={"frame_per_point": event.frames} if event.shape == (event.frames, *event.frame_shape) else {},
         )
@@ -238,6 +251,8 @@ def place(
     inspect: Inspector,
     before: Placement | None = None,
     ours: Collection[str] = (),
+    *,
+    final: bool = True,
 ) -> Placement | Refusal:
     """Express the rows of one array for a stock adapter, or for one of ours where the server has it; never by half.
 
@@ -255,29 +270,60 @@ def place(
         What is registered of the array's first rows: its files need not be looked at again.
     ours : Collection of str
         The mimetypes of our own that the server reads.
+    final : bool
+        Whether no rows will follow: before, none that differ in shape are put in words.
     """
     if not rows.count:
         return Refusal(rows.problem or "no frames were documented")
     used = {span.source: sources[span.source] for span in rows.spans}
-    first = next(iter(used.values()))
-    if any(_kind(source) != _kind(first) for source in used.values()):
+    if len({_kind(source) for source in used.values()}) > 1:
         return Refusal("its resources are of different kinds, which one array of a catalog cannot join")
-    try:
-        if first.is_handled:
-            placed = place_answers(rows, used, data_key, inspect, before, ours=HANDLED in ours)
-        elif first.template is None and first.mimetype == HDF5:
-            placed = place_in_datasets(rows, used, data_key, inspect, before, ours=HDF5_ROWS in ours)
-        elif first.template is not None and first.mimetype in _SERIES:
-            placed = place_in_series(rows, used, data_key, inspect, before, ours=FILE_SERIES in ours)
-        else:
-            return Refusal(f"files of type {first.mimetype!r} are not among those that can be registered")
-    except FileStoreError as error:
-        return Refusal(str(error))
+    varies = varies_by_documents(rows, used)
+    if varies and not final:
+        return Refusal(_VARIES.format(varies), settled=False)
+    before = None if before is not None and before.mimetype == RAGGED else before
+    placed = Refusal(_VARIES.format(varies)) if varies else _place_alike(rows, used, data_key, inspect, before, ours)
+    ends = placed.count if isinstance(placed, Placement) and placed.count < rows.count else None
+    differs = ends is not None and final and varies_by_files(rows, used, data_key, inspect, ends)
+    if final and RAGGED in ours and (varies or differs):
+        ragged = place_ragged(
+            rows, used, data_key, inspect, lambda some, its, key: _place_alike(some, its, key, inspect, None, ours)
+        )
+        # What is regular as far as it goes stays so where that is as far as anything goes.
+        placed = ragged if varies or (isinstance(ragged, Placement) and ragged.mimetype == RAGGED) else placed
+    is_read = all(source.is_handled and HANDLED in ours for source in used.values()) or any(
+        source.mimetype in (*_SERIES, HDF5) for source in used.values()
+    )
+    if isinstance(placed, Refusal) and not is_read:
+        placed = place_opaque(rows, used, inspect, placed, ours=OPAQUE in ours)
     if isinstance(placed, Placement):
         unsafe = next((file for file in placed.files if NOT_IN_URIS & set(file)), None)
         if unsafe is not None:
             return Refusal(f"file {unsafe!r} has one of '#?;' in its path, which Tiled cannot open")
     return placed
+
+
+def _place_alike(
+    rows: Rows,
+    used: Mapping[str, Source],
+    data_key: Mapping[str, Any],
+    inspect: Inspector,
+    before: Placement | None,
+    ours: Collection[str],
+) -> Placement | Refusal:
+    """Express rows of one shape, up to the first that is of another."""
+    first = next(iter(used.values()))
+    try:
+        if first.is_handled:
+            return place_answers(rows, used, data_key, inspect, before, ours=HANDLED in ours)
+        if first.template is None and first.mimetype == HDF5:
+            return place_in_datasets(rows, used, data_key, inspect, before, ours=HDF5_ROWS in ours)
+        if first.template is not None and first.mimetype in _SERIES:
+            return place_in_series(rows, used, data_key, inspect, before, ours=FILE_SERIES in ours)
+    except FileStoreError as error:
+        return Refusal(str(error))
+    unknown = first.parameters.get("unknown") if first.mimetype == OPAQUE else None
+    return Refusal(unknown or f"files of type {first.mimetype!r} are not among those that can be registered")
 
 
 def _kind(source: Source) -> tuple[Any, ...]:
@@ -286,7 +332,5 @@ def _kind(source: Source) -> tuple[Any, ...]:
         source.dataset,
         source.template is None,
         source.spec if source.is_handled else "",
-        source.frames_per_index or 1,
-        source.files_per_index,
         str(source.parameters.get("slice") or ""),
     )

@@ -169,23 +169,24 @@ def _pieces(
         path = sources[span.source].path
         if path not in lengths:
             break
-        count = _available(span, frames, lengths[path])
+        unit = frames // span.width
+        count = _available(span, unit, frames, lengths[path])
         if count:
-            pieces.append(RowSpan(numbers[path], span.start * frames, count, span.step * frames))
+            pieces.append(RowSpan(numbers[path], span.start * unit, count, span.step * unit))
         if count < span.count:
-            wanted = (span.start + count * span.step + 1) * frames
+            wanted = (span.start + count * span.step) * unit + frames
             event = sum(piece.count for piece in pieces)
             return pieces, f"file {path} holds {lengths[path]} frames; event {event} needs {wanted}"
     return pieces, ""
 
 
-def _available(span: Span, frames: int, length: int | None) -> int:
-    """How many rows of the span, from the first on, are in a file of this length."""
+def _available(span: Span, unit: int, frames: int, length: int | None) -> int:
+    """How many rows of the span, from the first on, are in a file of this length; an index is `unit` frames."""
     if length is None:
         return span.count
-    if max(span.start, span.stop - span.step) < length // frames:
+    if max(span.start, span.stop - span.step) * unit + frames <= length:
         return span.count
-    return next(row for row, index in enumerate(span.indices()) if index >= length // frames)
+    return next(row for row, index in enumerate(span.indices()) if index * unit + frames > length)
 
 
 def _slice_of(pieces: Sequence[RowSpan], starts: Sequence[int], event: EventStructure) -> str | None:

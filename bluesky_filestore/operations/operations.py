@@ -136,7 +136,7 @@ class PlaceArray:
     mimetype: str
     """What the files are: it chooses the catalog's adapter."""
     shape: tuple[int, ...]
-    """(events, *shape of one event)."""
+    """(events, *shape of one event); (events,) where events differ."""
     dtype: str
     """In numpy's notation, with byte order."""
     chunks: tuple[tuple[int, ...], ...]
@@ -155,6 +155,10 @@ class PlaceArray:
     """The names of the axes."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """For the array's metadata when it is made."""
+    ragged: tuple[int | None, ...] | None = None
+    """The shape of an event where events differ, None along axes that do."""
+    size: int = 0
+    """How many values it has then."""
 
 
 def own_dims(data_key: str, ndim: int) -> tuple[str, ...]:

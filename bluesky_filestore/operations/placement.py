@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Source
+from bluesky_filestore.model.ragged_rows import RaggedShape
 
 from .structure import EventStructure
 
@@ -53,6 +54,17 @@ class Placement:
     """Why the rows end before the event table does, if they do."""
     settled: bool = True
     """Whether looking again later will not help: no file is missing or still being written."""
+    ragged: RaggedShape | None = None
+    """The shape of an event where events differ, None along axes that do; `event` says the dtype alone then."""
+    size: int = 0
+    """How many values it has then."""
+    refused: str = ""
+    """Why it is no array, and nothing but its files is registered, if that is so."""
+
+    @property
+    def family(self) -> str:
+        """Of which of Tiled's structure families it is."""
+        return "bytes" if self.refused else "array" if self.ragged is None else "ragged"
 
 
 @dataclass(frozen=True, slots=True)

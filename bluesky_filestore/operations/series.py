@@ -42,7 +42,7 @@ def place_in_series(
         If shape or dtype cannot be made out, or a file holds more than a frame.
     """
     first = sources[rows.spans[0].source]
-    number = rows.spans[0].start * (first.frames_per_index or first.files_per_index or 1)
+    number = rows.spans[0].start * ((first.frames_per_index or first.files_per_index or 1) // rows.spans[0].width)
     (sample,) = inspect(first, [_file(first, number)])
     if isinstance(sample, Unseen) and sample.kind != "out of reach":
         return Refusal(sample.reason, settled=False)
@@ -90,7 +90,8 @@ def _by_directory(rows: Rows, sources: Mapping[str, Source], event: EventStructu
         if place is None:
             return None
         asset = assets.setdefault(place, len(assets))
-        spans.append(RowSpan(asset, span.start * event.frames, span.count, span.step * event.frames))
+        unit = event.frames // span.width
+        spans.append(RowSpan(asset, span.start * unit, span.count, span.step * unit))
     first = sources[rows.spans[0].source]
     templates = tuple(name for _, name in assets)
     address = FileSeries(first.mimetype, templates, event.frames, tuple(spans), first.dataset or "")
@@ -116,9 +117,10 @@ def _directory_and_name(source: Source) -> tuple[PurePath, str] | None:
 
 def _files(rows: Rows, sources: Mapping[str, Source], event: EventStructure) -> Iterator[_NumberedFile]:
     for span in rows.spans:
+        unit = event.frames // span.width
         for index in span.indices():
             for part in range(event.frames):
-                yield sources[span.source], index * event.frames + part
+                yield sources[span.source], index * unit + part
 
 
 def _one_frame(facts: FileFacts, source: Source, declared: tuple[int, ...] | None) -> FileFacts:

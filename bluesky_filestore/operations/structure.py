@@ -49,7 +49,7 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
     DocumentError
         If neither says what the shape or the dtype is, or the file's first axis is not that of frames.
     """
-    declared = source.declared_shape(data_key)
+    declared = declared_shape(data_key)
     declared_dtype = _declared_dtype(data_key)
     if facts is None:
         return _from_descriptor(declared, declared_dtype, source)

@@ -20,11 +20,15 @@ from bluesky_filestore.errors import (
     UnreadableFileError,
 )
 from bluesky_filestore.files.array_in_files import ArrayInFiles
+from bluesky_filestore.files.ragged import RaggedInFiles
+from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import AxisKey
+from bluesky_filestore.model.ragged_rows import RaggedShape
 from bluesky_filestore.model.root_map import RootMap
 
 from .from_documents import Documents, array_of_documents
-from .from_node import ArrayInCatalog, frames_of, registered_of
+from .from_node import ArrayInCatalog, frames_of, ragged_of, registered_of
+from .ragged_array import RaggedArray, RaggedInCatalog, rows_of_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +161,7 @@ def open_array(
     *,
     root_map: "Mapping[str, str] | None" = None,
     allow_changed: bool = False,
-) -> FileArray:
+) -> FileArray | RaggedArray:
     """A lazy array that is read straight from the files where they are in reach, else through the catalog.
 
     Which it is, is in the array's ``source`` and in the log. Whether the files are in reach is decided once, here, by
@@ -167,10 +171,12 @@ def open_array(
     Parameters
     ----------
     node_or_documents : tiled.client.array.ArrayClient, or iterable of tuple of str and Mapping
-        An array of a catalog, e.g. ``run["primary"]["det_image"]``; or the documents of one run, which can be read only
-        from files. These are all looked for, as when they are registered.
+        An array of a catalog, e.g. ``run["primary"]["det_image"]``; a run or a stream of a catalog, with the key of one
+        of its arrays; or the documents of one run, which can be read only from files. These are all looked for, as when
+        they are registered.
     data_key, stream : str, optional
-        For documents: which array; may be left out where there is only one.
+        For documents: which array; may be left out where there is only one. For a run: by default of its stream
+        ``primary``. Values that came in events and are not all alike are had so, too.
     root_map : Mapping of str to str, optional
         Where directories are now that the catalog, or the documents, name; that of the longest matching path is taken.
         Windows paths too.
@@ -180,8 +186,8 @@ def open_array(
 
     Returns
     -------
-    FileArray
-        Of the shape, dtype and chunks that the catalog has, or would have.
+    FileArray or RaggedArray
+        Of the shape, dtype and chunks that the catalog has, or would have; the latter where rows differ in shape.
 
     Raises
     ------
@@ -204,10 +210,16 @@ def open_array(
         )
     if not hasattr(node_or_documents, "data_sources"):
         found = array_of_documents(node_or_documents, stream=stream, data_key=data_key, root_map=mapped)
+        if found.ragged is not None:
+            return _told_ragged(found.registered, found.ragged, found.name)
         straight = ArrayInFiles(found.registered, frames_of)
         straight.check_reach()
         return _told(straight, found.registered.shape, found.registered.dtype, found.chunks, found.name)
     node: Any = node_or_documents
+    if data_key is not None and getattr(node, "structure_family", None) in ("container", "composite"):
+        return _array_in(getattr(node, "base", node), data_key, stream, root_map, allow_changed=allow_changed)
+    if getattr(node, "structure_family", None) == "ragged":
+        return _ragged_array(node, mapped, allow_changed=allow_changed)
     if getattr(node, "structure_family", None) != "array":
         raise TypeError(f"{node!r} is no array; expected one such as run['primary']['det_image'].")
     structure = node.structure()
@@ -219,6 +231,41 @@ def open_array(
     except _OUT_OF_REACH as error:
         return _told(ArrayInCatalog(node), shape, dtype, chunks, name, reason=str(error))
     return _told(straight, shape, dtype, chunks, name)
+
+
+def _array_in(
+    node: Any, data_key: str, stream: str | None, root_map: "Mapping[str, str] | None", *, allow_changed: bool
+) -> FileArray | RaggedArray:
+    """An array of a run, or of a stream, by its key."""
+    if stream is not None or "BlueskyRun" in {spec.name for spec in node.specs}:
+        found = node[stream or "primary"]
+        node = getattr(found, "base", found)
+    if data_key in node:
+        sources = node[data_key].data_sources() or []
+        if [source.management for source in sources] == ["external"]:
+            return open_array(node[data_key], root_map=root_map, allow_changed=allow_changed)
+    return rows_of_events(node, data_key)
+
+
+def _ragged_array(node: Any, root_map: RootMap, *, allow_changed: bool) -> RaggedArray:
+    structure, name = node.structure(), "/".join(node.path_parts[-2:])
+    try:
+        return _told_ragged(ragged_of(node, root_map, allow_changed=allow_changed), tuple(structure.shape[1:]), name)
+    except _OUT_OF_REACH as error:
+        dtype = structure.data_type.to_numpy_dtype()
+        return RaggedArray(
+            RaggedInCatalog(node), shape=tuple(structure.shape), dtype=dtype, name=name, reason=str(error)
+        )
+
+
+def _told_ragged(registered: Registered, row_shape: RaggedShape, name: str) -> RaggedArray:
+    """The array straight from the files, if those of each part are in reach."""
+    count = registered.shape[0]
+    rows = RaggedInFiles(
+        registered.parameters, registered.properties, registered.paths, count, registered.dtype, frames_of
+    )
+    rows.check_reach()
+    return RaggedArray(rows, shape=(count, *row_shape), dtype=registered.dtype, name=name)
 
 
 def _told(

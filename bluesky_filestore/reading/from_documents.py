@@ -14,7 +14,9 @@ from bluesky_filestore.handlers.asking import has_handler, inspect
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Assets, Source
 from bluesky_filestore.model.normalize import renamed_keys, unpacked
+from bluesky_filestore.model.ragged_rows import RaggedShape
 from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.announcing import announce
 from bluesky_filestore.operations.operations import CloseRun, DropArray, Operation, PlaceArray
 from bluesky_filestore.operations.run import Run
@@ -43,6 +45,8 @@ class ArrayOfDocuments:
     """How it is best read."""
     name: str
     """Its stream and data key, and the run."""
+    ragged: RaggedShape | None = None
+    """The shape of a row where rows differ."""
 
 
 def array_of_documents(
@@ -126,7 +130,7 @@ class DocumentedRun:
             placed.shape,
             np.dtype(placed.dtype),
         )
-        return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {self.uid[:8]}")
+        return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {self.uid[:8]}", placed.ragged)
 
     def said(self, key: _Key) -> list[str]:
         """What has to be said of an array: why it is refused, or ends before the events do, or is not as described."""
@@ -143,7 +147,7 @@ class DocumentedRun:
         if name == "start":
             if self._run is not None:
                 raise DocumentError(f"after run {self.uid!r} comes {doc['uid']!r}; expected documents of one run.")
-            self.uid, self._run = doc["uid"], Run(doc, self._assets, self._look, lambda mimetype: True)
+            self.uid, self._run = doc["uid"], Run(doc, self._assets, self._look, lambda mimetype: mimetype != OPAQUE)
             return
         try:
             if name in _ANNOUNCEMENTS:

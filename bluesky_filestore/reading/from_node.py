@@ -1,5 +1,6 @@
 """An array of a Tiled catalog: what is registered of it, and how it is read through the server."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import handled_frames
 from bluesky_filestore.model.addressing import HANDLED
 from bluesky_filestore.model.asset_paths import listed_assets, path_of_asset
+from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.model.root_map import RootMap
 
 from .mapped_paths import mapped_paths
 
 if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
+    from tiled.client.ragged import RaggedClient
 
-__all__ = ["ArrayInCatalog", "frames_of", "registered_of"]
+__all__ = ["ArrayInCatalog", "frames_of", "ragged_of", "registered_of"]
 
 
 class ArrayInCatalog:
@@ -77,6 +80,8 @@ def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool
     (source,) = sources
     if source.management != "external":
         raise AddressError("its values are in the catalog itself; expected files that were registered")
+    if node.structure_family not in ("array", "ragged"):
+        raise AddressError(f"it is of Tiled's family {node.structure_family!r}; expected an array")
     structure, properties = node.structure(), dict(getattr(source, "properties", None) or {})
     paths = [path_of_asset(asset.data_uri) for asset in listed_assets(source.assets)]
     return Registered(
@@ -87,6 +92,14 @@ def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool
         tuple(structure.shape),
         structure.data_type.to_numpy_dtype(),
     )
+
+
+def ragged_of(node: "RaggedClient", root_map: RootMap, *, allow_changed: bool = False) -> Registered:
+    """The same of an array whose rows differ in shape; `Registered.shape` is the number of rows alone."""
+    registered = registered_of(node, root_map, allow_changed=allow_changed)
+    if registered.mimetype != RAGGED:
+        raise AddressError(f"its files are of type {registered.mimetype!r}; expected {RAGGED}")
+    return replace(registered, shape=registered.shape[:1])
 
 
 def frames_of(registered: Registered) -> OpenFrames:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tiled.client.container import Container
 
     from .from_documents import Documents
+from .ragged_array import RaggedArray
 
 __all__ = ["Preview", "preview"]
 
@@ -39,7 +40,7 @@ class Preview:
 
     picture: "PILImage"
     """The sheet; save it with ``.save("sheet.png")``."""
-    array: FileArray
+    array: FileArray | RaggedArray
     """The array whose frames are shown; it says how it was read."""
     shown: int
     """How many frames were asked for."""
@@ -55,7 +56,7 @@ class Preview:
 class _Subject:
     """One array of a run."""
 
-    array: FileArray
+    array: FileArray | RaggedArray
     """Its frames."""
     events: int
     """How many events its stream has."""
@@ -100,13 +101,14 @@ def preview(
     find = _in_catalog if hasattr(run_or_documents, "metadata") else _in_documents
     subject = find(run_or_documents, (stream, data_key), root_map)
     array, axes = subject.array, _image_axes(subject.array)
-    grid = (max(array.shape[0], subject.events), *array.shape[1 : array.ndim - axes])
+    grid = (max(len(array), subject.events), *_frames_axes(array, axes))
     count = math.prod(grid)
     if not count:
         raise DocumentError(f"{array.name} has no frames yet.")
     chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int)).tolist()
     missing: dict[str, str] = {}
-    empty = _empty(*array.shape[array.ndim - axes :][:2])
+    height, width = array.shape[array.ndim - axes :][:2]
+    empty = _empty(height or 1, width or 1)
     tiles = []
     for number in chosen:
         label, frame = _label(number, grid), empty
@@ -169,10 +171,22 @@ def _others(external: Iterable[_Name], chosen: _Name) -> tuple[str, ...]:
     return tuple("/".join(name) for name in dict.fromkeys(external) if name != chosen)
 
 
+def _frames_axes(array: FileArray | RaggedArray, axes: int) -> tuple[int, ...]:
+    """The axes that count the frames of an event; none where events differ, of which the first frame is shown."""
+    return () if isinstance(array, RaggedArray) else array.shape[1 : array.ndim - axes]
+
+
 def _frame(subject: _Subject, place: tuple[int, ...]) -> NDArray[Any]:
-    if place[0] >= subject.array.shape[0]:
-        raise MissingFramesError(f"event {place[0]} of {subject.array.name}: {subject.why}.")
-    return subject.array[place]
+    array = subject.array
+    if place[0] >= len(array):
+        raise MissingFramesError(f"event {place[0]} of {array.name}: {subject.why}.")
+    found: NDArray[Any] = array[place]
+    if isinstance(array, RaggedArray):
+        if not found.size:
+            raise MissingFramesError(f"event {place[0]} of {array.name} has no frames.")
+        first: NDArray[Any] = found[(0,) * (array.ndim - 1 - _image_axes(array))]
+        return first
+    return found
 
 
 def _label(number: int, grid: tuple[int, ...]) -> str:
@@ -187,7 +201,7 @@ def _label(number: int, grid: tuple[int, ...]) -> str:
     return f"event {event}" if math.prod(grid[1:]) == 1 else f"event {event}, frame {frame}"
 
 
-def _image_axes(array: FileArray) -> int:
+def _image_axes(array: FileArray | RaggedArray) -> int:
     """How many of the last axes are those of an image."""
     shape = array.shape
     axes = 3 if len(shape) > 3 and shape[-1] == _COLOURS else 2

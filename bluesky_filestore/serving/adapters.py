@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from bluesky_filestore.files.readable import ANYWHERE, Roots
-from bluesky_filestore.files.registered import OpenFrames, Registered
+from bluesky_filestore.files.registered import OpenFrames, Registered, frames_of
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import HandledFrames, handled_frames
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
+from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 from bluesky_filestore.protocols import HandlerClass
 
@@ -19,6 +20,7 @@ from .assets import path_of
 from .found import found_structure
 from .frames_adapter import FramesAdapter, answered
 from .hdf5 import HDF5Adapters
+from .ragged import RaggedAdapters
 from .series import FrameAdapters, SeriesAdapters
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "hdf5_rows",
     "jpeg_series",
     "npy_series",
+    "ragged",
     "tiff_series",
 ]
 
@@ -85,10 +88,19 @@ class HandledAdapters(FrameAdapters):
         return lambda: events
 
 
+def _frames_alike(registered: Registered, roots: Roots) -> OpenFrames:
+    """The frames of rows that are alike, whoever reads them."""
+    if registered.mimetype != HANDLED:
+        return frames_of(registered, roots=roots)
+    events = handled_frames(registered, handlers=handler_registry, roots=roots)
+    return lambda: events
+
+
 hdf5 = HDF5Adapters()
 hdf5_rows = FrameAdapters(HDF5_ROWS)
 file_series = FrameAdapters(FILE_SERIES)
 handled = HandledAdapters()
+ragged = RaggedAdapters(_frames_alike)
 tiff_series = SeriesAdapters(TIFF_SERIES)
 npy_series = SeriesAdapters(NPY_SERIES)
 jpeg_series = SeriesAdapters(JPEG_SERIES)
@@ -99,6 +111,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
         HDF5_ROWS: f"{__name__}:hdf5_rows",
         FILE_SERIES: f"{__name__}:file_series",
         HANDLED: f"{__name__}:handled",
+        RAGGED: f"{__name__}:ragged",
         TIFF_SERIES: f"{__name__}:tiff_series",
         NPY_SERIES: f"{__name__}:npy_series",
         JPEG_SERIES: f"{__name__}:jpeg_series",
@@ -126,5 +139,6 @@ def adapters(roots: Roots = ANYWHERE, *, allow_changed: bool = False) -> dict[st
         HDF5_ROWS: FrameAdapters(HDF5_ROWS, roots, allow_changed=allow_changed),
         FILE_SERIES: FrameAdapters(FILE_SERIES, roots, allow_changed=allow_changed),
         HANDLED: HandledAdapters(roots, allow_changed=allow_changed),
+        RAGGED: RaggedAdapters(_frames_alike, roots, allow_changed=allow_changed),
         **series,
     }

@@ -41,6 +41,7 @@ import httpx
 from bluesky_filestore.errors import RowsDifferError
 from bluesky_filestore.model.addressing import FILE_SERIES
 from bluesky_filestore.model.paths import semantics_of, to_uri
+from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.operations import AppendArray, PlaceArray
 
 from .nodes import NodePath, Nodes, row_count
@@ -133,6 +134,9 @@ class TiledArray:
             If the files before are not registered.
         """
         node = self._nodes.find(self._path)
+        if node is not None and node.structure_family != _family(operation):
+            self.drop()
+            node = None
         present = self._registered(node)
         if len(present) < operation.first_file:
             raise self._gap(f"{len(present)} files; file {operation.first_file}")
@@ -146,7 +150,8 @@ class TiledArray:
         else:
             _put(node, _external_source(operation, wanted[len(present) :], first=len(present)))
         surplus = present[len(wanted) :]
-        self.files, self.expected = [*wanted, *surplus], operation.shape[0]
+        rows = None if operation.mimetype == OPAQUE else operation.shape[0]
+        self.files, self.expected = [*wanted, *surplus], rows
         self.placed = replace(operation, files=tuple(wanted), first_file=0) if surplus else None
         self._change(_Event.PLACE_FEWER if surplus else _Event.PLACE)
 
@@ -181,7 +186,7 @@ class TiledArray:
 
     def _register(self, operation: PlaceArray, uris: Sequence[str]) -> None:
         source = _external_source(operation, uris, first=0)
-        self._nodes.make(self._path, "array", data_sources=[source], metadata=dict(operation.metadata))
+        self._nodes.make(self._path, _family(operation), data_sources=[source], metadata=dict(operation.metadata))
 
     def _with_earlier(self, node: Any, operation: AppendArray) -> AppendArray:
         """All rows from the first one on, to be written at once; those on the server are removed."""
@@ -250,8 +255,8 @@ def _external_source(operation: PlaceArray, uris: Sequence[str], *, first: int) 
     from tiled.structures.data_source import DataSource, Management
 
     return DataSource(
-        structure_family=StructureFamily.array,
-        structure=_structure(operation.shape, operation.chunks, np.dtype(operation.dtype), operation.dims),
+        structure_family=StructureFamily(_family(operation)),
+        structure=_structure_of(operation, np.dtype(operation.dtype)),
         mimetype=operation.mimetype,
         parameters=dict(operation.parameters),
         properties=dict(operation.properties),
@@ -260,10 +265,41 @@ def _external_source(operation: PlaceArray, uris: Sequence[str], *, first: int) 
     )
 
 
+def _family(operation: PlaceArray) -> str:
+    if operation.mimetype == OPAQUE:
+        return "bytes"
+    return "array" if operation.ragged is None else "ragged"
+
+
+def _parts_of(operation: PlaceArray) -> Any:
+    return operation.parameters["parts"] if operation.ragged is not None else ()
+
+
+def _structure_of(operation: PlaceArray, dtype: "np.dtype[Any]") -> Any:
+    if operation.mimetype == OPAQUE:
+        from tiled.structures.bytes import BytesStructure
+
+        return BytesStructure()
+    if operation.ragged is None:
+        return _structure(operation.shape, operation.chunks, dtype, operation.dims)
+    from tiled.structures.array import BuiltinDtype
+    from tiled.structures.ragged import RaggedStructure
+
+    shape = (operation.shape[0], *operation.ragged)
+    chunks = tuple(None if size is None else (size,) for size in shape)
+    return RaggedStructure(
+        data_type=BuiltinDtype.from_numpy_dtype(dtype), shape=shape, size=operation.size, chunks=chunks
+    )
+
+
 def _asset(operation: PlaceArray, uri: str, number: int) -> "Asset":
     from tiled.structures.data_source import Asset
 
-    is_directory = operation.mimetype == FILE_SERIES
+    of_parts = [part for part in _parts_of(operation) if number in part["assets"]]
+    is_directory = number in operation.parameters.get("directories", ()) or FILE_SERIES in [
+        operation.mimetype,
+        *(part["mimetype"] for part in of_parts),
+    ]
     return Asset(data_uri=uri, is_directory=is_directory, parameter="data_uris", num=number)
 
 

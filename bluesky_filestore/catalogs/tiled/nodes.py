@@ -216,7 +216,7 @@ class _PlainClients(Mapping[str, Any]):
     cost a request each time.
     """
 
-    _FAMILIES = ("container", "table", "array", "awkward", "ragged", "sparse")
+    _FAMILIES = ("container", "table", "array", "awkward", "ragged", "sparse", "bytes")
 
     def __getitem__(self, family: str) -> Any:
         from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH
