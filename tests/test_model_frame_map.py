@@ -248,11 +248,48 @@ def test_fly_scan_without_events():
     assert (rows.spans, rows.count, rows.expected) == ((Span("a", 0, 6),), 6, 6)
 
 
-def test_fly_scan_with_a_hole():
-    """Rows without events are counted by their sequence numbers, which must not skip any."""
-    rows = ranges_for([(0, 1, 4), (4, 6, 2)], [])
-    assert (rows.count, rows.expected) == (4, 6)
-    assert rows.problem == "after seq_num 4 comes 6"
+@pytest.mark.parametrize(
+    ("ranges", "numbers"),
+    [
+        ([(0, 1, 4), (4, 6, 2)], [(1, 4), (6, 2)]),
+        ([(0, 1, 4), (4, 1, 4), (8, 5, 4)], [(1, 4), (1, 8)]),
+        ([(7, 5, 2), (9, 7, 1)], [(5, 3)]),
+        ([(0, 1, 2), (2, 3, 0), (2, 2, 2)], [(1, 2), (2, 2)]),
+    ],
+)
+def test_fly_scan_whose_numbers_jump(ranges, numbers):
+    """Without events each point that was documented is a row, as often as the plan went back to it."""
+    frames = FrameMap(Assets())
+    for start, seq_num, count in ranges:
+        frames.add_range("primary", "image", StreamRange("a", start, seq_num, count))
+    rows = frames.rows("primary", "image")
+    indices = [start + place for start, _, count in ranges for place in range(count)]
+    assert [index for _, index in listed(rows)] == indices
+    assert (rows.count, rows.expected, rows.problem) == (len(indices), len(indices), "")
+    assert frames.numbers_without_events("primary") == numbers
+    frames.add_event("primary", 1, {})
+    assert frames.numbers_without_events("primary") == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5), st.integers(0, 4)), max_size=20))
+def test_arrays_without_events_share_their_rows(documented):
+    """Row by row all arrays of a stream are of the same sequence number; one that is not ends before that row."""
+    frames, said, shared = FrameMap(Assets()), {}, []
+    for key, seq_num, count in documented:
+        frames.add_range("primary", key, StreamRange(key, 10 * len(said.get(key, ())), seq_num, count))
+        for number in range(seq_num, seq_num + count):
+            rows = said.setdefault(key, [])
+            if None not in rows and len(rows) == len(shared):
+                shared.append(number)
+            rows.append(number if None not in rows and shared[len(rows)] == number else None)
+    assert [first + after for first, count in frames.numbers_without_events("primary") for after in range(count)] == (
+        shared
+    )
+    for key, rows in said.items():
+        known = frames.rows("primary", key)
+        good = rows.index(None) if None in rows else len(rows)
+        assert (known.count, known.expected, bool(known.problem)) == (good, len(rows), None in rows)
+        assert sum(span.count for span in known.spans) == good
 
 
 @given(

@@ -6,6 +6,7 @@ i * m to (i + 1) * m. Rows are kept as spans of constant distance, so that a mil
 """
 
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,7 @@ class FrameMap:
         self._seq_nums: dict[str, array[int]] = {}
         self._by_datum: dict[tuple[str, str], _RowsByDatum] = {}
         self._by_range: dict[tuple[str, str], RowsByRange] = {}
+        self._without_events: dict[str, _SharedRows] = {}
         self._is_over = False
 
     def end(self) -> None:
@@ -166,8 +168,9 @@ class FrameMap:
 
     def add_range(self, stream: str, key: str, documented: StreamRange) -> None:
         """Append what a StreamDatum says of an array."""
-        seq_nums = self._seq_nums.get(stream, ())
-        self._by_range.setdefault((stream, key), RowsByRange()).add(documented, seq_nums)
+        if stream not in self._seq_nums:
+            self._without_events.setdefault(stream, _SharedRows()).add(key, documented)
+        self._by_range.setdefault((stream, key), RowsByRange()).add(documented, self._seq_nums.get(stream, ()))
 
     def row_count(self, stream: str) -> int:
         """How many events the stream has."""
@@ -182,7 +185,57 @@ class FrameMap:
         seq_nums = self._seq_nums.get(stream)
         if (stream, key) in self._by_datum:
             return self._by_datum[stream, key].known(self.row_count(stream), self._assets)
+        if seq_nums is None:
+            return self._by_range[stream, key].without_events(*self._without_events[stream].reached(key))
         return self._by_range[stream, key].known(seq_nums, final=self._is_over)
+
+    def numbers_without_events(self, stream: str) -> list[tuple[int, int]]:
+        """Of a stream without events, in the order of its rows: first sequence numbers, and how many follow each."""
+        shared = self._without_events.get(stream)
+        return [] if shared is None or stream in self._seq_nums else list(shared.numbers)
+
+
+class _SharedRows:
+    """The rows of a stream without events, which its arrays have in common: the points as they were documented.
+
+    A sequence number comes again when the plan went back to a checkpoint: each time is a row. The array that comes to a
+    row first says which sequence number it is; one that says another for it ends there.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: list[tuple[int, int]] = []
+        """First sequence numbers, and how many follow each, in the order of the rows."""
+        self._starts: list[int] = []
+        self._count = 0
+        self._reached: dict[str, tuple[int, str]] = {}
+
+    def reached(self, key: str) -> tuple[int, str]:
+        """How many rows an array has so far, and why it has no more; empty if it can go on."""
+        return self._reached.get(key, (0, ""))
+
+    def add(self, key: str, documented: StreamRange) -> None:
+        """Follow what a StreamDatum says of an array."""
+        row, problem = self.reached(key)
+        seq_num, left = documented.seq_num, documented.count
+        while left > 0 and not problem:
+            if row == self._count:
+                self._append(seq_num, left)
+            place = bisect_right(self._starts, row) - 1
+            expected = self.numbers[place][0] + row - self._starts[place]
+            if seq_num != expected:
+                problem = f"its row {row} is seq_num {seq_num}, that of the other arrays of its stream {expected}"
+                break
+            step = min(left, self._starts[place] + self.numbers[place][1] - row)
+            row, seq_num, left = row + step, seq_num + step, left - step
+        self._reached[key] = row, problem
+
+    def _append(self, seq_num: int, count: int) -> None:
+        if self.numbers and sum(self.numbers[-1]) == seq_num:
+            self.numbers[-1] = self.numbers[-1][0], self.numbers[-1][1] + count
+        else:
+            self.numbers.append((seq_num, count))
+            self._starts.append(self._count)
+        self._count += count
 
 
 class _RowsByDatum:

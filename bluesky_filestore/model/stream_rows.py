@@ -160,11 +160,18 @@ class RowsByRange:
             self._in_order = self._in_order and documented.seq_num >= last.seq_num + last.count
         self._free.append(documented)
 
-    def known(self, seq_nums: Sequence[int] | None, *, final: bool) -> Rows:
+    def without_events(self, count: int, problem: str) -> Rows:
+        """The first rows of a stream without events, whose order is that of the documents; given why no more are."""
+        spans: list[Span] = []
+        left = count
+        for documented in self._free:
+            part = min(left, documented.count)
+            append_rows(spans, documented.source, documented.start, part, documented.width)
+            left -= part
+        return Rows(tuple(spans), count, sum(documented.count for documented in self._free), problem)
+
+    def known(self, seq_nums: Sequence[int], *, final: bool) -> Rows:
         """The rows so far; with `final`, no document of the run is to come any more."""
-        if seq_nums is None:
-            # A fly scan without events: the documents' own order is that of the rows.
-            return self._without_events()
         self._follow(seq_nums)
         if not self._later:
             return Rows(tuple(self.spans), self._count, self._seen)
@@ -280,18 +287,6 @@ class RowsByRange:
             given.append(_cut(left, position, seq_num, min(stop, left[position].end)))
             seq_num = given[-1].end
         return given
-
-    def _without_events(self) -> Rows:
-        spans: list[Span] = []
-        expected_seq_num, problem, count = None, "", 0
-        for documented in self._free:
-            if expected_seq_num is not None and documented.seq_num != expected_seq_num:
-                problem = f"after seq_num {expected_seq_num - 1} comes {documented.seq_num}"
-                break
-            append_rows(spans, documented.source, documented.start, documented.count, documented.width)
-            count += documented.count
-            expected_seq_num = documented.end
-        return Rows(tuple(spans), count, sum(documented.count for documented in self._free), problem)
 
 
 def _cut(ranges: deque[StreamRange], position: int, first: int, stop: int) -> StreamRange:

@@ -30,6 +30,7 @@ _VARIES = (
     "{}, which no stock adapter can address; expected 'bluesky_filestore.serving.adapters:ragged' for "
     f"{RAGGED} in the server's configuration"
 )
+_MOST_SAID = 10
 _SERIES = (TIFF_SERIES, JPEG_SERIES, NPY_SERIES, HDF5)
 
 
@@ -138,8 +139,8 @@ class ExternalArrays:
                 said.setdefault(kind, {}).setdefault(stream, {})[key] = words
         return said
 
-    def untaken(self) -> list[str]:
-        """Which documented frames no event took, a sentence a source: those of triggers that were given up."""
+    def notes(self) -> list[str]:
+        """Which documented frames no event took, a sentence a source, and what rows are where no events say so."""
         sentences = []
         for stream, key in self._data_keys:
             counts: dict[str, list[int]] = {}
@@ -150,6 +151,13 @@ class ExternalArrays:
                 sentences.append(
                     f"Documented for '{key}' and taken by no event of stream '{stream}': {sum(numbers[2::3])} indices "
                     f"of stream_resource '{source}', from {min(numbers[::3])} to {max(numbers[1::3])}."
+                )
+        for stream in dict.fromkeys(stream for stream, _ in self._data_keys):
+            pieces = self.frames.numbers_without_events(stream)
+            if [first for first, _ in pieces] not in ([], [1]):
+                sentences.append(
+                    f"Stream '{stream}' has no events, and its rows are the points as they were documented, a point "
+                    f"that was taken again each time: {_listed_rows(pieces)}."
                 )
         return sentences
 
@@ -230,6 +238,15 @@ class ExternalArrays:
             # What bluesky-tiled-plugins' validate() has to know so as not to take the frame axis out again.
             metadata={"frame_per_point": event.frames} if event.shape == (event.frames, *event.frame_shape) else {},
         )
+
+
+def _listed_rows(pieces: Sequence[tuple[int, int]]) -> str:
+    """Which rows are which points, as far as there is room."""
+    words, row = [], 0
+    for first, count in pieces[:_MOST_SAID]:
+        words.append(f"rows {row} to {row + count - 1} are seq_num {first} to {first + count - 1}")
+        row += count
+    return ", ".join([*words, *(["..."] if len(pieces) > _MOST_SAID else [])])
 
 
 def _begins_with(spans: Sequence[Span], before: Sequence[Span]) -> bool:

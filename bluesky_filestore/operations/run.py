@@ -282,7 +282,7 @@ class Run:
                     f"{stream.retaken} points of stream '{name}' were taken again, after the plan went back to a "
                     f"checkpoint; each time is a row, and rows of one point have the same seq_num."
                 )
-        for sentence in self._made("notes of frames", self._arrays.untaken):
+        for sentence in self._made("notes of frames", self._arrays.notes):
             self.note(sentence)
         rest = self._journal.rest()
         for text in self._made("documents before the stop", lambda: [exact_json(rest)] if rest else []):
