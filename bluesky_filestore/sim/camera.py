@@ -125,7 +125,7 @@ class Camera(Port):
         p.set("UniqueId", frame.number)
         p.set("TimeStamp", frame.epics_time)
         p.flush()
-        return frame
+        return self.with_attributes(frame)
 
     def _picture(self, number: int) -> Frame:
         p = self.parameters

@@ -1,6 +1,8 @@
 """A frame on its way from the camera through the plugins: what areaDetector calls an NDArray."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,9 @@ class Frame:
     codec: str = ""
     """How it is compressed, in areaDetector's words; the array here is never compressed."""
 
+    attributes: Mapping[str, tuple[Any, Mapping[str, str]]] = field(default_factory=lambda: MappingProxyType({}))
+    """What else travels along: by name the value, a numpy scalar, and what is written beside it."""
+
     @property
     def data_type(self) -> int:
         """Index into `DATA_TYPES`."""
@@ -85,4 +90,4 @@ class Frame:
 
     def with_array(self, array: NDArray[Any]) -> "Frame":
         """The same frame after a plugin has worked on it."""
-        return Frame(np.ascontiguousarray(array), self.number, self.time, self.color_mode, self.codec)
+        return Frame(np.ascontiguousarray(array), self.number, self.time, self.color_mode, self.codec, self.attributes)

@@ -128,6 +128,7 @@ class Hdf5File:
         self._file = h5py.File(path, "w", libver="latest" if options.swmr else "earliest")
         self._data = self._make_data(like, filters)
         self._attributes = self._make_attributes()
+        self._own_attributes = self._make_own_attributes(like)
         self._performance = self._make_performance()
         if options.swmr:
             self._file.swmr_mode = True
@@ -173,6 +174,20 @@ class Hdf5File:
         made["color_mode"] = self._make_growing(colors, "ColorMode", (), "int32")
         made["color_mode"].attrs["NDAttrName"] = "ColorMode"
         made["color_mode"].attrs["NDAttrDescription"] = "Color mode"
+        return made
+
+    def _make_own_attributes(self, like: Frame) -> dict[str, h5py.Dataset]:
+        """The data sets of the attributes that a frame brings along: those of the first frame are all there will be."""
+        if self._options.layout.attributes is None:
+            return {}
+        group = self._file[self._options.layout.attributes]
+        made = {}
+        for name, (value, notes) in like.attributes.items():
+            if name in group:
+                continue
+            dtype = "S256" if value.dtype.kind == "S" else value.dtype.str
+            made[name] = self._make_growing(group, name, (), dtype)
+            made[name].attrs.update({note: text for note, text in notes.items() if text})
         return made
 
     def _make_performance(self) -> h5py.Dataset | None:
@@ -224,6 +239,10 @@ class Hdf5File:
         for attribute, dataset in self._attributes.items():
             dataset.resize(self._count, axis=0)
             dataset[index] = getattr(frame, attribute)
+        for name, dataset in self._own_attributes.items():
+            dataset.resize(self._count, axis=0)
+            if name in frame.attributes:
+                dataset[index] = frame.attributes[name][0]
         self._note_performance(index, began, frame.array.nbytes)
         every = 1 if self._options.swmr else self._options.flush_every
         # HDF5 would try again, and fail, what it could not write the last time.

@@ -100,6 +100,7 @@ class Plugin(Port):
 
     async def _process(self, frame: Frame) -> None:
         """Note what the frame is like, do the plugin's work, and hand on what comes out of it."""
+        frame = self.with_attributes(frame)
         self.last = frame
         self._describe(frame)
         if self.counts_all:

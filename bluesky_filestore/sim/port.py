@@ -6,7 +6,10 @@ value they have by then. A parameter set to 1 and back to 0 between two flushes 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from .frame import Frame
+from .ndattributes import AttributesError, NDAttribute, read_attributes
 from .records import Records, Value
 
 __all__ = ["Parameters", "Port"]
@@ -111,11 +114,30 @@ class Port:
         """What to do, besides storing the value, when a client puts a parameter."""
         self.refusals: dict[str, Callable[[Value], bool]] = {}
         """Parameters of which the driver does not take every value: whether it refuses this one."""
+        self._attributes: list[NDAttribute] = []
+        self.writers["NDAttributesFile"] = self._write_attributes
 
     @property
     def port_name(self) -> str:
         """The name by which plugins ask for this port's frames."""
         return self.parameters.text("PortName")
+
+    def _write_attributes(self) -> None:
+        p, status = self.parameters, 0
+        self._attributes = []
+        try:
+            self._attributes = read_attributes(p.text("NDAttributesFile"), self.prefix, self.records)
+        except AttributesError as error:
+            status = error.status
+        p.set("NDAttributesStatus", status)
+
+    def with_attributes(self, frame: Frame) -> Frame:
+        """The frame with the attributes that this port adds; those without a value it does not."""
+        if not self._attributes:
+            return frame
+        values = {each.name: (each.value(self.records), each.notes) for each in self._attributes}
+        known = {name: entry for name, entry in values.items() if entry[0] is not None}
+        return replace(frame, attributes={**frame.attributes, **known})
 
     def write(self, name: str, value: Value) -> None:
         """A client puts `value` to the setpoint `name` (without prefix).
