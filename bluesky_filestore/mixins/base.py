@@ -128,13 +128,16 @@ class FileStoreBase(PathTemplates, BlueskyInterface, GenerateDatumInterface):
 
     def stage(self) -> list[object]:
         """Begin anew: no keys, no documents. Subclasses call `_generate_resource` when they know their file."""
+        self._begin_anew()
+        staged: list[object] = super().stage()
+        return staged
+
+    def _begin_anew(self) -> None:
         self._locked_key_list = False
         self._datum_uids.clear()
         self._asset_docs_cache.clear()
         self._collected_resources.clear()
         self._handed_out.clear()
-        staged: list[object] = super().stage()
-        return staged
 
     def unstage(self) -> list[object]:
         """End the stage. Documents that nobody has collected remain collectable until the next stage."""

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +11,12 @@ from bluesky_filestore.errors import StageError
 
 from .base import FileStoreBase
 from .causes import bytes_of_frame
+from .data_keys import data_key_name
 from .file_records import fill_template
 from .frames_written import FrameCount
+from .ndattributes import AttributeStore, find_attributes, texts_of_attributes, wanted_attributes
 from .plugin import FileStorePluginBase
+from .priming import prime
 from .waiting import TimedSetting, optional
 from .written_files import broken_file
 
@@ -44,13 +47,24 @@ class FileStoreHDF5(FileStorePluginBase):
         Write in HDF5's SWMR mode, so that the file can be read while it grows: ``SWMRMode`` On, and each frame flushed
         (``NumFramesChunks`` and ``NumFramesFlush`` 1; the latter stays so, as the IOC does not take its 0 back). The
         spec is AD_HDF5_SWMR then.
+    attributes : sequence of str or mapping of str to str, optional
+        NDAttributes that become data keys beside the images, a value a frame: ``["temperature"]`` is
+        ``det_temperature`` of a detector ``det``. The camera or a plugin up to this one has to send each
+        (``NDAttributesFile``), but for NDArrayUniqueId, NDArrayTimeStamp, NDArrayEpicsTSSec, NDArrayEpicsTSnSec and
+        ColorMode, which are always there. A mapping says their types, where the XML is out of reach or says none:
+        ``{"temperature": "f8"}``.
     """
 
     filestore_spec = "AD_HDF5"
 
-    def __init__(self, *args: Any, swmr: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, swmr: bool = False, attributes: Sequence[str] | Mapping[str, str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._swmr = swmr
+        self._wanted_attributes = wanted_attributes(attributes)
+        self._attributes = [AttributeStore(name, self._asset_docs) for name in self._wanted_attributes]
+        self._attributes_seen: dict[str, str] = {}
         if swmr:
             self.filestore_spec = "AD_HDF5_SWMR"
             self.stage_sigs.update([("swmr_mode", "On")])
@@ -85,11 +99,94 @@ class FileStoreHDF5(FileStorePluginBase):
         staged = super().stage()
         if self._will_write:
             self._generate_resource({"frame_per_point": self.get_frames_per_point()})
+            found = find_attributes(self, self._wanted_attributes)
+            for store in self._attributes:
+                store.begin(self, self._attribute_key(store.attribute), found[store.attribute], swmr=self._swmr)
         return staged
+
+    def unstage(self) -> list[object]:
+        """Unstage; see `FileStorePluginBase.unstage`."""
+        for store in self._attributes:
+            store.end()
+        return super().unstage()
 
     def _check_stream_file(self, count: FrameCount) -> None:
         if self._fn is not None and self.filestore_spec in _DEFAULT_LAYOUT:
-            count.check_stream_file(Path(self._fn))
+            count.check_stream_file(Path(self._fn), [store.known.dataset for store in self._attributes])
+
+    # -- attributes ----------------------------------------------------------------------------------------------------
+
+    def _attribute_key(self, name: str) -> str:
+        if self._data_key is not None:
+            return f"{self._data_key}_{name}"
+        return data_key_name(f"{self.parent.name}_{name}", getattr(self, "attr_name", ""), self._writers)
+
+    def _prepare_to_stage(self) -> None:
+        super()._prepare_to_stage()
+        if self._will_write and self._attributes:
+            # Whatever is wrong with them shows before anything is set.
+            find_attributes(self, self._wanted_attributes)
+
+    def _ensure_primed(self) -> None:
+        super()._ensure_primed()
+        told = texts_of_attributes(self) if self._attributes else {}
+        texts = {pv: text for pv, text in told.items() if text}
+        if texts != self._attributes_seen and self._prime == "auto" and self._opens_at_stage():
+            # A file that is opened at stage has the attributes of the last frame that the plugin saw.
+            sigs = self._resolved_stage_sigs()
+            ports = [(sig, value) for sig, value in sigs.items() if getattr(sig, "attr_name", "") == "nd_array_port"]
+            prime(self, ports, self.stage_timeout)
+        self._attributes_seen = texts
+
+    def generate_datum(self, key: str, timestamp: float, datum_kwargs: dict[str, Any] | None) -> str | None:
+        """Make a Datum, and one of each attribute with the same arguments; see `FileStoreBase.generate_datum`."""
+        made = super().generate_datum(key, timestamp, datum_kwargs)
+        if self._will_write:
+            queued = (doc for name, doc in reversed(self._asset_docs_cache) if name == "datum")
+            numbered = next((doc["datum_kwargs"] for doc in queued if doc["datum_id"] == made), datum_kwargs)
+            for store in self._attributes:
+                store.generate_datum(str(store._data_key), timestamp, numbered)
+        return made
+
+    def describe(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The data keys, those of the attributes after that of the images."""
+        described = super().describe()
+        for store in self._attributes:
+            described.update(store.describe())
+        return described
+
+    def read(self) -> "OrderedDict[str, dict[str, Any]]":
+        """The readings; see `FileStorePluginBase.read`."""
+        readings = super().read()
+        for store in self._attributes:
+            readings.update(store.read())
+        return readings
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, Any]]:
+        """Hand out the documents made since the last time, those of the frames first."""
+        yield from super().collect_asset_docs()
+        for store in self._attributes:
+            yield from store.collect_asset_docs()
+
+    def begin_flight(self) -> None:
+        """From now on each frame is an event; see `FlyableFileStore`."""
+        super().begin_flight()
+        for store in self._attributes:
+            store.begin_flight_after(self._flight_start)
+
+    def document_flight(self, index: int) -> None:
+        """Queue the documents of the flight's frames up to `index`."""
+        new = index - self._flight_documented
+        super().document_flight(index)
+        for store in self._attributes:
+            store.document_frames(new)
+
+    def describe_flight(self) -> dict[str, dict[str, Any]]:
+        """The data keys of one frame."""
+        described = super().describe_flight()
+        for store in self._attributes:
+            described.update(store.describe())
+        return described
 
 
 class FileStoreSeries(FileStorePluginBase):

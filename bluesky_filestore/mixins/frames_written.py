@@ -1,7 +1,7 @@
 """Counting the frames that a plugin has written against those that its documents promise."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -127,8 +127,15 @@ class FrameCount:
                 f"lost.{says(self._plugin)}{likely_causes(self._plugin)} Look at the disk and the directory."
             )
 
-    def check_stream_file(self, path: Path) -> None:
+    def check_stream_file(self, path: Path, attributes: Iterable[str] = ()) -> None:
         """Look into the one HDF5 file, which the plugin has closed, if it is in sight.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        attributes : iterable of str
+            Further datasets that have to have a value of each frame.
 
         Raises
         ------
@@ -139,6 +146,14 @@ class FrameCount:
         if not frames or not path.exists():
             return
         if poll_until(lambda: not missing_rows(path, frames)[0], _LONGEST_NEWS):
+            for dataset in attributes:
+                missing, reason = missing_rows(path, frames, dataset)
+                if missing:
+                    raise MissingFramesError(
+                        f"{self._plugin.name} has written {frames} frames, but of {dataset} {len(missing)} values are "
+                        f"not in the file: {reason}. The frames are there; let the plugin see a frame with the "
+                        f"attribute before it opens a file, or switch LazyOpen on."
+                    )
             return
         missing, reason = missing_rows(path, frames)
         shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")

@@ -41,7 +41,7 @@ def broken_file(path: Path, least_bytes: int, *, is_hdf5: bool) -> str | None:
     return None
 
 
-def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
+def missing_rows(path: Path, frames: int, dataset: str = _DATA or "") -> tuple[list[int], str]:
     """Which of the first frames of an HDF5 file were never written, and what else is to be said.
 
     Parameters
@@ -50,6 +50,8 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
         The file, closed by its writer.
     frames : int
         How many there should be.
+    dataset : str
+        Where in the file; by default where the default layout has the frames.
 
     Returns
     -------
@@ -64,17 +66,17 @@ def missing_rows(path: Path, frames: int) -> tuple[list[int], str]:
     except OSError as error:
         return list(range(frames)), f"{path} can't be opened, as after a full disk or an IOC that died: {error}"
     with file:
-        if _DATA not in file:
+        if dataset not in file:
             return list(range(frames)), (
-                f"{path} has no {_DATA}, where readers look for frames: the plugin's layout (XMLFileName) puts "
-                f"them elsewhere"
+                f"{path} has no {dataset}, where readers look for them: the plugin's layout (XMLFileName) puts them "
+                f"elsewhere, or, of an attribute, NDAttributesFile had none such when the file was made"
             )
-        data = file[_DATA]
+        data = file[dataset]
         if file.swmr_mode:
             # What this process knew of it may be older.
             data.refresh()
         if data.ndim == 0:
-            return list(range(frames)), f"{_DATA} of {path} holds no frames: its shape is ()"
+            return list(range(frames)), f"{dataset} of {path} holds no frames: its shape is ()"
         written = written_frames(data, str(path))
         lost = written.lost(range(min(frames, data.shape[0]))) if written is not None else []
         missing = [*lost, *range(data.shape[0], frames)]
