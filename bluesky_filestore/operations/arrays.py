@@ -1,7 +1,8 @@
 """The external arrays of a run: what is registered of each, what was refused, and what has to be said of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from bluesky_filestore.errors import FileStoreError
@@ -23,7 +24,8 @@ from .series import place_in_series
 __all__ = ["ExternalArrays", "Said", "place"]
 
 Said = dict[str, dict[str, dict[str, Any]]]
-"""By kind (``refused``, ``missing``, ``unverified``, ``differences``), stream and data key: words, or a mapping."""
+"""By kind (``refused``, ``missing``, ``unverified``, ``differences``, ``uncollected``), stream and data key: words, or a
+mapping."""
 
 _MOST_LISTED = 1000
 _VARIES = (
@@ -176,7 +178,36 @@ class ExternalArrays:
             words["missing"] = {"events": list(missing[:_MOST_LISTED]), "reason": placed.placement.missing}
         if placed.placement.event.differences:
             words["differences"] = list(placed.placement.event.differences)
+        uncollected = self._uncollected(array, placed.placement)
+        if uncollected:
+            words["uncollected"] = uncollected
         return words
+
+    def _uncollected(self, array: tuple[str, str], placement: Placement) -> str:
+        """Which frames of its files come after all that the run's stream_datums speak of; nothing of Datums."""
+        ends: dict[tuple[PurePath, str | None], int] = {}
+        for other in self._placed:
+            for source, end in self._documented(other):
+                key = source.path, source.dataset
+                ends[key] = max(end, ends.get(key, 0))
+        own = {(source.path, source.dataset): None for source, _ in self._documented(array)}
+        return "; ".join(
+            f"file {key[0]} holds {placement.lengths[key[0]]} frames, and the run's documents speak of none from "
+            f"{ends[key]} on: they were written and not collected, or are another run's"
+            for key in own
+            if ends[key] < placement.lengths.get(key[0], 0)
+        )
+
+    def _documented(self, array: tuple[str, str]) -> Iterator[tuple[Source, int]]:
+        """For each range that stream_datums name of an array: its source, and the number after its last frame."""
+        placed = self._placed[array]
+        frames = placed.placement.event.frames if placed.placement is not None else 1
+        for span in placed.known[0]:
+            source = self._assets.sources[span.source]
+            if source.data_key:
+                yield source, (max(span.start, span.stop - span.step) + 1) * frames
+        for left in self.frames.untaken(*array):
+            yield self._assets.sources[left.source], (left.start + left.count) * frames
 
     def _take(self, array: tuple[str, str], *, final: bool) -> list[Operation]:
         before = self._placed.get(array)

@@ -99,6 +99,7 @@ def place_in_datasets(
         missing=(short or files.problem or rows.problem) if count < rows.expected else "",
         settled=(not (short or files.problem) and all(isinstance(facts, FileFacts) for facts in seen))
         or _is_away(seen),
+        lengths={path: length for path, length in files.lengths.items() if length is not None},
     )
 
 

@@ -54,6 +54,8 @@ class Placement:
     """Why the rows end before the event table does, if they do."""
     settled: bool = True
     """Whether looking again later will not help: no file is missing or still being written."""
+    lengths: Mapping[PurePath, int] = field(default_factory=dict, compare=False)
+    """How many frames each file holds, where that was seen."""
     ragged: RaggedShape | None = None
     """The shape of an event where events differ, None along axes that do; `event` says the dtype alone then."""
     size: int = 0

@@ -1,7 +1,7 @@
 """Documents of one run in, operations out.
 
 What had to be said of the run beside its documents stands in its metadata: ``notes`` (sentences) and ``filestore``,
-with ``refused``, ``missing``, ``unverified`` and ``differences``, each by stream and data key.
+with ``refused``, ``missing``, ``unverified``, ``differences`` and ``uncollected``, each by stream and data key.
 """
 
 import logging
