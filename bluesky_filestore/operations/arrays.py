@@ -24,8 +24,8 @@ from .series import place_in_series
 __all__ = ["ExternalArrays", "Said", "place"]
 
 Said = dict[str, dict[str, dict[str, Any]]]
-"""By kind (``refused``, ``missing``, ``unverified``, ``differences``, ``uncollected``), stream and data key: words, or a
-mapping."""
+"""By kind (``refused``, ``missing``, ``unverified``, ``differences``, ``uncollected``), stream and data key: words, or
+a mapping."""
 
 _MOST_LISTED = 1000
 _VARIES = (
