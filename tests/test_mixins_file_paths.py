@@ -1,13 +1,14 @@
 """The path rules of the file stores, against a plain statement of those in ophyd's documentation."""
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ophyd_async import core
 
-from bluesky_filestore import FileStoreBase
+from bluesky_filestore import FileStoreBase, FileStoreHDF5, FileStoreHDF5Single, FileStoreTIFF
 from bluesky_filestore.errors import PathError, TemplateError
 from bluesky_filestore.mixins import PathInfo
 from bluesky_filestore.mixins.plugin import FileStorePluginBase
@@ -180,3 +181,77 @@ def test_empty_template(template):
     """A template that somebody forgot to fill in is not the root."""
     with pytest.raises(TemplateError, match="expected a directory such as"):
         _ = FileStoreBase(write_path_template=template, root="/data").write_path_template
+
+
+WINDOWS = PureWindowsPath("Z:\\data")
+NAME = core.StaticFilenameProvider("scan")
+DAY = date.today().strftime("%Y/%m/%d")
+
+
+@pytest.mark.parametrize(
+    ("provider", "options", "read", "write", "depth"),
+    [
+        (core.StaticPathProvider(NAME, "/data"), {}, "/data/", "/data", 0),
+        (core.StaticPathProvider(NAME, "/ioc", "file://localhost/data/x", -2), {}, "/data/x/", "/ioc", -2),
+        # ophyd-async quotes nothing in the URI that it makes of a directory.
+        (core.StaticPathProvider(NAME, "/data/a%20b c"), {}, "/data/a%20b c/", "/data/a%20b c", 0),
+        (core.StaticPathProvider(NAME, "/data/a#b"), {}, "/data/a#b/", "/data/a#b", 0),
+        (core.StaticPathProvider(NAME, "/ioc", "file://localhost/data/a%20b"), {}, "/data/a b/", "/ioc", 0),
+        (core.AutoIncrementingPathProvider(NAME, "/data"), {}, "/data/det_00000/", "/data/det_00000", 0),
+        (core.YMDPathProvider(NAME, "/data"), {}, f"/data/det/{DAY}/", f"/data/det/{DAY}", -3),
+        (
+            core.YMDPathProvider(NAME, "/data", datakey_name_as_base_dir=True),
+            {},
+            f"/data/{DAY}/det/",
+            f"/data/{DAY}/det",
+            -3,
+        ),
+        (core.StaticPathProvider(NAME, WINDOWS), {"root": "Z:\\"}, "Z:\\data\\", "Z:\\data", 0),
+        (core.StaticPathProvider(NAME, WINDOWS, "file://localhost/data/z"), {}, "/data/z/", "Z:\\data", 0),
+        (
+            core.YMDPathProvider(NAME, WINDOWS, "file://localhost/data/z"),
+            {},
+            f"/data/z/det/{DAY}/",
+            str(WINDOWS / "det" / DAY),
+            -3,
+        ),
+    ],
+)
+@pytest.mark.parametrize("store_class", [FileStoreHDF5, FileStoreHDF5Single, FileStoreTIFF, FileStorePluginBase])
+def test_providers_of_ophyd_async(store_class, provider, options, read, write, depth):
+    """Name, both paths and the depth of ophyd-async's own providers are taken, whatever flavour they are of."""
+    store = store_class(path_provider=provider, **{"root": "/data", **options})
+    store.name = "det"
+    filename, read_path, write_path = store.make_filename()
+    if isinstance(provider, core.AutoIncrementingPathProvider):
+        read, write = (path.replace("00000", read_path.strip("/")[-5:]) for path in (read, write))
+    assert (filename, read_path, write_path, store._create_dir_depth) == ("scan", read, write, depth)
+
+
+def test_numbered_names_of_ophyd_async(tmp_path):
+    """Providers that count give each stage its own name or directory."""
+    for provider in (
+        core.StaticPathProvider(core.AutoIncrementFilenameProvider("s"), tmp_path),
+        core.StaticPathProvider(core.UUIDFilenameProvider(), tmp_path),
+        core.AutoMaxIncrementingPathProvider(core.StaticPathProvider(NAME, tmp_path)),
+        core.AutoIncrementingPathProvider(NAME, tmp_path),
+    ):
+        store = FileStorePluginBase(path_provider=provider, root=str(tmp_path))
+        store.name = "det"
+        assert store.make_filename() != store.make_filename()
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        (core.StaticPathProvider(NAME, WINDOWS), r"path 'Z:.*' is not under root '/data'"),
+        (core.StaticPathProvider(NAME, "/ioc", "http://server/data"), "is not a file's; expected one such as"),
+        (core.StaticPathProvider(NAME, "/ioc", "file://server/data"), "is not under root '/data'"),
+    ],
+)
+def test_unreadable_places_of_ophyd_async(provider, words):
+    """A directory that readers could not find is refused, with the reason."""
+    store = FileStorePluginBase(path_provider=provider, root="/data")
+    store.name = "det"
+    with pytest.raises(PathError, match=words):
+        store.make_filename()

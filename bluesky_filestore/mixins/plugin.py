@@ -4,7 +4,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 from bluesky_filestore.errors import PathError
@@ -46,6 +46,12 @@ _FLUSH = 6
 def _unique_name() -> str:
     # Without the last stanza: the names of old areaDetector versions are short.
     return "-".join(str(uuid.uuid4()).split("-")[:-1])
+
+
+def _names(uri: str, directory: PurePath) -> bool:
+    """Whether a URI is what ophyd-async makes of a directory: the path as it is, with nothing in it quoted."""
+    unquoted = uri.removeprefix("file://localhost").replace("\\", "/").strip("/")
+    return uri.startswith("file://localhost/") and unquoted == directory.as_posix().strip("/")
 
 
 class FileStorePluginBase(StageGuard, FileStoreWithFrames):
@@ -110,8 +116,9 @@ class FileStorePluginBase(StageGuard, FileStoreWithFrames):
         given = pure_path(info.directory_path, self._flavour_of(info.directory_path))
         elsewhere = getattr(info, "read_directory_path", None)
         uri = getattr(info, "directory_uri", None)
-        if elsewhere is None and uri:
-            elsewhere = from_uri(uri)
+        if elsewhere is None and uri and not _names(uri, given):
+            # Below a directory of Windows ophyd-async appends to a URI with backslashes, which no name there has.
+            elsewhere = from_uri(uri.replace("\\", "/") if isinstance(given, PureWindowsPath) else uri)
         self._create_dir_depth = int(getattr(info, "create_dir_depth", 0) or 0)
         read = self._ensure_absolute_under_root(given if elsewhere is None else elsewhere)
         write = self._ensure_absolute_under_root(given) if elsewhere is None else given
