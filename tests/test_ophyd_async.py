@@ -5,6 +5,7 @@ import gc
 import json
 from pathlib import Path
 
+import event_model
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
 from bluesky.utils import RunEngineInterrupted
+from ophyd.sim import NullStatus
 from ophyd_async import core as async_core
 from PIL import Image
 
@@ -275,3 +277,66 @@ def test_panda(run_engine, taken, data_directory):
     received, run = taken(plan())
     assert check(received, run, names) == 8
     assert run["primary"]["y"].read().tolist() == [1.5 * n + 1 for n in range(8)]
+
+
+class OldFlyer:
+    """A flyer of ophyd's first kind: events that name datums, and the documents of these."""
+
+    name, parent = "old", None
+
+    def __init__(self, path):
+        self._path, self._assets, self._events = path, [], []
+        with h5py.File(path, "w") as file:
+            file["/entry/data/data"] = np.arange(5 * 24, dtype="<u2").reshape(5, *SIZE)
+
+    def kickoff(self):
+        made = event_model.compose_resource(
+            spec="AD_HDF5",
+            root=str(self._path.parent),
+            resource_path=self._path.name,
+            resource_kwargs={"frame_per_point": 1},
+        )
+        self._assets = [("resource", dict(made.resource_doc))]
+        for frame in (0, 2, 1, 4, 3):
+            datum = dict(made.compose_datum({"point_number": frame}))
+            self._assets.append(("datum", datum))
+            data = {"image": datum["datum_id"], "frame": frame}
+            times = dict.fromkeys(data, 1.0)
+            self._events.append({"data": data, "timestamps": times, "time": 1.0, "filled": {"image": False}})
+        return NullStatus()
+
+    def complete(self):
+        return NullStatus()
+
+    def describe_collect(self):
+        image = {"source": "s", "dtype": "array", "shape": [1, *SIZE], "external": "FILESTORE:"}
+        return {"flight": {"image": image, "frame": {"source": "s", "dtype": "integer", "shape": []}}}
+
+    def collect_asset_docs(self):
+        documented, self._assets = self._assets, []
+        yield from documented
+
+    def collect(self):
+        events, self._events = self._events, []
+        yield from events
+
+
+def test_flyer_of_ophyd(run_engine, taken, data_directory):
+    """Events of a flyer come as pages, with Resource and Datum, and the second collect finds nothing."""
+    flyer = OldFlyer(data_directory / "old flyer.h5")
+
+    @bpp.run_decorator()
+    def plan():
+        yield from bps.kickoff(flyer, wait=True)
+        yield from bps.complete(flyer, wait=True)
+        yield from bps.collect(flyer)
+        yield from bps.collect(flyer)
+
+    received, run = taken(plan())
+    assert "event_page" in [name for name, _ in received]
+    assert run.metadata["notes"] == []
+    read = run["flight"]["image"].read()
+    assert (read[:, 0, 0, 0] // 24).tolist() == run["flight"]["frame"].read().tolist() == [0, 2, 1, 4, 3]
+    np.testing.assert_array_equal(open_array(run["flight"]["image"])[:], read)
+    (page,) = (doc for name, doc in fill(received) if name == "event_page")
+    np.testing.assert_array_equal(np.stack(page["data"]["image"]), read)

@@ -193,7 +193,7 @@ class ExternalArrays:
         own = {(source.path, source.dataset): None for source, _ in self._documented(array)}
         return "; ".join(
             f"file {key[0]} holds {placement.lengths[key[0]]} frames, and the run's documents speak of none from "
-            f"{ends[key]} on: they were written and not collected, or are another run's"
+            f"{ends[key]} on: nobody collected them, or they are another run's or were never written"
             for key in own
             if ends[key] < placement.lengths.get(key[0], 0)
         )
