@@ -61,7 +61,8 @@ def check_everywhere(run, catalog, first, rows):
         for name, doc in run:
             writer(name, doc)
     node = catalog.client[run[0][1]["uid"]]
-    assert (node.metadata["notes"], node.metadata["filestore"]) == ([], {})
+    # The file goes on with the second run, which stream documents of the first cannot know.
+    assert set(node.metadata["filestore"]) <= ({"uncollected"} if first == 0 else set())
     (descriptor,) = of(run, "descriptor")
     for key, values in truth(run).items():
         entry, array = descriptor["data_keys"][key], node["primary"][key]
