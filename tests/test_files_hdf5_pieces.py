@@ -14,7 +14,7 @@ from bluesky_filestore.handlers.eiger import EigerHandler
 from bluesky_filestore.model.addressing import HDF5_ROWS
 from bluesky_filestore.model.frame_map import Rows, Source, Span
 from bluesky_filestore.model.specs import HDF5
-from bluesky_filestore.operations.arrays import place
+from bluesky_filestore.operations.forms import place
 from bluesky_filestore.operations.placement import Placement, Refusal
 
 FRAMES = np.arange(25 * 24, dtype="<u4").reshape(25, 4, 6)

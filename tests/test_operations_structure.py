@@ -17,7 +17,7 @@ from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Rows, Source, Span
 from bluesky_filestore.model.paths import pure_path
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
-from bluesky_filestore.operations.arrays import place
+from bluesky_filestore.operations.forms import place
 from bluesky_filestore.operations.placement import Placement, Refusal
 from bluesky_filestore.operations.structure import event_structure
 
