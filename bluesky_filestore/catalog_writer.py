@@ -28,6 +28,7 @@ from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
+from bluesky_filestore.tiled_writer_options import OPTIONS, Patch, add_specs, check_patches, patched, refuse_others
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -83,6 +84,12 @@ class CatalogWriter:
         For how many seconds, and three times at least, a request is tried again at which the catalog fails while it
         answers others. Then it is left out: the run is parked, with the reason, and gets the rest of what it has.
         Other runs never wait for it, and a catalog that is away uses up nobody's patience.
+    patches : mapping of str to callable, optional
+        For the name of a document a function that is given each such document, a copy, and returns what is kept of it.
+    spec_to_mimetype : mapping of str to str, optional
+        What the files of a Resource's spec are, for specs that are not known; in all of this process.
+    **of_tiled_writer
+        Other options of bluesky's ``TiledWriter``, which are refused with what to use instead, if they are set.
 
     Raises
     ------
@@ -109,15 +116,21 @@ class CatalogWriter:
         batch_size: int = 10_000,
         interval: float = 0.5,
         settle: float = 60.0,
-        validate: bool = True,
+        validate: bool | None = True,
         park_after: float = 60.0,
+        patches: Mapping[str, Patch] | None = None,
+        spec_to_mimetype: Mapping[str, str] | None = None,
+        **of_tiled_writer: Any,
     ) -> None:
+        refuse_others(of_tiled_writer)
+        self._patches = check_patches(patches)
+        add_specs(spec_to_mimetype)
         _check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
         _check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         self._on_error = on_error
         self._problems: dict[str, None] = {}
-        settings = DeliverySettings(interval, settle, validate, keep, park_after)
+        settings = DeliverySettings(interval, settle, validate is not False, keep, park_after)
         spooling = partial(
             Spooling, catalogs=catalogs, wait_on_stop=wait_on_stop, durability=durability, batch_size=batch_size
         )
@@ -202,7 +215,8 @@ class CatalogWriter:
             If it cannot be kept and `on_error` is ``"raise"``. Nothing else is raised: the plan goes on.
         """
         try:
-            self._spooling.put(name, doc)
+            for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
+                self._spooling.put(*each)
         except SpoolError:
             # The spool has logged it, and keeps the document in memory.
             if self._on_error == "raise":
@@ -324,6 +338,7 @@ def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         for name, parameter in signature(CatalogWriter).parameters.items()
         if parameter.kind is Parameter.KEYWORD_ONLY
     }
+    ours |= OPTIONS.keys()
     known = ours | client_options()
     for name in arguments:
         if name not in known:

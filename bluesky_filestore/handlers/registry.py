@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from bluesky_filestore.errors import DuplicateHandlerError, HandlerNotFoundError
+from bluesky_filestore.model.specs import FRAME_MIMETYPES, add_spec
 from bluesky_filestore.protocols import HandlerClass
 
 __all__ = [
@@ -62,7 +63,9 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self._names())}>"
 
-    def register(self, spec: str, handler_class: HandlerClass, overwrite: bool = False) -> None:
+    def register(
+        self, spec: str, handler_class: HandlerClass, overwrite: bool = False, *, mimetype: str | None = None
+    ) -> None:
         """Read a spec with a handler from now on.
 
         Parameters
@@ -73,6 +76,9 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
             ``handler_class(path, **resource_kwargs)`` makes a handler, and ``handler(**datum_kwargs)`` the array.
         overwrite : bool
             Whether it may take the place of another.
+        mimetype : str, optional
+            What the files are, if a stock Tiled server can read them: runs are registered so that it does. By default
+            the handler's attribute ``mimetype``, if it is of such files.
 
         Raises
         ------
@@ -80,6 +86,8 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
             If the spec has another handler, and `overwrite` is not set.
         TypeError
             If it cannot be called.
+        OptionError
+            If the mimetype is of no file that frames are found in.
         """
         if not callable(handler_class):
             raise TypeError(f"handler {handler_class!r} cannot be called; expected a class or a function.")
@@ -90,6 +98,10 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
                     f"spec {spec!r} is read by {_name(known)} already; expected a spec without a handler. Register "
                     f"{_name(handler_class)} with overwrite=True if it shall take its place."
                 )
+            if mimetype is None and getattr(handler_class, "mimetype", None) in FRAME_MIMETYPES:
+                mimetype = str(handler_class.mimetype)  # type: ignore[attr-defined]
+            if mimetype is not None:
+                add_spec(spec, mimetype)
             self._classes[spec] = handler_class
             self._by_hand.add(spec)
 

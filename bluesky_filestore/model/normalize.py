@@ -117,6 +117,13 @@ def source_of_resource(doc: Mapping[str, Any]) -> Source:
         # ophyd.sim's own convention: the path is the stem of the files.
         template, path = f"{_escaped(path)}_%d.npy", path.parent
         frames = None
+    elif spec.layout == "series" and _BRACES.search(kwargs.get("template") or ""):
+        # The convention of bluesky-tiled-plugins: put behind the path as it is, which may be the stem of the names.
+        is_directory = str(doc["resource_path"]).endswith(("/", "\\"))
+        name = _name_template(kwargs["template"], kwargs.get("filename", ""))
+        template = with_trailing_separator(path, semantics_of(path)) if is_directory else str(path)
+        template = _escaped(template) + (name.lstrip("/") if is_directory else name)
+        path = path if is_directory or name.startswith("/") else path.parent
     elif spec.layout == "series":
         template = _filled(kwargs, with_trailing_separator(path, semantics_of(path)), "resource_kwargs of " + spec.name)
     return Source(

@@ -9,9 +9,21 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from bluesky_filestore.errors import UnknownSpecError
+from bluesky_filestore.errors import OptionError, UnknownSpecError
 
-__all__ = ["HDF5", "JPEG_SERIES", "NPY_SERIES", "OPAQUE", "SPECS", "TIFF_SERIES", "Layout", "Spec", "spec_named"]
+__all__ = [
+    "FRAME_MIMETYPES",
+    "HDF5",
+    "JPEG_SERIES",
+    "NPY_SERIES",
+    "OPAQUE",
+    "SPECS",
+    "TIFF_SERIES",
+    "Layout",
+    "Spec",
+    "add_spec",
+    "spec_named",
+]
 
 Layout: TypeAlias = Literal["file", "series"]
 
@@ -21,6 +33,8 @@ NPY_SERIES = "multipart/related;type=application/x-npy"
 JPEG_SERIES = "multipart/related;type=image/jpeg"
 OPAQUE = "application/octet-stream"
 """Files that nobody reads."""
+FRAME_MIMETYPES = (HDF5, TIFF_SERIES, NPY_SERIES, JPEG_SERIES)
+"""Those of the files that frames are found in without a handler."""
 
 _AREA_DETECTOR_DATASET = "/entry/data/data"
 _XSPRESS3_DATASET = "/entry/instrument/detector/data"
@@ -56,6 +70,29 @@ SPECS: Mapping[str, Spec] = MappingProxyType({row.name: row for row in _ROWS})
 """Every spec we can place frames of, by name."""
 
 
+_ADDED: dict[str, Spec] = {}
+
+
+def add_spec(name: str, mimetype: str) -> None:
+    """Take the frames of an unknown spec for those of plain files: of HDF5, or of a series.
+
+    Their dataset, or the template of their names, is in the ``resource_kwargs`` then, and index i of a Datum is frame
+    i, or file i. It holds for this process.
+
+    Raises
+    ------
+    OptionError
+        If the mimetype is of no file that frames are found in, or the spec is known and is another thing.
+    """
+    if mimetype not in FRAME_MIMETYPES:
+        raise OptionError(f"spec {name!r} shall be of {mimetype!r}; expected one of {', '.join(FRAME_MIMETYPES)}.")
+    if name in SPECS:
+        if SPECS[name].mimetype != mimetype:
+            raise OptionError(f"spec {name!r} is of {SPECS[name].mimetype}, and cannot be of {mimetype} as well.")
+        return
+    _ADDED[name] = Spec(name, mimetype, "file") if mimetype == HDF5 else Spec(name, mimetype, "series", None, "one")
+
+
 def spec_named(name: str) -> Spec:
     """The row of the table for a Resource's ``spec``.
 
@@ -70,7 +107,7 @@ def spec_named(name: str) -> Spec:
     '/entry/data/data'
     """
     try:
-        return SPECS[name]
+        return SPECS.get(name) or _ADDED[name]
     except KeyError:
         known = ", ".join(sorted(SPECS))
         raise UnknownSpecError(f"spec {name!r} is not known; expected one of {known}.") from None

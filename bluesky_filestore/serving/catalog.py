@@ -1,6 +1,7 @@
 """Tiled's catalog with our adapters in it, for our own server and for others'."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 import tempfile
@@ -13,13 +14,19 @@ from urllib.parse import urlsplit
 
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.files.readable import Roots
+from bluesky_filestore.leanings import going_without
 
 from .adapters import adapters
 
 if TYPE_CHECKING:
     from tiled.catalog.adapter import CatalogContainerAdapter
 
-__all__ = ["catalog", "make_database", "shown_uri"]
+__all__ = ["RUNS_SPEC", "catalog", "make_database", "shown_uri"]
+
+_logger = logging.getLogger(__name__)
+
+RUNS_SPEC = {"name": "CatalogOfBlueskyRuns", "version": "3.0"}
+"""Says to the clients of bluesky-tiled-plugins, and to databroker's ``v1``, that a container is a catalog of runs."""
 
 
 def catalog(
@@ -62,13 +69,18 @@ def catalog(
     for storage in stored:
         if isinstance(storage, EmbeddedSQLStorage) and storage.uri.startswith("sqlite:"):
             _let_read_while_written(Path(urlsplit(storage.uri).path))
-    return from_uri(
+    tree = from_uri(
         uri,
         readable_storage=readable,
         writable_storage=writable_storage,
         adapters_by_mimetype={**adapters(roots, allow_changed=allow_changed), **(adapters_by_mimetype or {})},
         **options,
     )
+    with going_without(_logger, "The inside of Tiled's catalog", "runs come in the order of their delivery"):
+        from .runs import tree_of_runs
+
+        return tree_of_runs(tree) if any(spec.name == RUNS_SPEC["name"] for spec in tree.specs) else tree
+    return tree
 
 
 def _let_read_while_written(database: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,10 @@ class CatalogServer:
             from tiled.client import from_uri
 
             self._client = from_uri(self.uri, api_key=self.api_key)
+            with going_without(_logger, "The plugins' client of a catalog of runs", "it finds nothing but runs"):
+                from .runs_client import with_names
+
+                self._client = with_names(self._client)
         return self._client
 
     def wait(self) -> None:
@@ -187,6 +192,7 @@ class CatalogServer:
         from .guard import guarded_app
 
         tree = self._make_tree(readable, database, allow_changed)
+        tree.startup_tasks.append(partial(_say_what_is_no_run, tree))
         answering = guarded_app(tree, self.api_key)
         with going_without(_logger, "The inside of Tiled's catalog", "arrays are left to Tiled, which takes longer"):
             from .array_lane import ArrayLane
@@ -203,7 +209,7 @@ class CatalogServer:
         return uvicorn.Server(config)
 
     def _make_tree(self, readable: Sequence[Path], database: str | None, allow_changed: bool) -> Any:
-        from .catalog import catalog, make_database, shown_uri
+        from .catalog import RUNS_SPEC, catalog, make_database, shown_uri
 
         own = self.directory / _DATABASE
         shown = str(own) if database is None else shown_uri(database)
@@ -218,6 +224,7 @@ class CatalogServer:
                 writable_storage=[self.directory / "arrays", tables],
                 readable_storage=list(readable),
                 allow_changed=allow_changed,
+                specs=[RUNS_SPEC],
                 init_if_not_exists=database is not None or not (own.exists() and own.stat().st_size),
             )
         except Exception as error:
@@ -268,6 +275,23 @@ def _garbage_left_alone() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+async def _say_what_is_no_run(tree: Any) -> None:
+    """Serve a catalog that holds other things than runs as the container that it was when they were put there.
+
+    The client of a catalog of runs takes every key for the beginning of a uid, and would not find them.
+    """
+    with going_without(_logger, "The inside of Tiled's catalog", "what is in it and is no run may not be found"):
+        from .runs import keys_of_others
+
+        if others := await keys_of_others(tree):
+            tree.specs = tree.node.specs = []
+            log_once(
+                _logger,
+                f"the catalog is served as a container and not as a catalog of runs, which finds runs only: "
+                f"{', '.join(others)} in it is none. To index it by -1 and by scan id, keep such things elsewhere.",
+            )
 
 
 def _existing(directory: str | Path) -> Path:

@@ -43,7 +43,7 @@ class Nodes:
             for family in ("table", "array"):
                 clients[family]
             # Not include_data_sources(), which asks the catalog: it may be away.
-            self._root = client.new_variation(structure_clients=clients, include_data_sources=True)
+            self._root = _as_container(client).new_variation(structure_clients=clients, include_data_sources=True)
         self._known: dict[NodePath, Any] = {}
         self._made: set[NodePath] = set()
         self._tried: set[NodePath] = set()
@@ -150,6 +150,7 @@ def find_run(client: "Container", uid: str) -> "tuple[str, Container]":
     from tiled.queries import Like
 
     with catalog_errors(str(client.uri)):
+        client = _as_container(client)
         # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.
         if uid and "/" not in uid and uid in client:
             return uid, client[uid]
@@ -183,8 +184,19 @@ def find_runs(client: "Container", *, since: float | None = None, most: int | No
     from tiled.queries import Comparison
 
     with catalog_errors(str(client.uri)):
+        client = _as_container(client)
         found = client if since is None else client.search(Comparison("ge", "start.time", since))
         return list(found.sort(("start.time", -1)).keys()[:most])
+
+
+def _as_container(client: "Container") -> "Container":
+    """The container itself, where its client is of a catalog of runs: that takes a uid for the beginning of another."""
+    from tiled.client.container import Container
+
+    if type(client) is not Container:
+        with going_without(_logger, "A container of Tiled's client", "runs are looked for in the way of their catalog"):
+            return Container(client.context, item=client.item, structure_clients=client.structure_clients)
+    return client
 
 
 def row_count(node: Any) -> int:
