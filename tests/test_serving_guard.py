@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow
 import pytest
 from tiled.client import from_uri
+from tiled.client.container import Container
 
 from bluesky_filestore import CatalogWriter, serve_catalog
 from bluesky_filestore.catalog_address import container_address, shown_address
@@ -89,7 +90,7 @@ def test_column_of_a_run_that_grows(place, monkeypatch):
     table.append_partition(0, {"n": [0.0]})
     client = from_uri(place.uri, api_key=place.api_key)
     try:
-        column = client["run"]["grows"]["n"]
+        column = Container.__getitem__(client, "run")["grows"]["n"]
         for number in range(1, 4):
             table.append_partition(0, {"n": [float(number)]})
             assert column.read().tolist() == [0.0]
