@@ -73,13 +73,15 @@ class RunArray:
 
     def findings(self) -> Iterator[RunFinding]:
         """All there is to say of it."""
-        if self.in_catalog and self.node is None:
+        if self.in_catalog and self.node is None and self.events:
             why = f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
             yield self._line(
                 "catalog", False, f"it is not in the catalog{why}", "Read it with open_array(documents(run))"
             )
         yield self._rows()
         where = self.registered or self.documented
+        if where is None and not self.events:
+            return
         if where is None:
             yield self._line("files", None, "nobody says in which files its frames are")
             return

@@ -143,11 +143,12 @@ class _Run:
             yield _line("end", "run", False, words, "See `bluesky-filestore status`")
             return
         counts = {stream: len(seq_nums) for stream, seq_nums in self._events().items()}
-        differing = {
-            name: count for name, count in (stop.get("num_events") or {}).items() if counts.get(name, 0) != count
-        }
+        # A point that was taken again is a further event of the same number, which the stop does not count.
+        highest = {stream: max(seq_nums, default=0) for stream, seq_nums in self._events().items()}
+        told = stop.get("num_events") or {}
+        differing = {name: count for name, count in told.items() if count > highest.get(name, 0)}
         for name, count in differing.items():
-            words = f"the stop document counts {count:,} events, and there are {counts.get(name, 0):,}"
+            words = f"the stop document counts {count:,} events, and the last that there is is {highest.get(name, 0):,}"
             yield _line("end", name, False, words, _AGAIN)
         if not differing:
             how = stop.get("exit_status", "?")
