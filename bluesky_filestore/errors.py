@@ -155,6 +155,10 @@ class RowsDifferError(CatalogError):
         self.run = run
 
 
+class OtherWriterError(CatalogError):
+    """A run that another writer has made in the catalog: what is in it is not ours to change."""
+
+
 class CatalogUnreachableError(CatalogError, ConnectionError):
     """No catalog answers at the address."""
 

@@ -84,6 +84,9 @@ class Applied:
     def doubt(self, run):
         """There is never a doubt."""
 
+    def claim(self, run):
+        """Nothing here was made by others."""
+
     def in_doubt(self, run):
         """There is never a doubt."""
         return False

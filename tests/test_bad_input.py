@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.operations.run_metadata import create_run
 
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, 4, 6], "dtype_numpy": "<u2", "external": "FILESTORE:"}
@@ -284,3 +285,25 @@ def test_tiff_of_another_size(written, data_directory):
     assert run["primary"]["image"].read().tolist() == [[frame] for frame in expected]
     assert "missing" not in run.metadata["filestore"]
     assert rows(run) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("specs", "kept"),
+    [
+        ("XAS", ["XAS"]),
+        ([{"name": "XAS", "version": "1"}, 5, {"nome": "typo"}, {"name": None}, ["XAS"], "", "good"], ["XAS", "good"]),
+        ({"name": "one"}, ["one"]),
+        (7, []),
+        ([f"spec{number}" for number in range(40)], [f"spec{number}" for number in range(19)]),
+    ],
+)
+@pytest.mark.parametrize("tags", [None, [5], {"a": 1}, 3])
+def test_specs_and_tags_that_are_none(specs, kept, tags):
+    """What can be used of a start's specs and tags is; what cannot costs the run nothing but a note."""
+    notes = []
+    start = {"uid": "u", "time": 0.0, "tiled_specs": specs, **({} if tags is None else {"tiled_access_tags": tags})}
+    made = create_run(start, lambda _, value: value, notes.append)
+    assert [spec["name"] for spec in made.specs] == kept
+    assert made.access_tags is None
+    given = len(specs) if isinstance(specs, list) else 1
+    assert len(notes) == given - len(kept) + (tags is not None)

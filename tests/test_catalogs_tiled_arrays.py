@@ -314,9 +314,8 @@ def test_nobody_can_say_what_the_server_reads(tmp_path):
 
 
 @pytest.fixture
-def through_proxy(stock, monkeypatch):
-    """A proxy before a stock server, and a client that does not try again by itself."""
-    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+def through_proxy(stock):
+    """A proxy before a stock server, and a client."""
     client, _ = stock
     with Proxy(str(client.context.api_uri).partition("/api")[0]) as proxy:
         made = from_uri(proxy.uri, api_key=client.context.api_key)

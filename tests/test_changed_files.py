@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import event_model
@@ -238,3 +239,25 @@ def test_of_a_detector(ioc, catalog, run_engine, kind, options):
     assert str(here) in refusal(nodes[0], (0,))
     with pytest.raises(ChangedFileError, match=here.name):
         open_array(nodes[0])
+
+
+@pytest.mark.parametrize("overwritten", [True, False])
+def test_delivered_after_its_files_were_overwritten(catalog, directory, overwritten):
+    """What was written long after a run's end is not taken for the run's when that comes late into the catalog."""
+    name = f"late_{overwritten}"
+    frames = write_files(directory, name, 3)
+    pairs = documents_of(directory, name)
+    ended = time.time() - 3600
+    pairs[-1][1]["time"] = ended
+    for file in directory.glob(f"{name}*"):
+        os.utime(file, (ended + 2, ended + 2))
+    if overwritten:
+        write_files(directory, name, 4)
+    stream = written(catalog.client, pairs)
+    notes = catalog.client[pairs[0][1]["uid"]].metadata["notes"]
+    for key in KEYS:
+        assert ("as_registered" in stream[key].data_sources()[0].properties) == (not overwritten)
+        said = [note for note in notes if f"'{key}' in stream 'primary' was not compared with its files" in note]
+        assert len(said) == overwritten
+        assert not overwritten or "they may hold what a later run wrote. Look whether they are this run's" in said[0]
+        assert overwritten or (stream[key].read() == frames[:, np.newaxis]).all()

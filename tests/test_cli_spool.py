@@ -220,9 +220,8 @@ def test_resume(spool, catalog, uri, key):
     assert "Nothing waits to be delivered." in again.stdout
 
 
-def test_resume_names_the_run_that_is_in_the_way(spool, catalog, key, monkeypatch):
+def test_resume_names_the_run_that_is_in_the_way(spool, catalog, key):
     """A run at which the catalog fails is said at once, tried for as long as was asked, and parked; others go on."""
-    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
     (bad, bad_docs), (good, good_docs) = run_documents(3), run_documents(2)
     with Proxy(catalog.uri) as proxy:
         put(spool, bad_docs, good_docs, catalogs=[f"{proxy.uri}/api/v1/metadata/"])

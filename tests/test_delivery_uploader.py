@@ -106,6 +106,27 @@ def test_one_of_several_delivers(tmp_path, tiled, uploader_for):
     assert holder.wait_until_readable(second, 30.0), "the catalog has it, whoever did it"
 
 
+def test_who_watches_says_nothing(tmp_path, tiled, uploader_for, stopped_holder, monkeypatch):
+    """An outage that a watching uploader met is over for it with the outage, and is nothing for the spool to tell."""
+
+    def fail():
+        raise CatalogUnreachableError("away")
+
+    uploader = uploader_for()
+    wait_for(lambda: uploader.rounds)
+    monkeypatch.setattr(tiled, "check", fail)
+    uploader._notice(CatalogUnreachableError("away"))
+    rounds = uploader.rounds
+    wait_for(lambda: uploader.rounds >= rounds + 2)
+    assert not uploader.delivers
+    assert uploader.error is not None
+    monkeypatch.undo()
+    uploader.wake()
+    wait_for(lambda: uploader.error is None)
+    with closing(Ledger(tmp_path)) as ledger:
+        assert [said for _, said in ledger.catalogs().values()] == [""]
+
+
 def test_stopped_holder(tmp_path, tiled, uploader_for, stopped_holder):
     """Who delivers may be stopped: others wait for as long as they were told to, and take over when it is killed."""
     uid, docs = run_documents(3)

@@ -37,9 +37,8 @@ def tiled(catalog):
 
 
 @pytest.fixture
-def through_proxy(catalog, monkeypatch):
-    """A proxy before the session's catalog, and a client that does not try again by itself."""
-    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+def through_proxy(catalog):
+    """A proxy before the session's catalog, and a client."""
     with Proxy(catalog.uri) as proxy:
         client = from_uri(proxy.uri, api_key=catalog.api_key)
         yield proxy, client

@@ -26,12 +26,6 @@ from bluesky_filestore.spool.status import look_at
 _numbers = count()
 
 
-@pytest.fixture(autouse=True)
-def few_tries(monkeypatch):
-    """Tiled's client does not try again by itself: what the uploader does about it is what is tested."""
-    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
-
-
 @pytest.fixture
 def chance():
     """Random numbers, from a seed that is told if a test fails."""

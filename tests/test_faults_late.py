@@ -36,8 +36,7 @@ def is_growth(request):
 
 @pytest.fixture
 def late(catalog, monkeypatch):
-    """A proxy before the session's catalog and an impatient client; the later look comes when the test says so."""
-    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
+    """A proxy before the session's catalog and a client; the later look comes when the test says so."""
     monkeypatch.setattr(LATEST, math.inf)
     with Proxy(catalog.uri) as proxy, closing_client(proxy.uri, catalog.api_key) as client:
         yield proxy, client

@@ -14,12 +14,6 @@ from bluesky_filestore.errors import CatalogUnreachableError
 numbers = itertools.count(100)
 
 
-@pytest.fixture(autouse=True)
-def few_tries(monkeypatch):
-    """Tiled's client does not try again by itself: what the delivery does about it is what is tested."""
-    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
-
-
 @pytest.fixture
 def place(catalog, data_directory, tmp_path):
     """A proxy, runs with files, and a writer by way of the proxy."""

@@ -19,12 +19,13 @@ import tiled.client
 import tiled.client.container
 from event_model import compose_run
 from leaning import logged_anew  # noqa: F401 - a fixture
+from proxy import Proxy
 from tiled.client import from_uri
 from tiled.client.container import Container
 from tiled.utils import path_from_uri
 
 from bluesky_filestore import CatalogWriter, documents, open_array
-from bluesky_filestore.catalogs.tiled import connecting
+from bluesky_filestore.catalogs.tiled import connecting, once
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import connect
 from bluesky_filestore.checking.directories import _longest
@@ -45,6 +46,7 @@ from bluesky_filestore.mixins.staging import PutBackReport
 from bluesky_filestore.mixins.waiting import components_with, values_before
 from bluesky_filestore.model.addressing import HDF5_ROWS
 from bluesky_filestore.model.specs import HDF5
+from bluesky_filestore.operations.operations import CreateRun
 from bluesky_filestore.sim import server as sim_server
 from bluesky_filestore.sim.detectors import SimDetectorHDF5
 
@@ -102,6 +104,31 @@ def test_without_plain_clients(catalog, monkeypatch, caplog, logged_anew, gone):
     monkeypatch.undo()
     assert list(documents(node)) == pairs
     assert caplog.text.count("What Tiled makes clients of is not as expected here") == 1
+
+
+@pytest.mark.parametrize("gone", [None, "http_client", "_context"])
+def test_requests_are_made_once(catalog, monkeypatch, caplog, logged_anew, gone):  # noqa: F811
+    """A request that fails is ours to make again; the client that was given asks as before, and so do we without."""
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 3)
+    with Proxy(catalog.uri) as proxy:
+        client = from_uri(proxy.uri, api_key=catalog.api_key)
+        asked = []
+        proxy.fault = lambda request: asked.append(request) or 503 if request.method == "POST" else None
+        if gone == "http_client":
+            monkeypatch.setattr(once, "_AsksOnce", lambda _: client.context.no_such_thing)
+        elif gone == "_context":
+            monkeypatch.setattr(Container, "context", property(lambda _: client.context_of_all), raising=False)
+            client.context_of_all = client._context
+        writing = TiledCatalog(client)
+        with pytest.raises(CatalogUnreachableError, match="status 503: the proxy says so"):
+            writing.apply(CreateRun("once", {"start": {}}))
+        assert len(asked) == (1 if gone is None else 3)
+        assert ("How Tiled's clients make requests" in caplog.text) == (gone is not None)
+        asked.clear()
+        with pytest.raises(httpx.HTTPStatusError):
+            client.create_container("many times")
+        assert len(asked) == 3
+        client.context.close()
 
 
 @pytest.mark.parametrize("order", [1, -1])

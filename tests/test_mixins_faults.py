@@ -301,21 +301,43 @@ def test_flush_cannot_be_put_back(small, caplog):
 # -- a pause in an exposure --------------------------------------------------------------------------------------------
 
 
-def test_trigger_while_acquiring(small):
-    """A second trigger waits for the running acquisition, and then takes frames of its own."""
+@pytest.mark.parametrize("pause", [0.12, 0.0])
+def test_triggers_while_acquiring(small, pause):
+    """Further triggers wait for the running acquisition, and then take frames of their own, one after the other."""
     detector = small(hdf5=OurHDF5)
     detector.cam.stage_sigs["num_images"] = 3
+    began = []
     with staged(detector):
-        first = detector.trigger()
-        time.sleep(0.12)
-        second = detector.trigger()
-        second.wait(20)
-        assert first.done
+        detector.cam.acquire.subscribe(lambda value, **_: began.append(value), run=False)
+        statuses = [detector.trigger()]
+        time.sleep(pause)
+        statuses += [detector.trigger() for _ in range(3)]
+        for number, status in enumerate(statuses):
+            status.wait(20)
+            assert not any(later.done for later in statuses[number + 1 :])
         detector.read()
         documents = list(detector.collect_asset_docs())
     frames = frames_in(documented_file(documents))
     numbers = [pattern.number(frame) for frame in frames]
-    assert numbers == list(range(numbers[0], numbers[0] + 6))
+    assert numbers == list(range(numbers[0], numbers[0] + 12))
+    assert began.count(1) == 4
+    assert [name for name, _ in documents].count("datum") == 4
+
+
+def test_a_trigger_that_waits_and_fails(small):
+    """One that gave up is passed by: the next has the camera when its turn comes, and its frames are missed."""
+    detector = small(hdf5=OurHDF5)
+    detector.cam.stage_sigs["num_images"] = 3
+    detector.stage()
+    first, second, third = (detector.trigger() for _ in range(3))
+    second.set_exception(TimeoutError("nobody waits for it"))
+    for status in (first, third):
+        status.wait(20)
+    assert detector.cam.acquire.get() == 0
+    detector.read()
+    list(detector.collect_asset_docs())
+    with pytest.raises(MissingFramesError, match=r"has written 6 frames .* expected 9"):
+        detector.unstage()
 
 
 def test_unstaged_while_a_trigger_waits(small):

@@ -25,11 +25,9 @@ from .settings import AS_USUAL, DeliverySettings
 __all__ = ["Conveyor"]
 
 _logger = logging.getLogger(__name__)
-
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
 _MOST_BYTES_AT_ONCE = 2**24
-_WRITE_DOWN_SECONDS = 1.0
-_TRIES_AT_A_TABLE, _REMEMBERED = 3, 10_000
+_WRITE_DOWN_SECONDS, _TRIES_AT_A_TABLE, _REMEMBERED = 1.0, 3, 10_000
 
 
 class Conveyor:
@@ -180,6 +178,8 @@ class Conveyor:
         for entry in waiting:
             if entry.state == "settling" and entry.reason == IN_DOUBT:
                 self._catalog.doubt(entry.uid)
+            elif entry.state == "uploading":
+                self._catalog.claim(entry.uid)
         # They are gone through from their first document, and counted anew.
         self._ledger.begin_again(self._number, [entry.number for entry in waiting if entry.state == "uploading"])
         self._cursor = min([self._since, *(entry.first - 1 for entry in waiting)])

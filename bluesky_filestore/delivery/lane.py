@@ -14,6 +14,7 @@ from bluesky_filestore.errors import (
     CatalogFaultError,
     CatalogUnreachableError,
     DocumentError,
+    OtherWriterError,
     RowsDifferError,
 )
 from bluesky_filestore.handlers.asking import has_handler, inspect
@@ -35,7 +36,6 @@ from .stamping import stamp
 __all__ = ["Lane"]
 
 _logger = logging.getLogger(__name__)
-
 _LATEST_SECONDS = 120.0
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
 _TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)
@@ -150,8 +150,9 @@ class Lane:
         if run is None:
             return
         if name == "start":
-            run.documents, run.is_open = Run(doc, self._assets, inspect, self._catalog.reads, stamp), True
+            run.begin(Run(doc, self._assets, inspect, self._catalog.reads, stamp))
             return
+        run.held_until = 0.0
         if run.documents is None or not run.is_open:
             raise DocumentError(f"{name} {doc['uid']!r} is left out: the start of its run could not be written.")
         run.documents.receive(name, doc)
@@ -167,11 +168,9 @@ class Lane:
     def gather(self) -> None:
         """Make operations of everything that was handed on; raises as `write` does."""
         held, self._held = self._held, deque()
-        while held:
+        while held and not self._held:
             self.hand_on(*held.popleft())
-            if self._held:
-                self._held.extend(held)
-                break
+        self._held.extend(held)
         for run in self.runs.values():
             try:
                 if run.is_open and run.documents is not None:
@@ -223,7 +222,7 @@ class Lane:
     def try_again(self) -> None:
         """Let nothing wait that the catalog has failed at."""
         for run in self.runs.values():
-            run.next_try = 0.0
+            run.go_on()
 
     def settle(self) -> None:
         """Look again at files that were missing or still being written when their run ended, and at doubted runs."""
@@ -261,7 +260,7 @@ class Lane:
             _logger.exception("Run %s could not be closed.", uid)
             self._problems.add(uid, f"its end cannot be written: {error!r}")
         self._note_losses(run, run.documents)
-        run.is_open = False
+        run.is_open, run.held_until = False, 0.0
 
     def _take_operations(self, run: RunDelivery, documents: Run) -> None:
         run.add(documents.take())
@@ -329,9 +328,11 @@ class Lane:
             raise
         except Exception as error:
             # One node that the catalog will not have, or that cannot be made, must not keep the rest from it.
-            if not isinstance(error, CatalogError):
+            if isinstance(error, OtherWriterError):
+                run.leave_to_others()
+            elif not isinstance(error, CatalogError):
                 _logger.exception("%s could not be applied.", _name(operation))
-            words = str(error) if isinstance(error, CatalogError) else repr(error)
+            words = error if isinstance(error, CatalogError) else repr(error)
             self._problems.add(run.uid, f"{_name(operation)}: {words}")
             return False
         if isinstance(operation, CloseRun):

@@ -31,9 +31,13 @@ is due        is the end, and is left    it is tried once a minute for as long a
               out                        nobody waits for: `only_end_is_left`
 ============  =========================  ================================================================
 
-A catalog that is away changes neither: nobody's patience is used up. Between calls these hold: `operations` is empty or
-its first is not done; `error` is None unless the first has failed; `documents` is None before the start document and
-after all was settled. Only the thread that delivers may touch it.
+A catalog that is away changes neither: nobody's patience is used up. A run that another writer made in the catalog
+`is_others`: it has no operations from then on, and is parked in the end. A run whose start document is all there is of
+it is made after some seconds only: a writer of another kind that gets the same documents from one RunEngine has made it
+by the time the second one comes, and would fail, and end the plan, if it were there before.
+
+Between calls these hold: `operations` is empty or its first is not done; `error` is None unless the first has failed;
+`documents` is None before the start document and after all was settled. Only the thread that delivers may touch it.
 """
 
 import time
@@ -62,6 +66,7 @@ IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
 _NOT_BEGUN = "Its start document could not be used."
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TRIES, _TRIES_WITHOUT_PATIENCE = 3, 2
+_HELD_SECONDS = 5.0
 
 
 class Finding(Enum):
@@ -129,6 +134,10 @@ class RunDelivery:
     """How often it has failed."""
     next_try: float = 0.0
     """When it may be tried again, on the monotonic clock."""
+    held_until: float = 0.0
+    """Until when it is left to others to make it, on the monotonic clock."""
+    is_others: bool = False
+    """Whether another writer made it in the catalog: nothing is done to it."""
     has_given_up: bool = False
     """Whether something of the run was left out already."""
     only_end_is_left: bool = False
@@ -142,7 +151,7 @@ class RunDelivery:
     @property
     def is_unsettled(self) -> bool:
         """Whether it ended, and may still change."""
-        return self.settle_until is not None or self.doubted_since is not None
+        return not self.is_others and (self.settle_until is not None or self.doubted_since is not None)
 
     @property
     def waits(self) -> bool:
@@ -152,7 +161,7 @@ class RunDelivery:
     @property
     def is_due(self) -> bool:
         """Whether there is something to be tried now."""
-        return bool(self.operations) and time.monotonic() >= self.next_try
+        return bool(self.operations) and time.monotonic() >= max(self.next_try, self.held_until)
 
     def find(self, loss: str, *, is_behind: bool) -> tuple[Finding, str]:
         """What is found of it, and why if that is to be said.
@@ -174,8 +183,25 @@ class RunDelivery:
         return (Finding.INCOMPLETE if reason else Finding.COMPLETE), reason
 
     def add(self, operations: Iterable[Operation]) -> None:
-        """These are to be done, too."""
-        self.operations.extend(operations)
+        """These are to be done, too; nothing is to a run of another writer."""
+        if not self.is_others:
+            self.operations.extend(operations)
+
+    def leave_to_others(self) -> None:
+        """Another writer made it: of its operations only the first, which was tried, is left to be done with."""
+        self.is_others = True
+        first = self.operations[0]
+        self.operations.clear()
+        self.operations.append(first)
+
+    def begin(self, documents: Run) -> None:
+        """Its start document came: whoever else makes runs of such goes first."""
+        self.documents, self.is_open = documents, True
+        self.held_until = time.monotonic() + _HELD_SECONDS
+
+    def go_on(self) -> None:
+        """Wait for nobody, whatever its start document or a failure asked for."""
+        self.held_until = self.next_try = 0.0
 
     def succeeded(self) -> None:
         """The first operation is done with."""

@@ -176,7 +176,7 @@ class Spooling:
     def _wake_for_new_nodes(self, name: str) -> None:
         """Have what is slow for a catalog, the making of a run and of its tables, done while documents come."""
         is_event = name in _EVENTS
-        if name == "start" or is_event:
+        if name == "descriptor" or is_event:
             self._wake_uploaders()
         self._is_new = not is_event
 

@@ -2,8 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+import time
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import AddressError, UnreadableFileError
@@ -19,12 +20,16 @@ __all__ = ["stamp"]
 _logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
 """Seconds."""
+_CLOSED_WITHIN = 60.0
+"""Seconds after a run's end in which its files are closed by whoever wrote them."""
 
 
-def stamp(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
-    """What the files of an array are like now, as properties of its data source.
+def stamp(placement: Placement, before: Placement | None, ended: float) -> Placement:
+    """How an array shall be registered, with what its files are like now among the properties.
 
-    Empty where they cannot be looked at, or not yet: such an array is read without being compared.
+    Without that where they cannot be looked at, or not yet: such an array is read without being compared. So it is, and
+    is said to be, where a run comes late into its catalog and one of its files was written to long after its end: it
+    may have been overwritten, and what it holds now would be taken for the run's.
 
     Parameters
     ----------
@@ -32,18 +37,49 @@ def stamp(placement: Placement, before: Placement | None) -> Mapping[str, Any]:
         How it shall be registered.
     before : Placement or None
         How it is; files that are unchanged since are not read again.
+    ended : float
+        When the run ended, in seconds since 1970.
     """
     properties: dict[str, Any] = {}
     if placement.mimetype == RAGGED:
-        return {"parts": [stamp(part, None) for part in _parts_of(placement)]}
+        parts = [stamp(part, None, ended) for part in _parts_of(placement)]
+        said = dict.fromkeys(filter(None, (placement.unverified, *(part.unverified for part in parts))))
+        properties = {**placement.properties, "parts": [dict(part.properties) for part in parts]}
+        return replace(placement, properties=properties, unverified="; ".join(said))
     if placement.mimetype != HANDLED:
         _stamp(placement, before, properties)
-        return properties
-    # A handler is anybody's code, and may never answer.
-    thread = threading.Thread(target=_stamp, args=(placement, before, properties), name="handler", daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    return dict(properties)
+    else:
+        # A handler is anybody's code, and may never answer.
+        thread = threading.Thread(target=_stamp, args=(placement, before, properties), name="handler", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+    written = _last_written(properties)
+    if written > ended + _CLOSED_WITHIN and time.time() > ended + _CLOSED_WITHIN and not _knows(before):
+        words = (
+            f"the last of its files was written to on {_shown(written)}, long after the run had ended on "
+            f"{_shown(ended)}, and before the run came into the catalog: they may hold what a later run wrote. Look "
+            f"whether they are this run's"
+        )
+        return replace(placement, unverified="; ".join(filter(None, (placement.unverified, words))))
+    return replace(placement, properties={**placement.properties, **properties})
+
+
+def _last_written(properties: dict[str, Any]) -> float:
+    from bluesky_filestore.files.stamps import stamps_of
+
+    stamps = stamps_of(properties)
+    return max(stamp.modified for stamp in stamps.stamps) / 1e9 if stamps is not None else 0.0
+
+
+def _knows(before: Placement | None) -> bool:
+    """Whether the files were looked at before, when nothing was wrong with them."""
+    from bluesky_filestore.files.stamps import stamps_of
+
+    return before is not None and stamps_of(before.properties) is not None
+
+
+def _shown(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def _parts_of(placement: Placement) -> list[Placement]:

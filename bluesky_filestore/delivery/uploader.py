@@ -287,7 +287,6 @@ class Uploader:
             self._ledger = Ledger(self._directory)
             self._since = min(self._since, self._ledger.last_document())
             self._number = self._ledger.register_catalog(self.catalog.uri)
-            _, self._said = self._ledger.catalogs()[self._number]
             self._lease = Lease(self._ledger.lease(self._number))
         if self._lease is None or not self._lease.take():
             return None, self._ledger
@@ -296,6 +295,7 @@ class Uploader:
             self._let_go()
             return self._take_up()
         if self._conveyor is None:
+            _, self._said = self._ledger.catalogs()[self._number]
             delivery = (self.catalog, self.problems, self._health, self._settings)
             self._conveyor = Conveyor(self._ledger, *delivery, since=self._since)
         return self._conveyor, self._ledger
@@ -337,7 +337,7 @@ class Uploader:
 
     def _write_down_why(self, error: CatalogError) -> None:
         self._notice(error)
-        if self._ledger is not None:
+        if self._ledger is not None and self.delivers:
             self._said = str(error)
             self._ledger.say(self._number, self._said)
 

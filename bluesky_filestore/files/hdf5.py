@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from bluesky_filestore.errors import UnreadableFileError
 
 from .hdf5_filters import missing_filter_error, missing_filters
-from .hdf5_frames import frames_at_places, frames_through_hdf5
+from .hdf5_frames import PackedChunks, frames_at_places, frames_through_hdf5
 from .hdf5_layout import Elsewhere, Layout, clear, layout_of, linked_dataset
 from .hdf5_parts import PartSources, Way, read_virtual
 from .hdf5_pieces import Pieces, joined_pieces
-from .hdf5_pool import HDF5Pool
+from .hdf5_pool import HDF5Pool, OpenFile
 from .hdf5_written import LostFramesError, lost_frames
 from .readable import ANYWHERE, Roots, Signature, signature_of
 from .rows import AxisKey, Frames
@@ -133,11 +133,14 @@ class HDF5Files:
             return values
         layout = self._known_layout(real, name, signature_of(real))
         if layout is None or layout.virtual is None:
-            with self._dataset(real, name, way.swmr, way.roots) as (found, layout, grows):
+            with self._dataset(real, name, way.swmr, way.roots) as (found, layout, entry):
                 # Of a file that grows meanwhile the places would be out of date before they are used.
-                if layout.virtual is None and (layout.offsets is None or grows):
+                if layout.virtual is None and (layout.offsets is None or entry.grows):
                     layout.check(frames, real, name)
-                    return _through_hdf5(found, path, name, frames, part)
+                    chunks = entry.packed.get(name)
+                    if chunks is None or chunks.dataset is not found:
+                        chunks = entry.packed[name] = PackedChunks(found, path)
+                    return _through_hdf5(chunks, path, name, frames, part)
         if layout.virtual is not None:
             # Nothing is held open meanwhile: the files that it leads to may lead back to this one.
             return self._put_together(self._grown(layout, real, name, way), real, name, frames, part, way)
@@ -232,7 +235,7 @@ class HDF5Files:
     @contextmanager
     def _dataset(
         self, path: str, dataset: str, swmr: bool, roots: Roots
-    ) -> "Iterator[tuple[h5py.Dataset, Layout, bool]]":
+    ) -> "Iterator[tuple[h5py.Dataset, Layout, OpenFile]]":
         with self._pool.open(path, swmr) as entry:
             found: Any = entry.dataset(path, dataset)
             if isinstance(found, Elsewhere) or entry.signature is None:
@@ -246,7 +249,7 @@ class HDF5Files:
                 layout = layout_of(found, path, roots, with_offsets=not changing)
                 if layout.keeps and not changing:
                     self._remember_layout((path, dataset), signature, layout)
-            yield found, layout, entry.grows
+            yield found, layout, entry
             keep = layout.offsets is None and layout.keeps
         if not keep:
             self._pool.close_file(path)
@@ -261,10 +264,12 @@ def shared_files(locking: bool | str | None = None) -> HDF5Files:
 
 
 def _through_hdf5(
-    dataset: "h5py.Dataset", path: str, name: str, frames: Frames, part: tuple[AxisKey, ...]
+    chunks: PackedChunks, path: str, name: str, frames: Frames, part: tuple[AxisKey, ...]
 ) -> NDArray[np.generic]:
+    dataset = chunks.dataset
     try:
-        return frames_through_hdf5(dataset, frames, part)
+        values = chunks.read(frames, part)
+        return frames_through_hdf5(dataset, frames, part) if values is None else values
     except OSError as error:
         missing = missing_filters(dataset)
         if missing:

@@ -1,19 +1,27 @@
 """Frames of one open HDF5 dataset, or of the file it lies in."""
 
+import itertools
+import math
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hdf5_layout import Layout
-from .hdf5_written import lost_frames
+from bluesky_filestore.errors import UnreadableFileError
+
+from .hdf5_filters import DEFLATE, SHUFFLE, Filter, filters_of, unpacked_size
+from .hdf5_layout import Layout, has_plain_elements
+from .hdf5_written import LostFramesError, lost_frames
 from .readable import bytes_of, read_at
 from .rows import AxisKey, Frames, runs_of
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["frames_at_places", "frames_through_hdf5"]
+__all__ = ["PackedChunks", "frames_at_places", "frames_through_hdf5"]
 
 _BATCH_BYTES = 16 * 2**20
 
@@ -55,6 +63,133 @@ def frames_through_hdf5(dataset: "h5py.Dataset", frames: Frames, part: tuple[Axi
         if into.size:
             dataset.read_direct(into, taken)
     return values[(slice(None), *order)]
+
+
+@dataclass(slots=True)
+class PackedChunks:
+    """The chunks of an open dataset, of which HDF5 does not see whether they unpack to as many bytes as they should."""
+
+    dataset: "h5py.Dataset"
+    """With frames along its first axis."""
+    path: str
+    """Its file."""
+    filters: list[Filter] = field(init=False)
+    """How they are packed; empty if they are not."""
+    size: int = 0
+    """The bytes that one unpacks to."""
+    is_gzip: bool = False
+    """Whether each is of whole frames, and packed as `_unpacked` can unpack it."""
+    known: set[int] = field(default_factory=set)
+    """The numbers, along the first axis, of those that were found right."""
+
+    def __post_init__(self) -> None:
+        self.filters = [] if self.dataset.chunks is None else filters_of(self.dataset)
+        if self.filters:
+            self.size = _chunk_bytes(self.dataset)
+            is_known = [code for code, _ in self.filters] in ([DEFLATE], [SHUFFLE, DEFLATE])
+            has_whole_frames = self.dataset.chunks[1:] == self.dataset.shape[1:]
+            self.is_gzip = is_known and has_whole_frames and has_plain_elements(self.dataset)
+
+    def read(self, frames: Frames, part: tuple[AxisKey, ...]) -> NDArray[np.generic] | None:
+        """See that the chunks of frames are right; the frames, where they had to be unpacked for that.
+
+        Raises
+        ------
+        UnreadableFileError
+            If a chunk is damaged.
+        LostFramesError
+            If it unpacks to more or fewer bytes than it should.
+        """
+        if not self.filters or not len(frames):
+            return None
+        numbers = np.asarray(frames, np.int64)
+        rows = numbers // self.dataset.chunks[0]
+        new = [row for row in np.unique(rows).tolist() if row not in self.known]
+        if not new:
+            return None
+        values = self._unpacked_frames(numbers, rows, part) if self.is_gzip else None
+        if values is None:
+            self._check(new)
+        self.known.update(new)
+        return values
+
+    def _check(self, rows: Iterable[int]) -> None:
+        steps = zip(self.dataset.shape[1:], self.dataset.chunks[1:], strict=True)
+        others = [range(0, length, step) for length, step in steps]
+        for row in rows:
+            for other in itertools.product(*others):
+                corner = (row * self.dataset.chunks[0], *other)
+                mask, payload = self.dataset.id.read_direct_chunk(corner)
+                unpacked = unpacked_size(self.filters, mask, payload)
+                if unpacked not in (None, self.size) and not _may_be_as_it_is(self.dataset, len(payload), corner):
+                    raise self._of_another_size(row, str(unpacked))
+
+    def _unpacked_frames(
+        self, numbers: NDArray[np.int64], rows: NDArray[np.int64], part: tuple[AxisKey, ...]
+    ) -> NDArray[np.generic] | None:
+        per_chunk = self.dataset.chunks[0]
+        values: NDArray[np.generic] | None = None
+        for row in np.unique(rows).tolist():
+            corner = (row * per_chunk, *(0,) * (self.dataset.ndim - 1))
+            mask, payload = self.dataset.id.read_direct_chunk(corner)
+            if _may_be_as_it_is(self.dataset, len(payload), corner[:1]):
+                return None
+            at = np.flatnonzero(rows == row)
+            block = self._unpacked(payload, mask, row)
+            taken: NDArray[np.generic] = block[numbers[at] - row * per_chunk][(slice(None), *part)]
+            if len(at) == len(numbers):
+                return taken
+            if values is None:
+                values = np.empty((len(numbers), *taken.shape[1:]), taken.dtype)
+            values[at] = taken
+        return values
+
+    def _unpacked(self, payload: bytes, mask: int, row: int) -> NDArray[np.generic]:
+        """The frames of a chunk."""
+        if not mask >> len(self.filters) - 1 & 1:
+            try:
+                unpacking = zlib.decompressobj()
+                payload = unpacking.decompress(payload, self.size)
+                # The checksum comes last, and something more if the chunk is another's.
+                payload += unpacking.decompress(unpacking.unconsumed_tail, 1)
+                if len(payload) == self.size and not unpacking.eof:
+                    raise zlib.error("its checksum is missing")
+            except zlib.error as error:
+                raise UnreadableFileError(
+                    f"file {self.path} cannot be read: chunk {row} of dataset {self.dataset.name} is damaged ({error})."
+                ) from error
+        if len(payload) != self.size:
+            raise self._of_another_size(row, f"{len(payload)}{' or more' if len(payload) > self.size else ''}")
+        elements: NDArray[np.generic] = np.frombuffer(payload, np.uint8, self.size)
+        if len(self.filters) == 2 and not mask & 1:
+            elements = _unshuffled(elements, self.filters[0][1][0])
+        block: NDArray[np.generic] = elements.view(self.dataset.dtype).reshape(self.dataset.chunks)
+        return block
+
+    def _of_another_size(self, row: int, found: str) -> LostFramesError:
+        per_chunk = self.dataset.chunks[0]
+        frames = range(row * per_chunk, min((row + 1) * per_chunk, self.dataset.shape[0]))
+        words = f"their chunk unpacks to {found} bytes; expected {self.size}, those of its shape."
+        return lost_frames(frames, self.path, self.dataset.name, words)
+
+
+def _unshuffled(elements: NDArray[np.generic], width: int) -> NDArray[np.generic]:
+    count = len(elements) // width
+    together = np.empty(len(elements), np.uint8)
+    together[count * width :] = elements[count * width :]
+    for place in range(width):
+        together[place : count * width : width] = elements[place * count : (place + 1) * count]
+    return together
+
+
+def _may_be_as_it_is(dataset: "h5py.Dataset", size: int, corner: tuple[int, ...]) -> bool:
+    """Whether a chunk may be one that was not packed, although it does not say so: at the edge a writer may choose."""
+    is_at_edge = any(at + step > end for at, step, end in zip(corner, dataset.chunks, dataset.shape, strict=False))
+    return is_at_edge and size == _chunk_bytes(dataset)
+
+
+def _chunk_bytes(dataset: "h5py.Dataset") -> int:
+    return int(math.prod(dataset.chunks) * dataset.id.get_type().get_size())
 
 
 def _places(layout: Layout, frames: Frames, path: str) -> NDArray[np.int64]:

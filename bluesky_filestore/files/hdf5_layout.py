@@ -33,6 +33,7 @@ __all__ = [
     "clear",
     "dataset_in",
     "group_in_words",
+    "has_plain_elements",
     "layout_of",
     "linked_dataset",
 ]
@@ -315,6 +316,13 @@ def _is_plain(dataset: "h5py.Dataset") -> bool:
     properties = dataset.id.get_create_plist()
     if properties.get_nfilters() or properties.get_layout() not in (h5py.h5d.CHUNKED, h5py.h5d.CONTIGUOUS):
         return False
-    if dataset.dtype.kind not in "biufc" or dataset.file.userblock_size:
+    return not dataset.file.userblock_size and has_plain_elements(dataset)
+
+
+def has_plain_elements(dataset: "h5py.Dataset") -> bool:
+    """Whether HDF5 gives the elements of a dataset as they are in the file."""
+    import h5py
+
+    if dataset.dtype.kind not in "biufc":
         return False
     return bool(h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["is_open_here", "open_hdf5"]
 
 
-def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
+def open_hdf5(path: str, *, locking: bool | str | None = None, driver: str | None = None) -> "h5py.File":
     """A file, open for reading, with the filters of hdf5plugin at hand.
 
     It is opened with SWMR only where its superblock says that it is being written so, by a writer that lives or one
@@ -28,6 +28,8 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
         The file.
     locking : bool or str, optional
         As h5py's: False for disks that have no locks.
+    driver : str, optional
+        As h5py's, for files that are not opened with SWMR, which only HDF5's own driver can do.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
     other = None if locking is False else False
     with file_errors(path):
         try:
-            return _opened(path, locking, swmr=growing)
+            return _opened(path, locking, swmr=growing, driver=driver)
         except OSError as error:
             # What this process has open in one way, with SWMR or not, with locks or not, HDF5 does not open in another.
             if not is_open_here(path):
@@ -56,13 +58,13 @@ def open_hdf5(path: str, *, locking: bool | str | None = None) -> "h5py.File":
             raise error from None
 
 
-def is_open_here(path: str) -> bool:
-    """Whether HDF5 has the file open in this process, by whatever name."""
+def is_open_here(path: str, *, but: "h5py.File | None" = None) -> bool:
+    """Whether HDF5 has the file open in this process, by whatever name, other than as one that is known."""
     import h5py
 
     for each in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
         try:
-            if Path(os.fsdecode(h5py.h5f.get_name(each))).samefile(path):
+            if (but is None or each.id != but.id.id) and Path(os.fsdecode(h5py.h5f.get_name(each))).samefile(path):
                 return True
         except (OSError, ValueError):
             # It has no name, or was moved.
@@ -70,9 +72,9 @@ def is_open_here(path: str) -> bool:
     return False
 
 
-def _opened(path: str, locking: bool | str | None, *, swmr: bool) -> "h5py.File":
+def _opened(path: str, locking: bool | str | None, *, swmr: bool, driver: str | None = None) -> "h5py.File":
     import h5py
 
     if swmr:
         return h5py.File(path, "r", libver="latest", swmr=True, locking=locking)
-    return h5py.File(path, "r", locking=locking)
+    return h5py.File(path, "r", driver=driver, locking=locking)

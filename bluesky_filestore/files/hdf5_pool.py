@@ -3,10 +3,15 @@
 A file is `OpenFile`, by its path. Its lock is held while it is read; the pool's own only while a file is looked up, put
 in or taken out. A file that has changed since it was opened is opened anew, but for one that grows in SWMR mode. At
 most so many stay open when nobody is reading: those that were read longest ago are closed.
+
+Whoever writes must not find that one of them is open, in this process or another. HDF5 knows what it has open already
+by file and driver: here it has another driver than everybody's, which reads as fast, and no lock. Only its own can
+read beside a writer in SWMR mode: such a file is closed at once if this process has it open elsewhere, too, and else
+as soon as it was not read for a moment.
 """
 
-import fcntl
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +20,11 @@ from typing import TYPE_CHECKING
 
 from bluesky_filestore.errors import UnreadableFileError
 
+from .hdf5_frames import PackedChunks
 from .hdf5_layout import Elsewhere, dataset_in
-from .hdf5_opening import open_hdf5
+from .hdf5_opening import is_open_here, open_hdf5
 from .hdf5_pieces import Pieces
+from .hdf5_superblock import is_being_written
 from .readable import Signature, file_errors, signature_of
 
 if TYPE_CHECKING:
@@ -27,6 +34,8 @@ __all__ = ["HDF5Pool", "OpenFile"]
 
 # What h5py raises for a damaged file, beside OSError.
 _H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
+_DRIVER = "stdio"
+_IDLE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -41,8 +50,15 @@ class OpenFile:
     """What it looked like when it was opened."""
     grows: bool = False
     """Whether it is open in SWMR mode."""
+    is_shared: bool = False
+    """Whether HDF5 has it open as what this process has open already: it would stay so when that is closed."""
+    read: float = 0.0
+    """When it was read last, on the monotonic clock."""
     datasets: "dict[str, h5py.Dataset]" = field(default_factory=dict)
     """Those that were read: while one is open, HDF5 keeps what it has unpacked of it."""
+
+    packed: dict[str, PackedChunks] = field(default_factory=dict)
+    """What is known of their chunks."""
 
     def dataset(self, path: str, name: str) -> "h5py.Dataset | Elsewhere | Pieces":
         """A dataset of the file, or where a link puts it."""
@@ -56,6 +72,7 @@ class OpenFile:
     def close(self) -> None:
         """Close it, if it is open."""
         self.datasets.clear()
+        self.packed.clear()
         if self.file is not None:
             self.file.close()
             self.file = None
@@ -76,6 +93,7 @@ class HDF5Pool:
         self._most_files, self._locking = most_files, locking
         self._lock = threading.Lock()
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._timer: threading.Timer | None = None
 
     def __len__(self) -> int:
         """How many files are open."""
@@ -104,6 +122,7 @@ class HDF5Pool:
             if entry.file is None:
                 entry.file = _opened(path, self._locking)
                 entry.grows = entry.file.swmr_mode
+                entry.is_shared = entry.file.driver != _DRIVER and is_open_here(path, but=entry.file)
             entry.signature = signature
             try:
                 yield entry
@@ -111,6 +130,12 @@ class HDF5Pool:
                 raise UnreadableFileError(
                     f"file {path} cannot be read, it is damaged or not all written: {error}."
                 ) from error
+            finally:
+                entry.read = time.monotonic()
+                if entry.is_shared:
+                    self.close_file(path)
+                elif entry.grows:
+                    self._close_when_idle()
         self._close_beyond(self._most_files)
 
     @contextmanager
@@ -125,8 +150,29 @@ class HDF5Pool:
                     yield entry
                     return
 
+    def _close_when_idle(self) -> None:
+        with self._lock:
+            if self._timer is None:
+                self._timer = threading.Timer(_IDLE_SECONDS, self._close_idle)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            self._timer = None
+            growing = {path: entry.read for path, entry in self._files.items() if entry.grows}
+        idle = [path for path, read in growing.items() if time.monotonic() - read >= _IDLE_SECONDS]
+        for path in idle:
+            self.close_file(path)
+        if len(idle) < len(growing):
+            self._close_when_idle()
+
     def close(self) -> None:
         """Close all files that nobody is reading."""
+        with self._lock:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         self._close_beyond(0)
 
     def close_file(self, path: str) -> None:
@@ -154,7 +200,7 @@ def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool
 
 
 def _opened(path: str, locking: bool | str | None) -> "h5py.File":
-    file = open_hdf5(path, locking=locking)
-    # The lock told whether somebody writes to the file. Kept, it would keep out whoever wants to.
-    fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_UN)
-    return file
+    if locking is not False and is_being_written(path):
+        # HDF5 refuses it, or it is this process that writes.
+        return open_hdf5(path, locking=locking)
+    return open_hdf5(path, locking=False, driver=_DRIVER)

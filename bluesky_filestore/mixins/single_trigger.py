@@ -5,16 +5,17 @@
 ========= ================================================================================================
 free      `Acquire` is 0 in the record and in `_acquire_seen`; what `_status` was has ended
 acquiring `Acquire` is 1 and `_status` is the trigger's; or it is None, and somebody else's acquisition runs
-waiting   the same, and `_waiting_status` is that of a trigger that takes its frames afterwards
+waiting   the same, and `_waiting` has the statuses of triggers that take their frames afterwards, one after the other
 ========= ================================================================================================
 
 =================== ================================== =====================================================
 in                  when                               then
 =================== ================================== =====================================================
 free                `trigger()`                        acquiring: the datum is made, then `Acquire` is put
-acquiring           `trigger()`                        waiting: the datum is made, `Acquire` is not put
+acquiring, waiting  `trigger()`                        waiting: the datum is made, `Acquire` is not put
 acquiring           `Acquire` falls                    free: ophyd's mixin finishes the status, and forgets it
-waiting             `Acquire` falls                    acquiring: the watch of the one that waits puts `Acquire`
+waiting             `Acquire` falls                    acquiring: the watch of the first that waits puts `Acquire`;
+                                                       waiting, if there are more
 acquiring, waiting  the connection is lost             free: all statuses fail with an `IOCUnreachableError`
 acquiring, waiting  nothing moves for too long         as it is, but the status fails with a `MissingFramesError`
 any                 `unstage()`                        not staged: watches are cancelled, so that none begins anything
@@ -22,10 +23,13 @@ any                 `unstage()`                        not staged: watches are c
 
 **Threads.** The plan's thread stages, triggers and unstages. The control layer's calls `_note_acquire` and
 `_note_connection`, in this order after ophyd's own: `_acquire_seen` is the last value of ``Acquire`` that the monitor
-has brought, after `_status` has been dealt with. Each trigger has an `AcquisitionWatch` in a thread of its own, until
-its status is done, whoever ends it; of the detector it touches the two statuses only, when it is its turn to begin.
+has brought, after `_status` has been dealt with. From when ``Acquire`` is put, `_acquire_put`, until the monitor brings
+something, for a second at most, the detector is not free, whatever else is seen. Each trigger has an `AcquisitionWatch`
+in a thread of its own, until its status is done, whoever ends it; of the detector it touches `_status`, `_acquire_put`
+and `_waiting` only, when it is its turn to begin.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +54,8 @@ _PAUSE = 0.5
 """Seconds between two looks at the records."""
 _SOON = 0.01
 """The same while a running acquisition is waited for."""
+_LATEST_MONITOR = 1.0
+"""Seconds after which it is no longer expected that a record says that it was put."""
 _TIMES = ("acquire_time", "acquire_period")
 
 
@@ -74,7 +80,8 @@ class SingleTrigger(stock.SingleTrigger):
         super().__init__(*args, **kwargs)
         self.trigger_timeout = trigger_timeout
         self._acquire_seen: Any = 0
-        self._waiting_status: Any = None
+        self._acquire_put = -math.inf
+        self._waiting: list[Any] = []
         self._watches: list[AcquisitionWatch] = []
 
     def stage(self) -> Any:
@@ -87,7 +94,7 @@ class SingleTrigger(stock.SingleTrigger):
         """
         signal = self._acquisition_signal
         wait_until_connected(self, [signal], _SETTING_TIMEOUT)
-        self._status = self._waiting_status = None
+        self._status, self._waiting = None, []
         try:
             staged = super().stage()
         except Exception as error:
@@ -115,6 +122,7 @@ class SingleTrigger(stock.SingleTrigger):
         for watch in self._watches:
             watch.cancel()
         self._watches.clear()
+        self._waiting = []
         report = PutBackReport(_SETTING_TIMEOUT)
         devices = list(devices_below(self))
         plugins = [device for device in devices if isinstance(device, FileStorePluginBase)]
@@ -147,33 +155,46 @@ class SingleTrigger(stock.SingleTrigger):
         """
         if self._staged != Staged.yes:
             raise StageError(f"{self.name} is not staged; call stage() before trigger().")
-        is_free = self._is_free()
+        is_free = not self._waiting and self._is_free()
         status = self._status_type(self)
         watch = AcquisitionWatch(self, self._acquisition_signal, status, self.trigger_timeout)
         self._watches = [*(other for other in self._watches if not other.is_over), watch]
         if is_free:
             self._status = status
         else:
-            self._waiting_status = status
+            self._waiting.append(status)
+            status.add_callback(lambda *args, **kwargs: self._forget_waiting(status))
         self.generate_datum(self._image_name, time.time(), {})
         if is_free:
-            self._acquisition_signal.put(1, wait=False)
+            self._acquire()
             watch.start()
         else:
-            watch.start(self._begin_waiting, self._is_free)
+            watch.start(self._begin_waiting, lambda: self._waiting[:1] == [status] and self._is_free())
         return status
 
     def _is_free(self) -> bool:
         """Whether the camera is idle, and what the last acquisition brought has been dealt with."""
+        if time.monotonic() < self._acquire_put + _LATEST_MONITOR:
+            return False
         return self._acquire_seen in _IDLE and self._acquisition_signal.get() in _IDLE
 
     def _begin_waiting(self) -> None:
-        """Start the acquisition of a trigger that came while another one was running."""
-        self._status, self._waiting_status = self._waiting_status, None
+        """Start the acquisition of the first trigger that came while another one was running."""
+        status = self._waiting[0]
+        self._acquire_put = time.monotonic()
+        self._forget_waiting(status)
+        self._status = status
+        self._acquire()
+
+    def _acquire(self) -> None:
+        self._acquire_put = time.monotonic()
         self._acquisition_signal.put(1, wait=False)
 
+    def _forget_waiting(self, status: Any) -> None:
+        self._waiting = [waiting for waiting in self._waiting if waiting is not status]
+
     def _note_acquire(self, value: Any = None, **kwargs: Any) -> None:
-        self._acquire_seen = value
+        self._acquire_seen, self._acquire_put = value, -math.inf
 
     def _note_connection(self, connected: bool = True, **kwargs: Any) -> None:
         """The connection is gone, and with it the acquisition: an IOC that comes back knows nothing of it."""
@@ -183,10 +204,10 @@ class SingleTrigger(stock.SingleTrigger):
             # What did not answer now may be served all the same.
             device.__dict__.pop("_components_not_served", None)
         self._acquire_seen = 0
-        for status in (self._status, self._waiting_status):
+        for status in (self._status, *self._waiting):
             if status is not None:
                 fail(status, lost_connection(self, self._acquisition_signal))
-        self._status = self._waiting_status = None
+        self._status, self._waiting = None, []
 
 
 def fail(status: Any, error: Exception) -> None:

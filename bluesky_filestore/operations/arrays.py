@@ -1,7 +1,8 @@
 """The external arrays of a run: what is registered of each, what was refused, and what has to be said of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -61,6 +62,8 @@ class ExternalArrays:
     ) -> None:
         self.frames = FrameMap(assets)
         self._run, self._assets, self._inspect, self._reads, self._stamp = run, assets, inspect, reads, stamp
+        self.ended: Any = None
+        """When the run ended, in seconds since 1970; None, or whatever its stop says, if that is not known."""
         self._ours: frozenset[str] | None = None
         self._data_keys: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._placed: dict[tuple[str, str], _Placed] = {}
@@ -219,7 +222,8 @@ class ExternalArrays:
             return [DropArray(self._run, *array)] if registered is not None else []
         if final:
             # Not before: the files of a live run grow.
-            placed = replace(placed, properties={**placed.properties, **self._stamp(placed, registered)})
+            ended = self.ended if isinstance(self.ended, int | float) else math.inf
+            placed = self._stamp(placed, registered, ended)
         self._refused.pop(array, None)
         if placed.refused:
             self._refused[array] = placed.refused

@@ -258,6 +258,8 @@ class Catalog(Protocol):
             If no catalog answers; the operation may or may not have been applied.
         CatalogAccessError
             If the catalog does not take it from us.
+        OtherWriterError
+            If a run that is to be there was made by a writer of another kind; nothing is done to it.
         RowsDifferError
             If a table or an array of the run holds other rows than are, or were, sent; see `remove_rows`.
         CatalogFaultError
@@ -268,6 +270,9 @@ class Catalog(Protocol):
 
     def doubt(self, run: str) -> None:
         """Know that something may still be on its way to a run, from an earlier life."""
+
+    def claim(self, run: str) -> None:
+        """Know that the run is ours, from an earlier life that may not have marked it as such."""
 
     def in_doubt(self, run: str) -> bool:
         """Whether something that was asked for the run was not answered, and may be done at any time, or once more."""

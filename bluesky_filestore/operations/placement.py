@@ -18,8 +18,9 @@ Inspector: TypeAlias = Callable[[Source, Sequence[PurePath]], "list[FileFacts | 
 Reads: TypeAlias = Callable[[str], bool]
 """Whether the catalog's server has an adapter for one of our own mimetypes; raises `CatalogUnreachableError` if nobody
 can say now."""
-Stamper: TypeAlias = "Callable[[Placement, Placement | None], Mapping[str, Any]]"
-"""Says what the files of an array are like, as further properties; it is given what is registered of it, too."""
+Stamper: TypeAlias = "Callable[[Placement, Placement | None, float], Placement]"
+"""Adds what the files of an array are like to its properties, or why that cannot be told; it is given what is
+registered of it, and when its run ended."""
 
 
 def reads_nothing_of_ours(mimetype: str) -> bool:
@@ -27,9 +28,9 @@ def reads_nothing_of_ours(mimetype: str) -> bool:
     return False
 
 
-def stamps_nothing(placement: "Placement", before: "Placement | None") -> Mapping[str, Any]:
+def stamps_nothing(placement: "Placement", before: "Placement | None", ended: float) -> "Placement":
     """For those who do not register, or ask in the middle of a run."""
-    return {}
+    return placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class Run:
         self._notes: list[str] = []
         self._losses: list[str] = []
         self._stop_doc: Any = None
-        created = create_run(start, self._stored)
+        created = create_run(start, self._stored, self.note)
         self._said: dict[str, str] = unstored("start", start, created.metadata["start"])
         if self._said:
             created = replace(created, metadata={**created.metadata, "documents": dict(self._said)})
@@ -266,6 +266,7 @@ class Run:
         return keys[0] if len(keys) == 1 else "?"
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
+        self._arrays.ended = doc.get("time")
         self._end()
         self._stop_doc = self._stored("the stop", doc)
         self._said |= unstored("stop", doc, self._stop_doc)

@@ -3,11 +3,16 @@
 A catalog may be away when it is made: its client is made by the first call that needs one, in whatever thread. Of
 several threads one makes it, under `TiledCatalog._lock`, and the others wait, but not for long. Then it stays the same.
 
-Two things are kept of runs, whatever else is forgotten:
+A run that is made here is marked as ours, with an empty ``filestore``, which holds what is said of its arrays at the
+end. One without it was made by a writer of another kind, such as bluesky's `TiledWriter` beside us, which may be in the
+midst of it: it is left alone.
+
+Three things are kept of runs, whatever else is forgotten:
 
 - `_doubted`: the runs of which a request was not answered, so that it may be carried out at any time;
 - `_held`: how many rows the tables and arrays of such a run had to have when it was closed. `CheckRun` compares that
-  with what is there later, and ends the doubt.
+  with what is there later, and ends the doubt;
+- `_claimed`: the runs that are ours without a mark, which earlier versions did not make.
 
 What changes the catalog, or what is known of it, is for one thread at a time, the one that delivers; any may ask.
 """
@@ -19,7 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bluesky_filestore.errors import CatalogError, CatalogFaultError, CatalogUnreachableError, RowsDifferError
+from bluesky_filestore.errors import (
+    CatalogError,
+    CatalogFaultError,
+    CatalogUnreachableError,
+    OtherWriterError,
+    RowsDifferError,
+)
 from bluesky_filestore.operations.operations import (
     AppendArray,
     AppendRows,
@@ -38,12 +49,15 @@ from .arrays import TiledArray
 from .connecting import PROBE_TIMEOUT, address_of, catalog_errors, is_gone, may_still_be_done
 from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, row_count
+from .once import without_retries
 from .tables import TiledTable
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
 __all__ = ["TiledCatalog"]
+
+_MARK = "filestore"
 
 
 class TiledCatalog:
@@ -62,6 +76,7 @@ class TiledCatalog:
         self._lock = threading.Lock()
         self._client: Container | None = None
         self._doubted: set[str] = set()
+        self._claimed: set[str] = set()
         self._held: dict[str, dict[NodePath, int]] = {}
         self._makes_client = not hasattr(client, "context")
         self._make_client: Callable[[], Container] = client if self._makes_client else lambda: client
@@ -88,8 +103,9 @@ class TiledCatalog:
         try:
             if self._client is None:
                 client = self._make_client()
-                self._mimetypes = Mimetypes(client)
-                self._forget_nodes(client)
+                self._once = without_retries(client)
+                self._mimetypes = Mimetypes(self._once)
+                self._forget_nodes()
                 self._client = client
             return self._client
         finally:
@@ -103,10 +119,10 @@ class TiledCatalog:
     def forget_answers(self) -> None:
         """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
         if self._client is not None:
-            self._forget_nodes(self._client)
+            self._forget_nodes()
 
-    def _forget_nodes(self, client: "Container") -> None:
-        self._nodes = Nodes(client)
+    def _forget_nodes(self) -> None:
+        self._nodes = Nodes(self._once)
         self._tables: dict[NodePath, TiledTable] = {}
         self._arrays: dict[NodePath, TiledArray] = {}
 
@@ -186,6 +202,10 @@ class TiledCatalog:
         """Know that something may be on its way; see `bluesky_filestore.operations.operations.Catalog`."""
         self._doubted.add(run)
 
+    def claim(self, run: str) -> None:
+        """Know that a run is ours; see `bluesky_filestore.operations.operations.Catalog`."""
+        self._claimed.add(run)
+
     def in_doubt(self, run: str) -> bool:
         """Whether something was not answered; see `bluesky_filestore.operations.operations.Catalog`."""
         return run in self._doubted
@@ -219,13 +239,23 @@ class TiledCatalog:
     def _create_run(self, operation: CreateRun) -> None:
         from tiled.structures.core import Spec
 
-        self._nodes.make(
+        node = self._nodes.make(
             (operation.run,),
             "container",
-            metadata=dict(operation.metadata),
+            metadata={**operation.metadata, _MARK: {}},
             specs=[*(Spec(**spec) for spec in operation.specs), Spec("BlueskyRun", version="3.0")],
             access_tags=None if operation.access_tags is None else list(operation.access_tags),
         )
+        if self._nodes.is_ours((operation.run,)) or _MARK in node.metadata:
+            return
+        if operation.run not in self._claimed:
+            self._nodes.forget((operation.run,))
+            raise OtherWriterError(
+                f"run {operation.run} was made in the catalog at {self.uri} by another writer, and is left as that "
+                f"makes it; expected one writer for a run: of a CatalogWriter and a TiledWriter of one RunEngine and "
+                f"one catalog, unsubscribe one."
+            )
+        _replace_entries(node, {_MARK: {}})
 
     def _create_stream(self, operation: CreateStream) -> None:
         from tiled.structures.core import Spec

@@ -17,6 +17,8 @@ from bluesky_filestore.errors import (
     CatalogUnreachableError,
 )
 
+from .once import TRY_LATER, FailedOnceError
+
 if TYPE_CHECKING:
     from tiled.client.base import BaseClient
     from tiled.client.container import Container
@@ -38,7 +40,6 @@ __all__ = [
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
-_TRY_LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 # What Tiled speaks of when it refuses one run, with the status that it has for keys, too (in tiled.server.router and
 # tiled.catalog.adapter).
 _WORDS_ABOUT_ONE_RUN = "access tags"
@@ -167,7 +168,7 @@ def _ask_for_authentication(uri: str, options: Mapping[str, Any]) -> Mapping[str
     """What a server says of how to be let in; any Tiled server says it to anybody."""
     try:
         about = httpx.get(_server_address(uri, ""), **options)
-        if about.status_code in _TRY_LATER or about.is_server_error:
+        if about.status_code in TRY_LATER or about.is_server_error:
             about.raise_for_status()
         authentication: Mapping[str, Any] = about.json()["authentication"]
     except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
@@ -223,6 +224,8 @@ def catalog_errors(uri: str, node: "BaseClient | None" = None) -> Iterator[None]
     """
     try:
         yield
+    except FailedOnceError as failure:
+        raise _error_for(failure.error, uri) from failure.error
     except (httpx.HTTPStatusError, httpx.TransportError) as error:
         raise _error_for(error, uri) from error
     except RuntimeError as error:
@@ -274,7 +277,7 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
             f"the catalog at {uri} does not take this API key ({detail}); expected one with the scopes to write and to "
             f"register. {_GIVE_THE_KEY}"
         )
-    if status in _TRY_LATER or status >= httpx.codes.BAD_GATEWAY:
+    if status in TRY_LATER or status >= httpx.codes.BAD_GATEWAY:
         return CatalogUnreachableError(
             f"the catalog at {uri} does not answer now (status {status}: {detail}); try again later."
         )

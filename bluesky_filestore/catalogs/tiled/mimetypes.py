@@ -8,6 +8,7 @@ import httpx
 from bluesky_filestore.leanings import log_once
 
 from .connecting import PROBE_TIMEOUT
+from .once import FailedOnceError
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Mimetypes"]
 
 _logger = logging.getLogger(__name__)
+_NO_ANSWER = (401, 403, 408, 429, 502, 503, 504)
 _NOBODYS = "application/x-bluesky-filestore-nobody-has-this"
 
 
@@ -59,9 +61,10 @@ class Mimetypes:
         """Which of two mimetypes the server says it does not know; None if that cannot be told."""
         try:
             node = self._root.new("container", [_source(mimetype) for mimetype in pair])
-        except httpx.HTTPStatusError as error:
-            answer = error.response
-            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        except (httpx.HTTPStatusError, FailedOnceError) as failure:
+            error = failure.error if isinstance(failure, FailedOnceError) else failure
+            answer = getattr(error, "response", None)
+            if answer is None or answer.status_code in _NO_ANSWER:
                 raise
             named = [mimetype for mimetype in pair if mimetype in answer.text]
             if answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE and len(named) == 1:

@@ -1,0 +1,73 @@
+"""Requests that are made once: trying again is the delivery's, which has other runs to go on with."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from bluesky_filestore.leanings import going_without
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["TRY_LATER", "FailedOnceError", "without_retries"]
+
+_logger = logging.getLogger(__name__)
+
+TRY_LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+"""What says, beside all from 500 on, that another time may be better."""
+
+
+class FailedOnceError(Exception):
+    """A request failed for which Tiled's client would ask again: of errors it knows only httpx's own.
+
+    Parameters
+    ----------
+    error : httpx.HTTPError
+        How it failed.
+    """
+
+    def __init__(self, error: httpx.HTTPStatusError | httpx.TransportError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _AsksOnce:
+    """An HTTP client whose requests end with `FailedOnceError`; else it is the one that it is made of."""
+
+    _VERBS = ("get", "put", "post", "patch", "delete")
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return partial(self._ask, found) if name in self._VERBS else found
+
+    def _ask(self, send: Callable[..., httpx.Response], *arguments: Any, **options: Any) -> httpx.Response:
+        try:
+            response = send(*arguments, **options)
+            if response.is_server_error or response.status_code in TRY_LATER:
+                response.raise_for_status()
+        except (httpx.HTTPStatusError, httpx.TransportError) as error:
+            raise FailedOnceError(error) from error
+        return response
+
+
+def without_retries(client: "Container") -> "Container":
+    """The same container for whoever has patience of his own; the client that was given is left as it is.
+
+    Tiled's client makes a request that fails up to ten times, which takes half a minute: other runs would wait for one
+    that the catalog fails at.
+    """
+    with going_without(_logger, "How Tiled's clients make requests", "they ask again by themselves, and others wait"):
+        again = client.new_variation()
+        context = object.__new__(type(client.context))
+        vars(context).update(vars(client.context), http_client=_AsksOnce(client.context.http_client))
+        again._context = context
+        if again.context is not context:
+            raise AttributeError("a client has its context from elsewhere")
+        return again
+    return client
