@@ -27,6 +27,7 @@ __all__ = [
     "PathError",
     "RowsDifferError",
     "RunNotFoundError",
+    "SourceError",
     "SpoolDamagedError",
     "SpoolError",
     "StageError",
@@ -173,6 +174,10 @@ class SpoolError(FileStoreError, OSError):
 
 class SpoolDamagedError(SpoolError):
     """A spool database that cannot be read."""
+
+
+class SourceError(FileStoreError, ValueError):
+    """Documents from elsewhere that cannot be read, or a source that gives none."""
 
 
 class RunNotFoundError(FileStoreError, LookupError):

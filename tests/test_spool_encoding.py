@@ -2,7 +2,11 @@
 
 import datetime
 import math
+import subprocess
+import sys
 
+import msgpack
+import msgpack_numpy
 import numpy as np
 import pytest
 from hypothesis import given
@@ -187,3 +191,28 @@ def test_anything_can_be_encoded(doc):
     for name, value in doc.items():
         if isinstance(value, str | bytes | bool | int | None):
             assert back[name] == value
+
+
+def test_whatever_patches_msgpack():
+    """A process that loads bluesky-kafka, which changes what msgpack's names are, keeps what all others read."""
+    code = """
+import sys
+import msgpack_numpy
+msgpack_numpy.patch()
+import numpy as np
+from bluesky_filestore.spool.encoding import decode, encode
+body = encode({"image": np.eye(2), "scalar": np.float32(1.5), ("a", 1): 1j})
+sys.stdout.buffer.write(body)
+assert decode(body)["image"].tolist() == np.eye(2).tolist()
+"""
+    body = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    assert body == encode({"image": np.eye(2), "scalar": np.float32(1.5), ("a", 1): 1j})
+
+
+def test_kept_by_a_patched_msgpack():
+    """What an earlier version kept in msgpack_numpy's form is read as what it was."""
+    table = np.array([(1, (2.0, 3.0))], dtype=[("a", "<i4"), ("b", "<f8", (2,))])
+    doc = {"image": np.eye(2), "scalar": np.float32(1.5), "number": 2j, "table": table, "plain": {"a": 1}}
+    found = decode(msgpack.packb(doc, default=msgpack_numpy.encode))
+    assert repr(found) == repr(doc)
+    assert found["image"].dtype == doc["image"].dtype

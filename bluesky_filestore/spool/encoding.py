@@ -11,11 +11,19 @@ from typing import Any
 import msgpack
 import numpy as np
 
-__all__ = ["decode", "encode", "read"]
+try:
+    # Not by msgpack's own names: msgpack_numpy, which bluesky-kafka has patch them, puts another format behind these.
+    from msgpack._cmsgpack import Packer, Unpacker, unpackb
+except ImportError:
+    from msgpack.fallback import Packer, Unpacker, unpackb
+
+__all__ = ["Unpacker", "decode", "encode", "of_msgpack_numpy", "read", "unpackb"]
 
 _BIG_INTEGER, _ARRAY, _TIME, _DATE, _CHANGED, _MASKED = 1, 2, 3, 4, 5, 6
 _DEEPEST = 200
 _MOST_SHOWN = 80
+# A key of msgpack_numpy's.
+_OF_MSGPACK_NUMPY = b"\xc4\x02nd"
 _UNITS_OF_PYTHON = ("D", "h", "m", "s", "ms", "us")
 
 
@@ -58,17 +66,34 @@ def read(body: bytes) -> tuple[dict[str, Any], list[str]]:
         return _from_extension(code, data, changes)
 
     try:
-        doc: dict[str, Any] = _unpacked(body, from_extension)
+        # Earlier versions kept values as msgpack_numpy does where that had patched msgpack.
+        hook = of_msgpack_numpy if _OF_MSGPACK_NUMPY in body else None
+        doc: dict[str, Any] = _unpacked(body, from_extension, object_hook=hook)
     except TypeError:
         # A tuple was a key somewhere, and is a list now. To look at each key takes its time, and this is rare.
         changes.clear()
-        doc = _unpacked(body, from_extension, lambda pairs: {_key(key): value for key, value in pairs})
+        doc = _unpacked(
+            body, from_extension, object_pairs_hook=lambda pairs: {_key(key): value for key, value in pairs}
+        )
     return doc, changes
 
 
-def _unpacked(body: bytes, ext_hook: Callable[[int, bytes], Any], object_pairs_hook: Any = None) -> Any:
-    options = {"strict_map_key": False, "unicode_errors": "surrogatepass"}
-    return msgpack.unpackb(body, ext_hook=ext_hook, object_pairs_hook=object_pairs_hook, **options)
+def _unpacked(body: bytes, ext_hook: Callable[[int, bytes], Any], **hooks: Any) -> Any:
+    return unpackb(body, ext_hook=ext_hook, strict_map_key=False, unicode_errors="surrogatepass", **hooks)
+
+
+def of_msgpack_numpy(found: dict[Any, Any]) -> Any:
+    """A value of numpy, or a complex number, as msgpack_numpy packs it; anything else as it is."""
+    if b"nd" not in found or found.get(b"kind") == b"O":
+        return complex(found[b"data"]) if found.keys() == {b"complex", b"data"} else found
+    kind = found[b"type"]
+    values = np.frombuffer(found[b"data"], [_field(each) for each in kind] if isinstance(kind, list) else kind)
+    return values.reshape(found[b"shape"]).copy() if found[b"nd"] else values[0]
+
+
+def _field(entry: Any) -> tuple[Any, ...]:
+    name, kind, *shape = (part.decode() if isinstance(part, bytes) else part for part in entry)
+    return (name, [_field(each) for each in kind] if isinstance(kind, list) else kind, *map(tuple, shape))
 
 
 def _key(key: Any) -> Any:
@@ -78,7 +103,7 @@ def _key(key: Any) -> Any:
 
 
 def _packed(value: Any) -> Any:
-    return msgpack.packb(value, default=_known_type, unicode_errors="surrogatepass")
+    return Packer(default=_known_type, unicode_errors="surrogatepass").pack(value)
 
 
 def _known_type(value: Any) -> Any:
@@ -160,7 +185,7 @@ def _looked_at(value: Any, depth: int) -> Any:
             return {_looked_at_key(key): _looked_at(entry, depth - 1) for key, entry in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [_looked_at(entry, depth - 1) for entry in value]
-        return msgpack.unpackb(_packed(value), strict_map_key=False, unicode_errors="surrogatepass")
+        return unpackb(_packed(value), strict_map_key=False, unicode_errors="surrogatepass")
     except Exception:  # noqa: BLE001 - whatever it is, it must not cost the rest of the document
         return _changed(value, _text(value))
 
@@ -179,7 +204,7 @@ def _from_extension(code: int, data: bytes, changes: list[str]) -> Any:
         case 1:
             return int(data, 0)
         case 2:
-            dtype, shape, values = msgpack.unpackb(data)
+            dtype, shape, values = unpackb(data)
             # A copy: what is read from bytes cannot be written to, and whoever gets it may want to.
             return np.frombuffer(values, dtype).reshape(shape).copy() if values else np.empty(shape, dtype)
         case 3:
