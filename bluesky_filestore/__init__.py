@@ -28,6 +28,7 @@ __all__ = [
     "PathInfo",
     "PathProvider",
     "SingleTrigger",
+    "SpoolWriter",
     "TriggerBase",
     "__version__",
     "deregister_handler",
@@ -84,10 +85,12 @@ if TYPE_CHECKING:
     from .reading import open_array
     from .reading.document_reader import documents
     from .serving import serve_catalog
+    from .spool_writer import SpoolWriter
 
 
 _HOMES = {
     "CatalogWriter": "catalog_writer",
+    "SpoolWriter": "spool_writer",
     "deregister_handler": "handlers",
     "discover_handlers": "handlers",
     "doctor": "checking",

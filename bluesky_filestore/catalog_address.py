@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from ipaddress import ip_address
-
-import httpx
+from typing import TYPE_CHECKING
 
 from bluesky_filestore.errors import CatalogUnreachableError
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["ADDRESS_EXAMPLE", "comparable_address", "container_address", "node_address", "shown_address"]
 
@@ -27,6 +29,9 @@ def container_address(uri: str) -> str:
     >>> container_address("https://tiled.example.org/api/v1/metadata/raw")
     'https://tiled.example.org/api/v1/metadata/raw'
     """
+    # Here, for who only spools has no use for it, and it takes a while to load.
+    import httpx
+
     try:
         url = httpx.URL(uri)
     except (httpx.InvalidURL, TypeError):
@@ -52,6 +57,8 @@ def comparable_address(uri: str) -> str:
     ... )
     True
     """
+    import httpx
+
     try:
         url = httpx.URL(container_address(uri))
     except CatalogUnreachableError:
@@ -59,7 +66,7 @@ def comparable_address(uri: str) -> str:
     return str(url.copy_with(host="localhost")) if _is_this_machine(url.host) else str(url)
 
 
-def node_address(url: httpx.URL, base: str, parts: Iterable[str]) -> str:
+def node_address(url: "httpx.URL", base: str, parts: Iterable[str]) -> str:
     """The address of a node, by its path."""
     node = "/".join(part for part in parts if part)
     return shown_address(url.copy_with(path=f"{base.rstrip('/')}/metadata/{node}", query=None, fragment=None))

@@ -1,33 +1,29 @@
 """What is subscribed to a RunEngine: documents in, a catalog of runs out."""
 
 import atexit
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
-from numbers import Real
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from bluesky_filestore.catalog_address import comparable_address, container_address, shown_address
-from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.catalog_address import comparable_address, shown_address
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import (
     client_options,
     connect,
     connect_profile,
-    is_away,
-    key_for,
     profile_content,
 )
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
-from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
+from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
+from bluesky_filestore.spool_writer import SpoolWriter, check_options
 from bluesky_filestore.tiled_writer_options import OPTIONS, Patch, add_specs, check_patches, patched, refuse_others
 
 if TYPE_CHECKING:
@@ -35,12 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CatalogWriter", "WriterStatus"]
 
-_logger = logging.getLogger(__name__)
 _WEEK = 7 * 86_400.0
-_AMOUNTS = ("wait_on_stop", "keep", "batch_size", "interval", "settle", "park_after")
 
 
-class CatalogWriter:
+class CatalogWriter(SpoolWriter):
     """Writes the documents of runs into a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read.
 
     What it received is in the spool when the call returns, and is delivered to the catalog by a thread, or later by
@@ -125,11 +119,10 @@ class CatalogWriter:
         refuse_others(of_tiled_writer)
         self._patches = check_patches(patches)
         add_specs(spec_to_mimetype)
-        _check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
-        _check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
+        check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
+        check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
-        self._on_error = on_error
-        self._problems: dict[str, None] = {}
+        self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after)
         spooling = partial(
             Spooling, catalogs=catalogs, wait_on_stop=wait_on_stop, durability=durability, batch_size=batch_size
@@ -192,41 +185,18 @@ class CatalogWriter:
         client_kwargs: Mapping[str, Any],
         options: Mapping[str, Any],
     ) -> "CatalogWriter":
-        _check_options(**options)
+        check_options(**options)
         may_wait = options.get("spool", "auto") is not None and options.get("on_error") != "raise"
-        catalog = TiledCatalog(make_client, container_address(uri))
-        try:
-            catalog.connect()
-        except CatalogError as error:
-            if not (may_wait and is_away(error) and key_for(uri, client_kwargs)):
-                raise
+        catalog = connected_or_away(uri, make_client, client_kwargs, may_be_away=may_wait)
         try:
             return cls(catalog, **options)
         except BaseException:
             catalog.close()
             raise
 
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take one document.
-
-        Raises
-        ------
-        SpoolError
-            If it cannot be kept and `on_error` is ``"raise"``. Nothing else is raised: the plan goes on.
-        """
-        try:
-            for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
-                self._spooling.put(*each)
-        except SpoolError:
-            # The spool has logged it, and keeps the document in memory.
-            if self._on_error == "raise":
-                raise
-        except Exception as error:
-            # Whatever we overlooked, it must not end somebody's experiment.
-            _logger.exception("A %s document could not be taken.", name)
-            self._say(f"{name} document cannot be taken: {error!r}")
-            if self._on_error == "raise":
-                raise SpoolError(f"a {name} document could not be taken ({error!r}).") from error
+    def _put(self, name: str, doc: Mapping[str, Any]) -> None:
+        for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
+            self._spooling.put(*each)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that was received is in the catalog.
@@ -291,19 +261,6 @@ class CatalogWriter:
     def __repr__(self) -> str:
         return f"<CatalogWriter for {', '.join(each.catalog.uri for each in self._spooling.uploaders)}>"
 
-    def __enter__(self) -> "CatalogWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _say(self, sentence: str) -> None:
-        if sentence not in self._problems:
-            _logger.error("%s", sentence)
-            self._problems[sentence] = None
-
 
 def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:
     if isinstance(given, str):
@@ -313,16 +270,6 @@ def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:
     if not clients or not all(hasattr(each, "context") for each in clients):
         raise OptionError(f"{given!r} is no client of Tiled; expected a container, e.g. of from_uri(), or several.")
     return [TiledCatalog(each) for each in clients]
-
-
-def _check_options(**options: object) -> None:
-    known = {"on_error": ("warn", "raise"), "durability": get_args(Durability)}
-    for option, value in options.items():
-        if option in known and value not in known[option]:
-            raise OptionError(f"{option}={value!r} is not known; expected {' or '.join(map(repr, known[option]))}.")
-        is_number = isinstance(value, Real) and not isinstance(value, bool) and float(value) >= 0
-        if option in _AMOUNTS and not is_number:
-            raise OptionError(f"{option}={value!r} is no amount; expected a number of 0 or more.")
 
 
 def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

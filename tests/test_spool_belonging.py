@@ -1,9 +1,12 @@
 """Which run a document belongs to."""
 
+from contextlib import closing
+
 import event_model
 from spooled import run_documents
 
 from bluesky_filestore.spool.belonging import Belonging
+from bluesky_filestore.spool.database import open_or_make
 
 
 def numbered(belonging, documents, run):
@@ -79,13 +82,16 @@ def test_unknown_kind():
     assert belonging.run_of("bulk_datum", {}) is None
 
 
-def test_renumbered():
-    """Runs that have got other numbers keep their descriptors."""
+def test_begun_in_another_database(tmp_path):
+    """Runs that go on in another database have the numbers of that, and keep their descriptors."""
     belonging = Belonging()
-    uid, documents = run_documents(2)
+    _, documents = run_documents(2)
     numbered(belonging, documents[:2], 7)
-    belonging.renumber({uid: 9})
-    assert [belonging.run_of(*pair) for pair in documents[1:]] == [9] * (len(documents) - 1)
+    with closing(open_or_make(tmp_path)) as connection:
+        belonging.begin_broken(connection, 3)
+        ((number, producer),) = connection.execute("SELECT id, producer FROM runs").fetchall()
+    assert producer == 3
+    assert [belonging.run_of(*pair) for pair in documents[1:]] == [number] * (len(documents) - 1)
 
 
 def test_forgets():

@@ -15,6 +15,7 @@ from .console import Console
 from .local import demo, doctor, serve, sim
 from .preview import preview
 from .runs import export, forget, park, rename
+from .services import consume, deliver
 from .spools import resume, status
 from .verify import verify
 
@@ -27,7 +28,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, sim, serve, doctor, verify, preview, status, resume, park, forget, rename, export):
+_COMMANDS = (
+    *(demo, sim, serve, doctor, verify, preview, status, resume),
+    *(deliver, consume, park, forget, rename, export),
+)
+for _command in _COMMANDS:
     app.command()(_command)
 
 

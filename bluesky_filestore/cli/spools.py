@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bluesky_filestore.spool.status import SpoolStatus
 
-__all__ = ["resume", "status"]
+__all__ = ["deliver_to", "resume", "status"]
 
 _ANSWER_SECONDS = 0.5
 _REFRESH_SECONDS = 1.0
@@ -84,7 +84,7 @@ def resume(
         targets = find_targets(spools, uri=uri, profile=profile, api_key=api_key, wait=wait, say=say)
         if not targets:
             say("Nothing waits to be delivered.")
-        fine = [_deliver(console, target, wait=wait, park_after=park_after) for target in targets]
+        fine = [deliver_to(console, target, wait=wait, park_after=park_after) for target in targets]
     except KeyboardInterrupt:
         say("Interrupted; what is not delivered yet waits in the spool.")
         raise typer.Exit(_INTERRUPTED) from None
@@ -119,7 +119,7 @@ def _until_interrupt(look: Callable[[], None], watch: bool) -> None:
         return
 
 
-def _deliver(console: Console, target: Target, *, wait: float, park_after: float) -> bool:
+def deliver_to(console: Console, target: Target, *, wait: float, park_after: float) -> bool:
     """Deliver what waits for one catalog, with progress; whether all of it is there."""
     from bluesky_filestore.delivery.resuming import follow
     from bluesky_filestore.spool.status import described_runs

@@ -43,10 +43,8 @@ __all__ = ["Uploader"]
 
 _logger = logging.getLogger(__name__)
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
-_FIRST_LOOK, _SLOWEST_LOOK = 0.05, 5.0
-_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS = 5.0, 0.5
-_POLL_SECONDS, _REMEMBERED = 0.05, 10_000
+_FIRST_WAIT, _LONGEST_WAIT, _FIRST_LOOK, _SLOWEST_LOOK = 0.5, 60.0, 0.05, 5.0
+_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, _POLL_SECONDS, _REMEMBERED = 5.0, 0.5, 0.05, 10_000
 
 
 class Uploader:
@@ -79,9 +77,8 @@ class Uploader:
         self.rounds = 0
         """How often the spool was looked through, with or without success."""
         self._directory, self._settings = directory, settings
-        self._wake = threading.Event()
+        self._wake, self._news = threading.Event(), threading.Condition()
         self._closing = self._tries_again = False
-        self._news = threading.Condition()
         self._readable: OrderedDict[str, str] = OrderedDict()
         self._awaited: set[str] = set()
         self._ledger: Ledger | None = None
@@ -98,6 +95,8 @@ class Uploader:
             with suppress(SpoolError):
                 ledger.register_catalog(catalog.uri)
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
+        self.is_alive = self._thread.is_alive
+        """Whether its thread runs, which ends when it is closed, and at no error."""
         self._thread.start()
 
     @property

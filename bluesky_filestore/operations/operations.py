@@ -230,6 +230,9 @@ class Catalog(Protocol):
         It goes for nothing, but that requests go there: what earlier versions kept under it is the same catalog's.
         """
 
+    def close(self) -> None:
+        """Let go of the client, if it was made for this; one that was given stays open."""
+
     def check(self) -> None:
         """Ask whether the catalog answers, without trying again.
 

@@ -1,8 +1,12 @@
 """Which run a document belongs to, as far as its producer's earlier documents tell."""
 
+import sqlite3
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+
+from .encoding import decode
 
 __all__ = ["Belonging"]
 
@@ -16,6 +20,21 @@ class Belonging:
         self._open: dict[str, int] = {}
         self._descriptors: dict[str, int] = {}
         self._resources: OrderedDict[str, int | None] = OrderedDict()
+
+    @classmethod
+    def restored(cls, connection: sqlite3.Connection, producer: int) -> "Belonging":
+        """What is known after the documents that a producer has put into a spool."""
+        belonging = cls()
+        open_runs = "SELECT uid, id FROM runs WHERE producer = ? AND stopped IS NULL AND fault = '' AND first > 0"
+        for uid, run in connection.execute(open_runs, (producer,)):
+            belonging.start(uid, run)
+        documents = (
+            "SELECT name, body FROM documents WHERE producer = ? AND (name IN ('resource', 'stream_resource') OR "
+            "(name = 'descriptor' AND run IN (SELECT id FROM runs WHERE stopped IS NULL))) ORDER BY id"
+        )
+        for name, body in connection.execute(documents, (producer,)):
+            belonging.run_of(name, decode(body))
+        return belonging
 
     @property
     def open_runs(self) -> tuple[str, ...]:
@@ -32,10 +51,14 @@ class Belonging:
         for descriptor in [known for known, owner in self._descriptors.items() if owner == run]:
             del self._descriptors[descriptor]
 
-    def renumber(self, runs: Mapping[str, int]) -> None:
-        """The open runs have got other numbers."""
-        numbers = {self._open[uid]: number for uid, number in runs.items()}
-        self._open = dict(runs)
+    def begin_broken(self, connection: sqlite3.Connection, producer: int) -> None:
+        """Begin the open runs in another database, inside a transaction, without what came before of them."""
+        fault = "the spool was damaged in the middle of the run"
+        statement = "INSERT INTO runs (uid, producer, first, started, fault) VALUES (?, ?, 0, ?, ?) RETURNING id"
+        numbers = {}
+        for uid, run in self._open.items():
+            ((numbers[run],),) = connection.execute(statement, (uid, producer, time.time(), fault)).fetchall()
+        self._open = {uid: numbers[run] for uid, run in self._open.items()}
         self._descriptors = {uid: numbers[run] for uid, run in self._descriptors.items()}
         self._resources.clear()
 

@@ -26,6 +26,7 @@ __all__ = [
     "is_busy",
     "is_damage",
     "not_taken",
+    "not_writable",
     "open_or_make",
     "put_aside",
     "transaction",
@@ -178,6 +179,16 @@ def is_busy(error: Exception) -> bool:
     """Whether an error, of SQLite or in our words, says that somebody else has the database just now."""
     code = getattr(error if isinstance(error, sqlite3.Error) else error.__cause__, "sqlite_errorcode", 0)
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def not_writable(directory: Path, error: sqlite3.Error | OSError) -> SpoolError:
+    """What it means that nobody can begin to put in documents."""
+    if isinstance(error, SpoolError):
+        return error
+    return SpoolError(
+        f"the spool directory {directory} cannot be written to ({error}); expected one on a local disk with room on "
+        f"it, that this user may write to."
+    )
 
 
 def not_taken(directory: Path, error: sqlite3.Error | SpoolError, lost: str) -> SpoolError:

@@ -6,16 +6,18 @@ that we cannot keep becomes the nearest that we can, mostly its text, and the by
 
 import datetime
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
-import numpy as np
 
 try:
     # Not by msgpack's own names: msgpack_numpy, which bluesky-kafka has patch them, puts another format behind these.
     from msgpack._cmsgpack import Packer, Unpacker, unpackb
 except ImportError:
     from msgpack.fallback import Packer, Unpacker, unpackb
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["Unpacker", "decode", "encode", "of_msgpack_numpy", "read", "unpackb"]
 
@@ -25,6 +27,19 @@ _MOST_SHOWN = 80
 # A key of msgpack_numpy's.
 _OF_MSGPACK_NUMPY = b"\xc4\x02nd"
 _UNITS_OF_PYTHON = ("D", "h", "m", "s", "ms", "us")
+
+
+class _Numpy:
+    """Stands for numpy until it is needed: who only spools has no need to load it before a document does."""
+
+    def __getattr__(self, name: str) -> Any:
+        import numpy
+
+        globals()["np"] = numpy
+        return getattr(numpy, name)
+
+
+globals()["np"] = _Numpy()
 
 
 def encode(doc: Mapping[str, Any]) -> bytes:
@@ -84,11 +99,20 @@ def _unpacked(body: bytes, ext_hook: Callable[[int, bytes], Any], **hooks: Any) 
 
 def of_msgpack_numpy(found: dict[Any, Any]) -> Any:
     """A value of numpy, or a complex number, as msgpack_numpy packs it; anything else as it is."""
-    if b"nd" not in found or found.get(b"kind") == b"O":
-        return complex(found[b"data"]) if found.keys() == {b"complex", b"data"} else found
-    kind = found[b"type"]
-    values = np.frombuffer(found[b"data"], [_field(each) for each in kind] if isinstance(kind, list) else kind)
-    return values.reshape(found[b"shape"]).copy() if found[b"nd"] else values[0]
+    try:
+        match found:
+            case {b"complex": True, b"data": str() as number}:
+                return complex(number)
+            case {b"nd": True, b"type": kind, b"shape": shape, b"data": bytes() as data}:
+                fields = [_field(each) for each in kind] if isinstance(kind, list) else kind
+                is_of_objects = found.get(b"kind") == b"O"
+                return found if is_of_objects else np.frombuffer(data, fields).reshape(shape).copy()
+            case {b"nd": False, b"type": kind, b"data": bytes() as data}:
+                return np.frombuffer(data, kind)[0]
+    except (TypeError, ValueError, IndexError, AttributeError):
+        # It only looks like one.
+        return found
+    return found
 
 
 def _field(entry: Any) -> tuple[Any, ...]:

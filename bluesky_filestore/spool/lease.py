@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
-__all__ = ["Lease", "register_producer"]
+from bluesky_filestore.errors import SpoolError
+
+__all__ = ["Lease", "forget_source", "is_source", "register_producer"]
 
 
 _held: "WeakSet[Lease]" = WeakSet()
@@ -106,24 +108,65 @@ class Lease:
             os.close(descriptor)
 
 
-def register_producer(connection: sqlite3.Connection, directory: Path) -> tuple[int, Lease]:
+_TABLE = "CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, producer INTEGER NOT NULL)"
+
+
+def register_producer(connection: sqlite3.Connection, directory: Path, source: str = "") -> tuple[int, Lease]:
     """Enter this process, inside a transaction, as one that puts in documents, under a number whose lease is its own.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        To the database of the spool.
+    directory : Path
+        The spool directory.
+    source : str
+        Where the documents come from, if this process only passes them on: it goes on under the number of the one that
+        did so before it, with the runs that are still open.
 
     Raises
     ------
+    SpoolError
+        If another process passes on what comes from there.
     OSError
         If no lease can be had at all.
     """
+    me = (platform.node(), os.getpid(), time.time())
+    if source:
+        connection.execute(_TABLE)
+        statement = "SELECT id FROM producers JOIN sources ON producer = id WHERE name = ?"
+        for (number,) in connection.execute(statement, (source,)).fetchall():
+            lease = Lease(directory / f"producer-{number}.lock")
+            if not lease.take():
+                raise SpoolError(
+                    f"process {lease.holder()} puts what comes from {source} into the spool in {directory} already; "
+                    f"end it first, or use another spool."
+                )
+            connection.execute("UPDATE producers SET host = ?, process = ?, started = ? WHERE id = ?", (*me, number))
+            return int(number), lease
     while True:
         (number,) = connection.execute(
-            "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id",
-            (platform.node(), os.getpid(), time.time()),
+            "INSERT INTO producers (host, process, started) VALUES (?, ?, ?) RETURNING id", me
         ).fetchone()
         lease = Lease(directory / f"producer-{number}.lock")
         if lease.take():
+            if source:
+                connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", (source, number))
             return int(number), lease
         # It is somebody's who has it from a database that was put aside, and has not noticed yet.
         connection.execute("DELETE FROM producers WHERE id = ?", (number,))
+
+
+def is_source(connection: sqlite3.Connection, producer: int) -> bool:
+    """Whether documents of a producer come from a source, which outlives the processes that pass them on."""
+    # Spools of earlier versions have no such table.
+    has_table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sources'").fetchone()
+    return bool(has_table and connection.execute("SELECT 1 FROM sources WHERE producer = ?", (producer,)).fetchone())
+
+
+def forget_source(connection: sqlite3.Connection, producer: int) -> None:
+    """Have the runs of a producer end with its process."""
+    connection.execute("DELETE FROM sources WHERE producer = ?", (producer,))
 
 
 def _leave_to_parent() -> None:

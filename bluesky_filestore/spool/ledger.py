@@ -14,7 +14,7 @@ from bluesky_filestore.catalog_address import comparable_address
 from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
-from .lease import Lease
+from .lease import Lease, is_source
 
 __all__ = ["Ledger"]
 
@@ -22,6 +22,10 @@ _DATUMS_BEFORE = 10_000
 # A few at a time: whoever puts in documents has to wait as long as this takes, and is to be kept for 50 ms at most.
 _PRUNED_AT_ONCE, _PRUNED_BYTES_AT_ONCE = 100, 1_000_000
 _PAUSE_SECONDS = 0.002
+_ENTRIES = (
+    "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
+    "ON run = id AND catalog = ?"
+)
 # Not the last one of all, whose number would be given out again; of a run not what a later one may refer to.
 _FIND = "SELECT id, length(body) FROM documents WHERE id < (SELECT max(id) FROM documents) AND"
 _OF_RUN = f"{_FIND} run = ? AND name NOT IN ('resource', 'stream_resource') LIMIT ?"
@@ -126,13 +130,14 @@ class Ledger:
         for row in reversed(list(lately)):
             yield Spooled(*row)
 
-    def documents_of(self, run: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The documents of a run, in their order."""
+    def documents_of(self, run: int, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """The documents of a run, in their order; all, or those of a name."""
         number = 0
-        while rows := self._rows(
-            "SELECT id, name, body FROM documents WHERE run = ? AND id > ? ORDER BY id LIMIT 1000", run, number
-        ):
-            yield from ((name, decode(body)) for _, name, body in rows)
+        statement = (
+            "SELECT id, name, body FROM documents WHERE run = ? AND id > ? AND ? IN ('', name) ORDER BY id LIMIT"
+        )
+        while rows := self._rows(f"{statement} 1000", run, number, name):
+            yield from ((of, decode(body)) for _, of, body in rows)
             number = rows[-1][0]
 
     def count(self, run: int) -> int:
@@ -142,31 +147,19 @@ class Ledger:
 
     def entries(self, catalog: int, *, uid: str = "") -> list[Entry]:
         """The runs of the spool, oldest first; all, or those whose uid begins so."""
-        rows = self._rows(
-            "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs "
-            "LEFT JOIN deliveries ON run = id AND catalog = ? WHERE uid >= ? AND uid < ? ORDER BY id",
-            catalog,
-            uid,
-            f"{uid}\U0010ffff",
-        )
+        rows = self._rows(f"{_ENTRIES} WHERE uid >= ? AND uid < ? ORDER BY id", catalog, uid, f"{uid}\U0010ffff")
         return [_entry(*row) for row in rows]
 
     def entry(self, catalog: int, run: int) -> Entry | None:
         """One run by its number."""
-        rows = self._rows(
-            "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs "
-            "LEFT JOIN deliveries ON run = id AND catalog = ? WHERE id = ?",
-            catalog,
-            run,
-        )
+        rows = self._rows(f"{_ENTRIES} WHERE id = ?", catalog, run)
         return next((_entry(*row) for row in rows), None)
 
     def unfinished(self, catalog: int, limit: int) -> list[Entry]:
         """Some of the runs that are neither delivered nor parked, oldest first."""
         rows = self._rows(
-            "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
-            "ON run = id AND catalog = ? WHERE fault = '' AND coalesce(state, 'waiting') NOT IN "
-            "('delivered', 'parked') ORDER BY id LIMIT ?",
+            f"{_ENTRIES} WHERE fault = '' AND coalesce(state, 'waiting') NOT IN ('delivered', 'parked') ORDER BY id "
+            f"LIMIT ?",
             catalog,
             limit,
         )
@@ -252,9 +245,13 @@ class Ledger:
         return int(count)
 
     def is_alive(self, producer: int) -> bool:
-        """Whether the process that puts in documents under this number still runs, and has not closed its end."""
-        if Lease(self._producer_lease(producer)).holder() is not None:
-            return True
+        """Whether the process that puts in documents under this number still runs, and has not closed its end.
+
+        Who only passes documents on counts as alive: another process goes on with their runs.
+        """
+        with database_errors(self.directory):
+            if Lease(self._producer_lease(producer)).holder() is not None or is_source(self._connection, producer):
+                return True
         # Where the database was put aside, a writer that goes on in the new one has another number there.
         return not self.is_current
 

@@ -5,14 +5,12 @@ import re
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
-from platformdirs import user_state_path
-
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import OptionError, SpoolError
 
 from .database import FILE_NAME
 
-__all__ = ["all_spools", "existing_spool", "private_directory", "spool_for", "spool_in"]
+__all__ = ["all_spools", "existing_spool", "home", "private_directory", "spool_for", "spool_in"]
 
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, which only this user may read
 
@@ -28,7 +26,7 @@ def spool_for(uri: str) -> Path:
 
 def _directory(uri: str) -> Path:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", uri.partition("://")[2]).strip("-")[:40]
-    return _home() / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    return home() / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
 
 def spool_in(directory: str | Path) -> Path:
@@ -49,8 +47,8 @@ def spool_in(directory: str | Path) -> Path:
 
 def all_spools() -> list[Path]:
     """The spool directories that this user's programs made without being told where."""
-    home = _home()
-    return sorted(path.parent for path in home.glob(f"*/{FILE_NAME}")) if home.is_dir() else []
+    spools = home()
+    return sorted(path.parent for path in spools.glob(f"*/{FILE_NAME}")) if spools.is_dir() else []
 
 
 def existing_spool(directory: Path) -> Path:
@@ -68,7 +66,10 @@ def existing_spool(directory: Path) -> Path:
     return directory.resolve()
 
 
-def _home() -> Path:
+def home() -> Path:
+    """The directory that holds the spools that this user's programs make without being told where."""
+    from platformdirs import user_state_path
+
     return user_state_path("bluesky-filestore") / "spool"
 
 

@@ -16,7 +16,7 @@ from bluesky_filestore.errors import RunNotFoundError, SpoolError
 from .entries import ENDED, Entry
 from .ledger import Ledger
 
-__all__ = ["SpooledRun", "exported", "find_run"]
+__all__ = ["SpooledRun", "export_line", "exported", "find_run"]
 
 _MOST_NAMED = 5
 
@@ -167,14 +167,16 @@ def exported(run: SpooledRun) -> Generator[str, None, None]:
         entry = max((entry for _, entry in run.deliveries), key=lambda entry: ledger.count(entry.number))
         documents = ledger.documents_of(entry.number)
         for name, doc in documents:
-            yield _line(name, doc)
+            yield export_line(name, doc)
             if name == "start":
                 break
         referred = _referred(ledger, entry.number)
         announced = [each for each in ledger.announced_before(entry.first, entry.producer) if each.run != entry.number]
-        yield from (_line(each.name, each.doc()) for each in announced if _announces(each.name, each.doc(), referred))
+        yield from (
+            export_line(each.name, each.doc()) for each in announced if _announces(each.name, each.doc(), referred)
+        )
         for name, doc in documents:
-            yield _line(name, doc)
+            yield export_line(name, doc)
 
 
 def _referred(ledger: Ledger, run: int) -> frozenset[str]:
@@ -204,7 +206,8 @@ def _announces(name: str, doc: Mapping[str, Any], referred: frozenset[str]) -> b
     return doc.get("uid") in referred
 
 
-def _line(name: str, doc: Mapping[str, Any]) -> str:
+def export_line(name: str, doc: Mapping[str, Any]) -> str:
+    """A document as a line of an archive."""
     return json.dumps([name, doc], default=_plain, ensure_ascii=False)
 
 

@@ -75,8 +75,8 @@ class WriterStatus:
 
     @property
     def catalog(self) -> str:
-        """The address of the (first) catalog."""
-        return self.catalogs[0].catalog
+        """The address of the (first) catalog; empty if none is known yet."""
+        return self.catalogs[0].catalog if self.catalogs else ""
 
     @property
     def error(self) -> str:
@@ -86,7 +86,7 @@ class WriterStatus:
     @property
     def waiting(self) -> int:
         """How many documents (without a spool: operations) a catalog has not got yet."""
-        return self.unsaved + max(each.waiting for each in self.catalogs)
+        return self.unsaved + max((each.waiting for each in self.catalogs), default=0)
 
     def __repr__(self) -> str:
         return visible("\n".join(self._lines()))

@@ -26,12 +26,13 @@ from .database import (
     is_busy,
     is_damage,
     not_taken,
+    not_writable,
     open_or_make,
     put_aside,
     transaction,
 )
 from .encoding import encode
-from .lease import Lease, register_producer
+from .lease import Lease, forget_source, register_producer
 
 __all__ = ["Durability", "Store"]
 
@@ -43,9 +44,7 @@ Durability: TypeAlias = Literal["normal", "full"]
 Neither holds while another process keeps the database locked: documents are then in memory until it lets go.
 """
 
-_SYNC_SECONDS = 1.0
-_PAUSE_SECONDS = 0.02
-_OPENING_SECONDS = 5.0
+_SYNC_SECONDS, _PAUSE_SECONDS, _OPENING_SECONDS = 1.0, 0.02, 5.0
 _CHECKPOINT_BYTES = 16_000_000
 _REFERENCES = ("uid", "run_start", "descriptor", "resource")
 _INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
@@ -61,29 +60,29 @@ class Store:
     durability : {"normal", "full"}
         When a document is safe from a power failure. From a killed process it is as soon as it was taken, but while
         another process keeps the database locked.
+    source : str
+        Where documents come from, if this process only passes them on: the next one goes on with their runs.
 
     Raises
     ------
     SpoolError
-        If the directory cannot be used.
+        If the directory cannot be used, or another process passes on what comes from there.
     """
 
-    def __init__(self, directory: Path, *, durability: Durability = "normal") -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, *, durability: Durability = "normal", source: str = "") -> None:
+        self.directory, self._source, self._durability = directory, source, durability
         self.documents = 0
         """How many documents were taken."""
-        self._durability = durability
         self._unsaved: deque[tuple[str, Mapping[str, Any], bytes, float]] = deque()
-        self._belonging = Belonging()
-        self._lock = threading.Lock()
+        self._lock, self._wake = threading.Lock(), threading.Event()
         self._taken = itertools.count(1)
         self._trouble: sqlite3.DatabaseError | SpoolError | None = None
         self._busy_since: float | None = None
-        self._wake = threading.Event()
         self._dirty = self._closing = self._has_refused = False
         self._process = os.getpid()
         self._wal_descriptors: list[int] = []
         self._open()
+        self._belonging = Belonging.restored(self._connection, self.producer)
         self._identity = identity(self.directory)
         """Which file the database is; None while there is none, because another one could not be opened."""
         self._keeper = threading.Thread(target=self._keep, name="spool-keeper", daemon=True)
@@ -160,6 +159,16 @@ class Store:
             if self._unsaved:
                 time.sleep(_PAUSE_SECONDS)
 
+    def make_safe(self) -> bool:
+        """Put all that was taken on the disk; whether it is safe from a power failure. Raises as `append` does."""
+        self.save()
+        return self._sync()
+
+    def end_source(self) -> None:
+        """Nothing more comes from the source, ever: runs that are open are taken to be cut short when it is closed."""
+        with database_errors(self.directory):
+            forget_source(self._connection, self.producer)
+
     def close(self) -> None:
         """Put everything on the disk. A second call, or one in a forked process, does nothing.
 
@@ -193,16 +202,13 @@ class Store:
         try:
             with transaction(self._connection):
                 # Before anybody can see that there is such a producer, and take it for dead.
-                self.producer, self._alive = register_producer(self._connection, self.directory)
+                self.producer, self._alive = register_producer(self._connection, self.directory, self._source)
             self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
             self._wal_descriptors.append(self._wal)
         except (sqlite3.Error, OSError) as error:
             self._connection.close()
             self._alive.remove()
-            raise SpoolError(
-                f"the spool directory {self.directory} cannot be written to ({error}); expected one on a local disk "
-                f"with room on it, that this user may write to."
-            ) from error
+            raise not_writable(self.directory, error) from error
 
     def _keep_in_memory(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         about = {entry: doc[entry] for entry in _REFERENCES if entry in doc}
@@ -300,16 +306,8 @@ class Store:
         self._open(BUSY_SECONDS)
         # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
         with database_errors(self.directory), transaction(self._connection):
-            numbers = {uid: self._begin_broken(uid) for uid in self._belonging.open_runs}
-        self._belonging.renumber(numbers)
+            self._belonging.begin_broken(self._connection, self.producer)
         self._identity = identity(self.directory)
-
-    def _begin_broken(self, uid: str) -> int:
-        (run,) = self._connection.execute(
-            "INSERT INTO runs (uid, producer, first, started, fault) VALUES (?, ?, 0, ?, ?) RETURNING id",
-            (uid, self.producer, time.time(), "the spool was damaged in the middle of the run"),
-        ).fetchone()
-        return int(run)
 
     def _refusal(self, why: str) -> SpoolError:
         """Why documents are not even kept in memory; said once in the log, too."""
@@ -322,12 +320,14 @@ class Store:
     def _why(self, error: sqlite3.Error | SpoolError, what: str = "") -> SpoolError:
         return not_taken(self.directory, error, f"{what or len(self._unsaved)} wait in memory")
 
-    def _sync(self) -> None:
+    def _sync(self) -> bool:
         self._dirty = False
         try:
             os.fsync(self._wal)
         except OSError as error:
             _logger.error("The spool in %s cannot be put on the disk: %s.", self.directory, error.strerror)
+            return False
+        return True
 
     def _keep(self) -> None:
         """Put on the disk what was taken, once a second, and keep the log short; nobody has to wait for it."""

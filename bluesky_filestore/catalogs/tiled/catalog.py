@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from bluesky_filestore.catalog_address import container_address
 from bluesky_filestore.errors import (
     CatalogError,
     CatalogFaultError,
@@ -46,7 +47,7 @@ from bluesky_filestore.operations.operations import (
 )
 
 from .arrays import TiledArray
-from .connecting import PROBE_TIMEOUT, address_of, catalog_errors, is_gone, may_still_be_done
+from .connecting import PROBE_TIMEOUT, address_of, catalog_errors, is_away, is_gone, key_for, may_still_be_done
 from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, row_count
 from .once import without_retries
@@ -55,7 +56,7 @@ from .tables import TiledTable
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["TiledCatalog"]
+__all__ = ["TiledCatalog", "connected_or_away"]
 
 _MARK = "filestore"
 
@@ -290,6 +291,26 @@ class TiledCatalog:
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
         self._held.pop(run, None)
         self._doubted.discard(run)
+
+
+def connected_or_away(
+    uri: str, make_client: "Callable[[], Container]", client_kwargs: Mapping[str, Any], *, may_be_away: bool = True
+) -> TiledCatalog:
+    """The catalog at an address, asked once, which may be away then.
+
+    Raises
+    ------
+    CatalogError
+        If it answers, and cannot be used; if it is away, and may not be, or there is no API key: Tiled would ask for a
+        password when it is back.
+    """
+    catalog = TiledCatalog(make_client, container_address(uri))
+    try:
+        catalog.connect()
+    except CatalogError as error:
+        if not (may_be_away and is_away(error) and key_for(uri, client_kwargs)):
+            raise
+    return catalog
 
 
 def _ask(client: "Container") -> None:

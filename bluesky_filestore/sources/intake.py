@@ -1,0 +1,250 @@
+"""What comes from a source, put into a spool: each document once, and what is missing is said.
+
+A source may give a document again (Kafka does after a crash, an archive whenever it is read again), may begin in the
+middle of a run, and may lose some (0MQ does). What becomes of a document:
+
+====================================================  ==============================================================
+it is                                                 then
+====================================================  ==============================================================
+of a run whose start came                             it is put into the spool
+the same as one that came, by its uid                 nothing: the spool has it
+of a run that the spool has to its end                nothing
+of a run whose start did not come                     it is set aside, in a file beside the spool, and said once a run
+====================================================  ==============================================================
+
+`_runs` holds for each run that is open what came of it, and None for one that is complete; `_streams` which run and
+stream a descriptor is of. What is said of gaps goes by `seq_num`, which counts from 1 in each stream, and by the
+stop's `num_events`.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bluesky_filestore.spool.ledger import Ledger
+from bluesky_filestore.spool.spooled_run import export_line
+from bluesky_filestore.spool.store import Store
+
+__all__ = ["ASIDE", "Intake"]
+
+_logger = logging.getLogger(__name__)
+
+ASIDE = "set-aside.jsonl"
+"""The file in a spool's directory that holds the documents of runs whose start did not come."""
+
+_LENGTH = 8
+_RUNS, _REMEMBERED = 10_000, 100_000
+_LATELY = 100
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What came of a run that is open."""
+
+    uids: set[str] = field(default_factory=set)
+    """Of its documents."""
+    last: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The last seq_num of each stream; of stream datums, of each of their resources."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """The highest of each stream; 0 for one that was only described."""
+
+
+class Intake:
+    """Puts the documents of a source into a spool, each once.
+
+    Parameters
+    ----------
+    store : Store
+        The writing end of the spool.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.repeated = 0
+        """How many documents came that the spool had."""
+        self.aside = 0
+        """How many were set aside."""
+        self.gaps: list[str] = []
+        """What did not come, in words."""
+        self._store = store
+        self._ledger = Ledger(store.directory)
+        self._runs: OrderedDict[str, _Tally | None] = OrderedDict()
+        self._streams: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._resources: OrderedDict[str, None] = OrderedDict()
+        self._datums: OrderedDict[str, None] = OrderedDict()
+        self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._level = logging.DEBUG
+        self._remember_spooled()
+        self._level = logging.WARNING
+
+    def close(self) -> None:
+        """Look no more into the spool; it stays open."""
+        self._ledger.close()
+
+    def __enter__(self) -> "Intake":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def take(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Put one document into the spool, if it belongs there; raises as `Store.append`, which has it all the same."""
+        if self._is_new(name, doc):
+            self._store.append(name, doc)
+        if len(self._runs) > _RUNS:
+            self._forget_runs()
+        for remembered in (self._streams, self._resources, self._datums, self._unknown):
+            while len(remembered) > _REMEMBERED:
+                remembered.popitem(last=False)
+
+    def _is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
+        """Whether a document is to be put into the spool; what it tells is remembered."""
+        if name in ("resource", "stream_resource", "datum", "datum_page"):
+            return self._is_new_announcement(name, doc)
+        if name == "start":
+            return self._begins(str(doc.get("uid", "")))
+        stream = ""
+        if name in ("descriptor", "stop"):
+            uid = str(doc.get("run_start", ""))
+        else:
+            descriptor = str(doc.get("descriptor", ""))
+            uid, stream = self._streams.get(descriptor, (descriptor, ""))
+            if stream:
+                self._streams.move_to_end(descriptor)
+        if name == "descriptor":
+            stream = str(doc.get("name", "primary"))
+            self._streams[str(doc.get("uid", ""))] = uid, stream
+        if uid not in self._runs:
+            return self._set_aside(uid, name, doc)
+        tally = self._runs[uid]
+        if tally is None or self._had(tally, doc):
+            self.repeated += 1
+            return False
+        if name == "descriptor":
+            tally.highest.setdefault(stream, 0)
+        elif name == "stop":
+            self._end(uid, tally, doc)
+        else:
+            self._count(uid, tally, stream, doc)
+        return True
+
+    def _begins(self, uid: str) -> bool:
+        is_known = uid in self._runs
+        if not is_known:
+            has_all = any(entry.uid == uid and entry.stopped is not None for entry in self._ledger.entries(0, uid=uid))
+            self._runs[uid] = None if has_all else _Tally({uid})
+            is_known = has_all
+        self.repeated += is_known
+        return not is_known
+
+    def _is_new_announcement(self, name: str, doc: Mapping[str, Any]) -> bool:
+        uid = _announced(name, doc)
+        run = str(doc.get("run_start", ""))
+        is_datum = name.startswith("datum")
+        if uid in (self._datums if is_datum else self._resources) or (run in self._runs and self._runs[run] is None):
+            self.repeated += 1
+            return False
+        if not is_datum:
+            self._resources[uid] = None
+            return True
+        of = str(doc.get("resource", ""))
+        if of not in self._resources:
+            # Of a staging that began before we listened: it says where no frame is.
+            return self._set_aside(of, name, doc)
+        self._resources.move_to_end(of)
+        self._datums[uid] = None
+        return True
+
+    def _had(self, tally: _Tally, doc: Mapping[str, Any]) -> bool:
+        uid = doc.get("uid")
+        uids = uid if isinstance(uid, list) else [uid]
+        new = [each for each in uids if isinstance(each, str) and each not in tally.uids]
+        tally.uids.update(new)
+        return not new and uid is not None
+
+    def _count(self, uid: str, tally: _Tally, stream: str, doc: Mapping[str, Any]) -> None:
+        first, last = _seq_nums(doc)
+        if first is None or last is None:
+            return
+        key = stream, str(doc.get("stream_resource", ""))
+        before = tally.last.get(key, tally.highest.get(stream, 0))
+        if first > before + 1:
+            self._say_gap(uid, stream, before + 1, first - 1)
+        tally.last[key] = last
+        tally.highest[stream] = max(last, tally.highest.get(stream, 0))
+
+    def _end(self, uid: str, tally: _Tally, stop: Mapping[str, Any]) -> None:
+        counts = stop.get("num_events")
+        for stream, count in counts.items() if isinstance(counts, Mapping) else ():
+            came = tally.highest.get(stream)
+            if came is None and count:
+                self._say(f"Run {uid[:_LENGTH]}: the descriptor of stream {stream!r} with {count} events did not come.")
+            elif came is not None and isinstance(count, int) and came < count:
+                self._say_gap(uid, stream, came + 1, count)
+        self._runs[uid] = None
+
+    def _say_gap(self, uid: str, stream: str, first: int, last: int) -> None:
+        which = f"event {first}" if first == last else f"events {first} to {last}"
+        self._say(f"Run {uid[:_LENGTH]}, stream {stream!r}: {which} did not come.")
+
+    def _say(self, words: str) -> None:
+        self.gaps.append(words)
+        _logger.log(self._level, "%s", words)
+
+    def _set_aside(self, of: str, name: str, doc: Mapping[str, Any]) -> bool:
+        path = self._store.directory / ASIDE
+        if of not in self._unknown:
+            self._unknown[of] = None
+            _logger.warning(
+                "A %s document came of something whose beginning did not (%s): this one and those that follow are set "
+                "aside in %s.",
+                name,
+                of[:_LENGTH],
+                path,
+            )
+        self.aside += 1
+        with path.open("a") as file:
+            file.write(f"{export_line(name, doc)}\n")
+        return False
+
+    def _forget_runs(self) -> None:
+        complete = [uid for uid, tally in self._runs.items() if tally is None]
+        for uid in complete[: len(complete) // 2]:
+            del self._runs[uid]
+
+    def _remember_spooled(self) -> None:
+        """Know what whoever passed documents on before us has put into the spool."""
+        ours = [entry for entry in self._ledger.entries(0) if entry.producer == self._store.producer and entry.first]
+        lately = {entry.number for entry in ours[-_LATELY:]}
+        for entry in ours:
+            if entry.stopped is None or entry.number in lately:
+                self._runs[entry.uid] = _Tally()
+                for name, doc in self._ledger.documents_of(entry.number, "" if entry.stopped is None else "descriptor"):
+                    self._is_new(name, doc)
+                if entry.stopped is not None:
+                    self._runs[entry.uid] = None
+        for spooled in self._ledger.announced_before(self._ledger.last_document() + 1, self._store.producer):
+            known = self._datums if spooled.name.startswith("datum") else self._resources
+            known[_announced(spooled.name, spooled.doc())] = None
+        # What was missing then has been said.
+        self.repeated = 0
+        self.gaps.clear()
+
+
+def _announced(name: str, doc: Mapping[str, Any]) -> str:
+    """By what a resource, a datum or a page of these is known again."""
+    uid = doc.get("datum_id" if name.startswith("datum") else "uid")
+    return str(uid[:1] if isinstance(uid, list) else uid)
+
+
+def _seq_nums(doc: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The first and the last seq_num of an event, a page of them, or a stream datum; None if it does not tell."""
+    match doc:
+        case {"seq_num": int() as number}:
+            return number, number
+        case {"seq_num": [int() as first, *rest]}:
+            return first, rest[-1] if rest and isinstance(rest[-1], int) else first
+        case {"seq_nums": {"start": int() as start, "stop": int() as stop}} if stop > start:
+            return start, stop - 1
+    return None, None

@@ -1,0 +1,260 @@
+"""Documents of a source go into the spool each once, whatever the source repeats, loses or begins with."""
+
+import json
+import random
+from contextlib import closing
+
+import event_model
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_runs import SmallRun
+from spooled import NUMBER, run_documents
+
+from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.sources.consuming import consume
+from bluesky_filestore.sources.intake import ASIDE, Intake
+from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool.encoding import decode, encode
+
+SOURCE = "kafka://broker/topic"
+
+
+def spooled(directory):
+    """What is in a spool, in its order: (uid of the run, name, uid) of each document."""
+    with closing(Ledger(directory)) as ledger:
+        uids = {entry.number: entry.uid for entry in ledger.entries(0)}
+        documents = [(each.run, each.name, each.doc()) for each in ledger.documents_after(0, 10**6, 2**40)]
+    return [(uids.get(run), name, doc.get("uid") or doc.get("datum_id")) for run, name, doc in documents]
+
+
+def expected(*runs):
+    """The same of documents."""
+    return [
+        (documents[0][1]["uid"], name, doc.get("uid") or doc.get("datum_id"))
+        for documents in runs
+        for name, doc in documents
+    ]
+
+
+def poured(directory, documents):
+    """Put documents into a spool, as a process of its own would; what became of them."""
+    with closing(Store(directory, source=SOURCE)) as store, Intake(store) as intake:
+        for name, doc in documents:
+            intake.take(name, doc)
+        return intake.repeated, intake.aside, intake.gaps
+
+
+def interleaved(runs, seed):
+    """Documents of runs, each in its order, as several RunEngines would mix them."""
+    chosen = random.Random(seed)
+    left = [list(documents) for documents in runs]
+    while any(left):
+        yield chosen.choice([documents for documents in left if documents]).pop(0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_each_once(tmp_path_factory, data):
+    """However often processes die, and however far back the source goes then, the spool has each document once."""
+    directory, seed = tmp_path_factory.mktemp("spool"), data.draw(st.integers(0, 100))
+    runs = [SmallRun(directory, number, events=3).documents for number in range(2)] + [run_documents(2)[1]]
+    documents = list(interleaved(runs, seed))
+    begin, came = 0, 0
+    while came < len(documents):
+        end = data.draw(st.integers(came + 1, len(documents)))
+        _, aside, gaps = poured(directory, documents[begin:end])
+        assert (aside, gaps) == (0, [])
+        came = end
+        # What was not acknowledged comes again.
+        begin = data.draw(st.integers(0, end))
+    found = spooled(directory)
+    assert sorted(found) == sorted(expected(*runs))
+    for documents in runs:
+        uid = documents[0][1]["uid"]
+        assert [each for each in found if each[0] == uid] == expected(documents)
+    with closing(Ledger(directory)) as ledger:
+        assert len(ledger.entries(0)) == len({entry.producer for entry in ledger.entries(0)}) * 3
+        assert all(entry.stopped for entry in ledger.entries(0))
+
+
+def test_in_the_middle_of_a_run(tmp_path, caplog):
+    """Documents of a run that began before anybody listened are set aside, said once, and disturb no other run."""
+    early = SmallRun(tmp_path, 1, events=4).documents
+    late = run_documents(3)[1]
+    repeated, aside, gaps = poured(tmp_path, [*early[6:9], *late[:2], *early[9:], *late[2:]])
+    assert spooled(tmp_path)[-len(late) :] == expected(late)
+    assert not [each for each in spooled(tmp_path) if each[1] in ("event", "stop") and each[0] is None]
+    kept = [json.loads(line) for line in (tmp_path / ASIDE).read_text().splitlines()]
+    assert [name for name, _ in kept].count("event") == 3
+    assert kept[-1] == ["stop", early[-1][1]]
+    assert (repeated, aside, gaps) == (0, len(kept), [])
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.strays() == 0
+    assert len([record for record in caplog.records if "set aside" in record.getMessage()]) <= 3
+
+
+def test_descriptor_tells_the_run(tmp_path, caplog):
+    """Events of a run that is set aside are not said apart from it if its descriptor came."""
+    poured(tmp_path, run_documents(5)[1][1:])
+    assert len(caplog.records) == 1
+    assert "set aside" in caplog.text
+
+
+def gappy(*left_out, pages=False, streams=False):
+    """The documents of a run of two streams, without some, by their names."""
+    run = event_model.compose_run()
+    bundles = {name: run.compose_descriptor(name=name, data_keys={"x": NUMBER}) for name in ("primary", "other")}
+    documents = {"start": ("start", run.start_doc)}
+    for name, bundle in bundles.items():
+        documents[f"{name} descriptor"] = "descriptor", bundle.descriptor_doc
+    for number in range(1, 7):
+        for name, bundle in bundles.items():
+            event = bundle.compose_event(data={"x": 1.0}, timestamps={"x": 1.0})
+            document = ("event_page", event_model.pack_event_page(event)) if pages else ("event", event)
+            documents[f"{name} {number}"] = document
+    if streams:
+        for number in range(1, 7):
+            datum = {
+                "uid": f"d/{number}",
+                "stream_resource": "d",
+                "descriptor": bundles["primary"].descriptor_doc["uid"],
+                "seq_nums": {"start": number, "stop": number + 1},
+                "indices": {"start": number - 1, "stop": number},
+            }
+            documents[f"primary {number}"] = "stream_datum", datum
+    documents["stop"] = "stop", run.compose_stop()
+    return [document for name, document in documents.items() if name not in left_out]
+
+
+@pytest.mark.parametrize("kind", [{}, {"pages": True}, {"streams": True}])
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ((), []),
+        (("primary 1",), ["'primary': event 1 did"]),
+        (("primary 2", "primary 3"), ["'primary': events 2 to 3 did"]),
+        (("primary 6",), ["'primary': event 6 did"]),
+        (("primary 2", "other 5"), ["'primary': event 2 did", "'other': event 5 did"]),
+        ([f"primary {number}" for number in range(1, 7)], ["'primary': events 1 to 6 did"]),
+    ],
+)
+def test_gaps(tmp_path, kind, left_out, said):
+    """What did not come is said with its stream and its numbers, and the rest is there."""
+    documents = gappy(*left_out, **kind)
+    _, _, gaps = poured(tmp_path, documents)
+    assert [gap.partition("stream ")[2] for gap in gaps] == [f"{words} not come." for words in said]
+    assert len(spooled(tmp_path)) == len(documents)
+
+
+def test_a_descriptor_that_did_not_come(tmp_path):
+    """A stream that the stop counts and nothing described is said; its events are set aside."""
+    lost = [f"other {number}" for number in range(1, 7)]
+    _, aside, gaps = poured(tmp_path, gappy("other descriptor", *lost[:2]))
+    assert aside == 4
+    assert len(gaps) == 1
+    assert "the descriptor of stream 'other' with 6 events did not come" in gaps[0]
+
+
+def test_rewinds_are_no_gaps(tmp_path):
+    """A plan that was rewound takes points again under their numbers."""
+    documents = run_documents(6)[1]
+    for number, (name, doc) in zip([1, 2, 3, 2, 3, 4], documents[2:8], strict=True):
+        assert name == "event"
+        doc["seq_num"] = number
+    documents[-1][1]["num_events"] = {"primary": 4}
+    assert poured(tmp_path, documents) == (0, 0, [])
+
+
+def test_runs_that_are_there(tmp_path):
+    """A run that another writer has put into the spool to its end is not put there again."""
+    documents = run_documents(3)[1]
+    with closing(Store(tmp_path)) as store:
+        for name, doc in documents:
+            store.append(name, doc)
+    assert poured(tmp_path, documents) == (len(documents), 0, [])
+    assert spooled(tmp_path) == expected(documents)
+
+
+def test_one_process_a_source(tmp_path):
+    """Two processes that pass on what comes from the same would both put it there: the second is refused."""
+    with closing(Store(tmp_path, source=SOURCE)) as first, closing(Store(tmp_path, source="other")):
+        with pytest.raises(SpoolError, match=f"puts what comes from {SOURCE} into the spool"):
+            Store(tmp_path, source=SOURCE)
+        producer = first.producer
+    with closing(Store(tmp_path, source=SOURCE)) as again:
+        assert again.producer == producer
+
+
+def test_runs_of_a_source_outlive_processes(tmp_path):
+    """A run of a source is not cut short because the process ended that passed it on, unless the source has."""
+    documents = run_documents(3)[1]
+    with closing(Store(tmp_path, source=SOURCE)) as store, closing(Ledger(tmp_path)) as ledger:
+        for name, doc in documents[:3]:
+            store.append(name, doc)
+        producer = store.producer
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.is_alive(producer)
+        with closing(Store(tmp_path, source=SOURCE)) as store:
+            assert store.open_runs == (documents[0][1]["uid"],)
+            for name, doc in documents[3:4]:
+                store.append(name, doc)
+            store.end_source()
+            assert ledger.is_alive(producer)
+        assert not ledger.is_alive(producer)
+    assert spooled(tmp_path) == expected(documents[:4])
+
+
+class Given:
+    """A source that gives what it was given, and remembers what was acknowledged."""
+
+    def __init__(self, documents):
+        self.name = SOURCE
+        self.given = self.safe = 0
+        self._documents = documents
+
+    def documents(self):
+        """Each after the other."""
+        for document in self._documents:
+            yield document
+            self.given += document is not None
+
+    def acknowledge(self):
+        """So far."""
+        self.safe = self.given
+
+
+def test_acknowledged_when_safe(tmp_path, monkeypatch):
+    """A source learns that it was heard when all is on the disk, and not while the disk takes nothing."""
+    documents = run_documents(3)[1]
+    source = Given([*documents[:3], None, *documents[3:], None])
+    with closing(Store(tmp_path, source=SOURCE)) as store, Intake(store) as intake:
+        failing = [True]
+        sync = store.make_safe
+
+        def make_safe():
+            # Nothing is acknowledged of what is not there.
+            with closing(Ledger(tmp_path)) as ledger:
+                assert ledger.last_document() >= source.given
+            return not failing[0] and sync()
+
+        monkeypatch.setattr(store, "make_safe", make_safe)
+        assert consume(source, store, intake, lambda: False)
+        assert source.safe == 0
+        failing[0] = False
+        assert consume(Given([]), store, intake, lambda: False)
+        again = Given(documents)
+        assert consume(again, store, intake, lambda: False)
+        assert again.safe == len(documents)
+    assert spooled(tmp_path) == expected(documents)
+
+
+def test_what_is_kept_is_as_it_came(tmp_path):
+    """Values of a source's documents are kept as any writer's are."""
+    documents = run_documents(1)[1]
+    documents[2][1]["data"]["more"] = {"a": [1, None, "b"]}
+    poured(tmp_path, documents)
+    with closing(Ledger(tmp_path)) as ledger:
+        assert [each.doc() for each in ledger.documents_after(0, 10, 2**20)] == [
+            decode(encode(doc)) for _, doc in documents
+        ]
