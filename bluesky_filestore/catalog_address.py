@@ -9,9 +9,11 @@ from bluesky_filestore.errors import CatalogUnreachableError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ADDRESS_EXAMPLE", "comparable_address", "container_address", "node_address", "shown_address"]
+__all__ = ["ADDRESS_EXAMPLE", "IN_MEMORY", "comparable_address", "container_address", "node_address", "shown_address"]
 
 ADDRESS_EXAMPLE = "http://localhost:8000"
+IN_MEMORY = "memory"
+"""The scheme of catalogs that go with the process they are in."""
 
 
 def container_address(uri: str) -> str:
@@ -39,6 +41,8 @@ def container_address(uri: str) -> str:
         raise CatalogUnreachableError(
             f"{shown_address(uri)!r} is no address that can be used; expected one such as {ADDRESS_EXAMPLE}."
         ) from None
+    if url.scheme == IN_MEMORY:
+        return str(url)
     base, is_node, node = url.path.partition("/metadata")
     if not is_node:
         base = base.rstrip("/")

@@ -6,12 +6,15 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bluesky_filestore.catalog_address import comparable_address, shown_address
+from bluesky_filestore.catalogs.databroker.broker import client_of, raw_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import (
+    address_of,
     client_options,
     connect,
     connect_profile,
@@ -20,6 +23,7 @@ from bluesky_filestore.catalogs.tiled.connecting import (
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
 from bluesky_filestore.errors import OptionError, SpoolError
+from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
@@ -37,18 +41,19 @@ _WEEK = 7 * 86_400.0
 class CatalogWriter(SpoolWriter):
     """Writes the documents of runs into a Tiled catalog, in the tree that bluesky-tiled-plugins' clients read.
 
-    What it received is in the spool when the call returns, and is delivered to the catalog by a thread, or later by
-    another process: a catalog that is slow, away or wrong neither holds up nor fails the plan; `status` tells, and
-    `flush` and `close` raise.
+    Into a databroker of documents (`databroker.temp`, its Mongo tree) they go as they are. What it received is in the
+    spool when the call returns, and is delivered to the catalog by a thread, or later by another process: a catalog
+    that is slow, away or wrong neither holds up nor fails the plan; `status` tells, and `flush` and `close` raise.
 
     Parameters
     ----------
-    client : tiled.client.container.Container, or several
-        The container that the runs go into. With several, every run goes into each.
+    client : tiled.client.container.Container, databroker.v1.Broker, or several
+        The container, or broker, that the runs go into. With several, every run goes into each.
     spool : str or Path or None
         The directory in which documents are kept until they are delivered. Several processes may use one. By default
         one for each catalog in the user's directory for such things. With None documents are kept for the life of this
-        process only, in memory where the machine has a place for files there: what is delivered leaves nothing.
+        process only, in memory where the machine has a place for files there: what is delivered leaves nothing. So they
+        are by default for a catalog that goes with this process, such as that of ``databroker.temp()``.
     wait_on_stop : float
         For how many seconds at most a stop document waits until its run is readable in the catalog, so that it can be
         read as soon as the plan is over. It waits only while something is heard of the catalog: one that is away, or
@@ -122,16 +127,17 @@ class CatalogWriter(SpoolWriter):
         check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
         check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
+        handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after)
-        spooling = partial(
-            Spooling, catalogs=catalogs, wait_on_stop=wait_on_stop, durability=durability, batch_size=batch_size
-        )
+        how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
+        spooling: Callable[..., Spooling] = partial(Spooling, catalogs=catalogs, **how)
         self._private: Path | None = None
         self._last_status: WriterStatus | None = None
-        if spool is not None:
+        lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")
+        if spool is not None and (lasting or spool != "auto"):
             try:
-                directory = spool_for(catalogs[0].uri) if spool == "auto" else spool_in(spool)
+                directory = spool_for(lasting) if spool == "auto" else spool_in(spool)
                 self._spooling = spooling(directory, settings=settings)
                 return
             except SpoolError as error:
@@ -173,9 +179,21 @@ class CatalogWriter(SpoolWriter):
     def from_profile(cls, name: str, **arguments: Any) -> "CatalogWriter":
         """A writer for the catalog that a Tiled profile names; arguments and errors are those of `from_uri`."""
         options, client_kwargs = _sorted_out(arguments)
-        content = profile_content(name)
-        make_client = partial(connect_profile, name, **client_kwargs)
+        content, make_client = profile_content(name), partial(connect_profile, name, **client_kwargs)
         return cls._owning(content["uri"], make_client, {**content, **client_kwargs}, options)
+
+    @classmethod
+    def from_databroker(cls, name: str, **arguments: Any) -> "CatalogWriter":
+        """A writer for the catalog that ``databroker.Broker.named(name)`` gives: its ``raw``, where it has one.
+
+        The catalog is asked, and one that is away is an error; `from_uri` is for it. Arguments are as there.
+        """
+        options, client_kwargs = _sorted_out(arguments)
+        check_options(**options)
+        if name == "temp":
+            raise OptionError("each databroker.temp() is another catalog; make it, and give it to CatalogWriter(...).")
+        client = raw_of(connect_profile(name, **client_kwargs))
+        return cls(TiledCatalog(lambda: client, address_of(client)), **options)
 
     @classmethod
     def _owning(
@@ -218,8 +236,8 @@ class CatalogWriter(SpoolWriter):
         """How the writer is doing."""
         if self._last_status is not None:
             return self._last_status
-        spooling = self._spooling
-        store, spool = spooling.store, look_at(spooling.directory)
+        spooling, store = self._spooling, self._spooling.store
+        spool = look_at(spooling.directory)
         known = {comparable_address(each.catalog): each for each in spool.catalogs}
         catalogs = []
         for uploader in spooling.uploaders:
@@ -262,13 +280,14 @@ class CatalogWriter(SpoolWriter):
         return f"<CatalogWriter for {', '.join(each.catalog.uri for each in self._spooling.uploaders)}>"
 
 
-def _catalogs(given: "Container | Iterable[Container]") -> list[TiledCatalog]:
+def _catalogs(given: Any) -> list[TiledCatalog]:
+    given = client_of(given)
     if isinstance(given, str):
         shown = shown_address(given)
         raise OptionError(f"{shown!r} is an address, and no client; use CatalogWriter.from_uri({shown!r}).")
-    clients = [given] if hasattr(given, "context") else list(given) if isinstance(given, Iterable) else []
+    clients = [given] if hasattr(given, "context") or not isinstance(given, Iterable) else list(map(client_of, given))
     if not clients or not all(hasattr(each, "context") for each in clients):
-        raise OptionError(f"{given!r} is no client of Tiled; expected a container, e.g. of from_uri(), or several.")
+        raise OptionError(f"{given!r} is no client of Tiled; expected a container, a Broker, or several.")
     return [TiledCatalog(each) for each in clients]
 
 
@@ -280,12 +299,8 @@ def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     TypeError
         If one is neither's, whether the catalog can be asked now or not.
     """
-    ours = {
-        name
-        for name, parameter in signature(CatalogWriter).parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY
-    }
-    ours |= OPTIONS.keys()
+    parameters = signature(CatalogWriter).parameters.values()
+    ours = {parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY} | OPTIONS.keys()
     known = ours | client_options()
     for name in arguments:
         if name not in known:

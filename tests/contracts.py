@@ -4,13 +4,18 @@ import pickle
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import event_model
+import httpx
 import numpy as np
 import pytest
+from small_runs import SmallRun
+
+from bluesky_filestore.spool.spooled_run import find_run
 
 
 @dataclass
@@ -198,3 +203,122 @@ class HandlerContract:
             )
             _, filled = filler("event", event)
             np.testing.assert_array_equal(filled["data"]["image"], expected, strict=True)
+
+
+class CatalogContract:
+    """What delivery relies on, of any catalog; its test class says how to come by one, and what is in it."""
+
+    lives: ClassVar[tuple[int, ...]] = (1, 5, 12)
+    """After how many operations those are killed who deliver, one after the other."""
+
+    def connect(self) -> Any:
+        """A new `TiledCatalog`, that knows nothing, for a catalog that other tests may have written to."""
+        raise NotImplementedError
+
+    def compare(self, run: Any) -> None:
+        """Assert that the catalog has a `SmallRun` as it was, each document once, in order."""
+        raise NotImplementedError
+
+    def deliver(self, catalog: Any, directory: Path) -> None:
+        """Hand on all that waits in a spool."""
+        from bluesky_filestore.delivery.conveyor import Conveyor
+        from bluesky_filestore.delivery.problems import Problems
+        from bluesky_filestore.spool import Ledger
+
+        with closing(Ledger(directory)) as ledger:
+            problems = Problems()
+            conveyor = Conveyor(ledger, catalog, problems, since=0)
+            for _ in range(50):
+                conveyor.move()
+                conveyor.try_again()
+                if set(ledger.counts(1)) <= {"settling", "delivered"} and not conveyor.has_news:
+                    break
+            assert problems.all() == ()
+
+    def spool(self, directory: Path, *runs: Any) -> None:
+        """Put runs into a spool, one after the other."""
+        from bluesky_filestore.spool.store import Store
+
+        store = Store(directory)
+        for run in runs:
+            for name, doc in run.documents:
+                store.append(name, doc)
+        store.close()
+
+    def test_a_run(self, tmp_path):
+        """A run is there as it was, and delivering it again from its first document changes nothing."""
+        run = SmallRun(tmp_path, 1)
+        self.spool(tmp_path / "spool", run)
+        catalog = self.connect()
+        self.deliver(catalog, tmp_path / "spool")
+        self.compare(run)
+        for found in find_run([tmp_path / "spool"], run.uid):
+            found.ask_again()
+        self.deliver(catalog, tmp_path / "spool")
+        self.compare(run)
+
+    def test_killed_between_operations(self, tmp_path):
+        """Whoever delivers is killed after some operations, and another one goes on: all is there once."""
+        runs = [SmallRun(tmp_path, number, events=4) for number in range(2)]
+        self.spool(tmp_path / "spool", *runs)
+        for operations in self.lives:
+            catalog = KilledAfter(self.connect(), operations)
+            with suppress(Killed):
+                self.deliver(catalog, tmp_path / "spool")
+        self.deliver(self.connect(), tmp_path / "spool")
+        for run in runs:
+            self.compare(run)
+
+    def test_answers_lost(self, tmp_path):
+        """A request that was carried out, and of which no answer came, is not carried out twice."""
+        run = SmallRun(tmp_path, 5, events=4)
+        self.spool(tmp_path / "spool", run)
+        catalog = self.connect()
+        losing = LosesAnswers(catalog)
+        self.deliver(losing, tmp_path / "spool")
+        assert losing.lost > 1
+        self.compare(run)
+
+    def test_names(self):
+        """It has one name, however often it is connected to."""
+        assert self.connect().uri == self.connect().uri
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class KilledAfter:
+    """A catalog whose user is killed after so many operations."""
+
+    def __init__(self, catalog: Any, operations: int) -> None:
+        self._catalog, self._left = catalog, operations
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+    def apply(self, operation: Any) -> None:
+        """Carry one out; the last one, too, but nobody learns of it."""
+        self._catalog.apply(operation)
+        self._left -= 1
+        if self._left <= 0:
+            raise Killed
+
+
+class LosesAnswers:
+    """A catalog of which the answer to every third operation is lost, once each."""
+
+    def __init__(self, catalog: Any) -> None:
+        self._catalog, self._asked, self.lost = catalog, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+    def apply(self, operation: Any) -> None:
+        """Carry one out."""
+        self._asked += 1
+        with self._catalog._noting_lost_answers(operation.run):
+            self._catalog.apply(operation)
+            if self._asked % 3 == 0 and self.lost < 4:
+                self.lost += 1
+                raise httpx.ReadError("the answer was lost")

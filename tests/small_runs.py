@@ -78,7 +78,7 @@ class SmallRun:
     def compare(self, client: Any) -> None:
         """Assert that a catalog has each document once, in its order, and arrays that are the files'."""
         run = client[self.uid]
-        assert list(_plain(documents(run))) == list(_plain(self.documents)), f"run {self.number}"
+        assert list(plain(documents(run))) == list(plain(self.documents)), f"run {self.number}"
         # The special client of a stream asks for much more than that.
         stream = run["primary"].base
         assert len(stream["internal"].read(["seq_num"])) == self.events
@@ -105,7 +105,7 @@ def image_documents(path: Path, spec: str = "AD_HDF5", **datum_kwargs: Any) -> l
     ]
 
 
-def _plain(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
+def plain(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
     """The same, with pages as singles and whatever came as a tuple or array as a list."""
     for name, doc in pairs:
         yield name, _listed(doc)

@@ -13,6 +13,7 @@ from bluesky_filestore.leanings import going_without
 
 from .console import Console
 from .local import demo, doctor, serve, sim
+from .migrating import migrate
 from .preview import preview
 from .runs import export, forget, park, rename
 from .services import consume, deliver
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 _COMMANDS = (
     *(demo, sim, serve, doctor, verify, preview, status, resume),
-    *(deliver, consume, park, forget, rename, export),
+    *(deliver, consume, park, forget, rename, export, migrate),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -16,6 +16,7 @@ from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.entries import ENDED, READABLE, Entry, Spooled
 from bluesky_filestore.spool.ledger import Ledger
 
+from .document_lane import DocumentLane
 from .health import CatalogHealth
 from .lane import Lane
 from .problems import Problems
@@ -79,7 +80,7 @@ class Conveyor:
         self._health = CatalogHealth(catalog) if health is None else health
         self._cursor = 0
         self._at_once = _FEWEST_AT_ONCE
-        self._began, self._is_written_down = False, True
+        self._began, self._is_written_down, self._takes_documents = False, True, False
         self._readable: list[Entry] = []
 
     @property
@@ -172,6 +173,7 @@ class Conveyor:
         self._catalog.forget_answers()
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
         with self._health.asking():
+            self._takes_documents = self._catalog.takes_documents
             for mimetype in (HDF5_ROWS, FILE_SERIES, HANDLED):
                 self._catalog.reads(mimetype)
         waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
@@ -259,13 +261,9 @@ class Conveyor:
 
     def _new_lane(self, producer: int, before: int) -> Lane:
         """A lane of a producer that knows what was announced before a document."""
-        lane = Lane(
-            self._catalog,
-            self._problems,
-            self._health,
-            self._settings,
-            may_begin_again=lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE,
-        )
+        delivery = (self._catalog, self._problems, self._health, self._settings)
+        kind = DocumentLane if self._takes_documents else Lane
+        lane = kind(*delivery, may_begin_again=lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE)
         lane.producer = producer
         for announced in self._ledger.announced_before(before, producer):
             self._read_into(lane, announced, "")

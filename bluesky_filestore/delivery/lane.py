@@ -23,13 +23,13 @@ from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.order import Sequence
 from bluesky_filestore.model.validate import schema_fault
 from bluesky_filestore.operations.announcing import announce
-from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, Operation
+from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, Operation, name_of
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.spool.entries import ENDED, Entry
 
 from .health import CatalogHealth
 from .problems import Problems
-from .run_delivery import RunDelivery
+from .run_delivery import RunDelivery, RunDocuments
 from .settings import AS_USUAL, DeliverySettings
 from .stamping import stamp
 
@@ -91,7 +91,7 @@ class Lane:
     @property
     def is_behind(self) -> bool:
         """Whether not all documents have become operations."""
-        return self.holds_documents or not self._is_gathered
+        return bool(self._held) or not self._is_gathered
 
     @property
     def has_due_operations(self) -> bool:
@@ -150,7 +150,7 @@ class Lane:
         if run is None:
             return
         if name == "start":
-            run.begin(Run(doc, self._assets, inspect, self._catalog.reads, stamp))
+            run.begin(self._documents_of(doc))
             return
         run.held_until = 0.0
         if run.documents is None or not run.is_open:
@@ -164,6 +164,9 @@ class Lane:
                 run.settle_until = time.monotonic() + self._settings.settle
             if not any(other.is_open or other.settle_until is not None for other in self.runs.values()):
                 self._assets.forget_old()
+
+    def _documents_of(self, start: Mapping[str, Any]) -> RunDocuments:
+        return Run(start, self._assets, inspect, self._catalog.reads, stamp)
 
     def gather(self) -> None:
         """Make operations of everything that was handed on; raises as `write` does."""
@@ -233,7 +236,7 @@ class Lane:
                 run.add([CheckRun(run.uid)])
                 run.doubted_since = math.inf
 
-    def _settle(self, run: RunDelivery, documents: Run, until: float) -> None:
+    def _settle(self, run: RunDelivery, documents: RunDocuments, until: float) -> None:
         try:
             run.add(documents.settle())
         except Exception as error:
@@ -262,11 +265,11 @@ class Lane:
         self._note_losses(run, run.documents)
         run.is_open, run.held_until = False, 0.0
 
-    def _take_operations(self, run: RunDelivery, documents: Run) -> None:
+    def _take_operations(self, run: RunDelivery, documents: RunDocuments) -> None:
         run.add(documents.take())
         self._note_losses(run, documents)
 
-    def _note_losses(self, run: RunDelivery, documents: Run) -> None:
+    def _note_losses(self, run: RunDelivery, documents: RunDocuments) -> None:
         for sentence in documents.take_losses():
             self._problems.add(run.uid, sentence)
 
@@ -286,6 +289,8 @@ class Lane:
         else:
             self._health.succeeded(run.uid)
             run.has_given_up = run.has_given_up or is_refused
+            if isinstance(run.operations[0], CheckRun):
+                run.doubted_since = None
             run.succeeded()
 
     def _differs_or_is_away(self, run: RunDelivery, error: CatalogError) -> bool:
@@ -305,7 +310,7 @@ class Lane:
 
     def _leave_out(self, run: RunDelivery, error: CatalogError) -> None:
         self._health.forget(run.uid)
-        self._problems.add(run.uid, f"{_name(run.operations[0])}: {error}")
+        self._problems.add(run.uid, f"{name_of(run.operations[0])}: {error}")
         # A run that only lacks its end is parked, and gets that as soon as it goes.
         run.give_up(is_end=isinstance(run.operations[0], CloseRun))
 
@@ -331,19 +336,12 @@ class Lane:
             if isinstance(error, OtherWriterError):
                 run.leave_to_others()
             elif not isinstance(error, CatalogError):
-                _logger.exception("%s could not be applied.", _name(operation))
+                _logger.exception("%s could not be applied.", name_of(operation))
             words = error if isinstance(error, CatalogError) else repr(error)
-            self._problems.add(run.uid, f"{_name(operation)}: {words}")
+            self._problems.add(run.uid, f"{name_of(operation)}: {words}")
             return False
         if isinstance(operation, CloseRun):
             run.is_closed = True
             if is_complete and self._catalog.in_doubt(run.uid):
                 run.doubted_since = time.monotonic()
-        elif isinstance(operation, CheckRun):
-            run.doubted_since = None
         return True
-
-
-def _name(operation: Operation) -> str:
-    parts = (getattr(operation, part, None) for part in ("run", "stream", "data_key"))
-    return f"{type(operation).__name__} of {'/'.join(part for part in parts if part)}"

@@ -46,13 +46,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
+from typing import TypeAlias
 
 from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.operations.document_run import DocumentRun
 from bluesky_filestore.operations.operations import Operation
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.spool.entries import DeliveryState, Entry
 
-__all__ = ["CUT_SHORT", "IN_DOUBT", "STOP_UNUSABLE", "TRANSITIONS", "Finding", "RunDelivery"]
+__all__ = ["CUT_SHORT", "IN_DOUBT", "STOP_UNUSABLE", "TRANSITIONS", "Finding", "RunDelivery", "RunDocuments"]
+
+RunDocuments: TypeAlias = Run | DocumentRun
+"""What makes operations of a run's documents: those of a tree of nodes, or the documents themselves."""
 
 CUT_SHORT = "The run was cut short: its writer ended before its stop document came."
 """What is noted of a run whose stop document will never come."""
@@ -110,7 +115,7 @@ class RunDelivery:
     """What the ledger said of it when its delivery began."""
     state: DeliveryState = "waiting"
     """How far it has come."""
-    documents: Run | None = None
+    documents: RunDocuments | None = None
     """Makes operations of its documents."""
     is_open: bool = False
     """Whether its start document was used, and neither its stop document nor the lack of one."""
@@ -194,7 +199,7 @@ class RunDelivery:
         self.operations.clear()
         self.operations.append(first)
 
-    def begin(self, documents: Run) -> None:
+    def begin(self, documents: RunDocuments) -> None:
         """Its start document came: whoever else makes runs of such goes first."""
         self.documents, self.is_open = documents, True
         self.held_until = time.monotonic() + _HELD_SECONDS

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -47,6 +48,7 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
         self._by_hand: set[str] = set()
         self._offers: dict[str, list[EntryPoint]] | None = None
         self._reported: set[str] = set()
+        self._targets: list[weakref.ref[Any]] = []
 
     def __getitem__(self, spec: str) -> HandlerClass:
         found = self._load(spec)
@@ -104,6 +106,9 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
                 add_spec(spec, mimetype)
             self._classes[spec] = handler_class
             self._by_hand.add(spec)
+        for target in self._shared():
+            target.register_handler(spec, handler_class)
+            _logger.info("databroker's catalog in this process reads spec %r with %s, too.", spec, _name(handler_class))
 
     def deregister(self, spec: str) -> HandlerClass | None:
         """Have a spec read by nobody, until a handler is registered or `discover` is called.
@@ -118,7 +123,27 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
             self._by_hand.discard(spec)
             self._classes.pop(spec, None)
             self._found().pop(spec, None)
-            return found
+        for target in self._shared():
+            target.deregister_handler(spec)
+        return found
+
+    def share_with(self, targets: Iterable[Any]) -> None:
+        """Have other registries read each spec as this one does, now and later, for as long as they live.
+
+        Parameters
+        ----------
+        targets : iterable of object
+            Each with ``register_handler(spec, handler_class)``, which takes the place of another, and
+            ``deregister_handler(spec)``.
+        """
+        for target in targets:
+            if not any(target is known for known in self._shared()):
+                for spec, handler_class in self.items():
+                    target.register_handler(spec, handler_class)
+                self._targets.append(weakref.ref(target))
+
+    def _shared(self) -> list[Any]:
+        return [target for reference in self._targets if (target := reference()) is not None]
 
     def discover(self) -> dict[str, HandlerClass]:
         """Look for what installed packages bring, and import it all.

@@ -21,6 +21,7 @@ __all__ = [
     "CreateRun",
     "CreateStream",
     "DropArray",
+    "InsertDocument",
     "NameAxes",
     "Operation",
     "PlaceArray",
@@ -202,6 +203,20 @@ class CheckRun:
     """The run's uid."""
 
 
+@dataclass(frozen=True, slots=True)
+class InsertDocument:
+    """A catalog of documents holds this one, once; see `Catalog.takes_documents`."""
+
+    run: str
+    """The uid of the run that it goes with."""
+    name: str
+    """What it is; pages come as they are."""
+    document: Mapping[str, Any]
+    """The document as it was received."""
+    is_shared: bool = False
+    """Whether it may have been inserted with another run."""
+
+
 Operation: TypeAlias = (
     CreateRun
     | CreateStream
@@ -213,7 +228,20 @@ Operation: TypeAlias = (
     | DropArray
     | CloseRun
     | CheckRun
+    | InsertDocument
 )
+
+
+def name_of(operation: Operation) -> str:
+    """What an operation is called for people: what it does, and to which node.
+
+    Examples
+    --------
+    >>> name_of(CreateStream("5c45", "primary", {}))
+    'CreateStream of 5c45/primary'
+    """
+    parts = (getattr(operation, part, None) for part in ("run", "stream", "data_key", "name"))
+    return f"{type(operation).__name__} of {'/'.join(part for part in parts if part)}"
 
 
 class Catalog(Protocol):
@@ -228,6 +256,13 @@ class Catalog(Protocol):
         """The address that the server says it has; empty while it has said none.
 
         It goes for nothing, but that requests go there: what earlier versions kept under it is the same catalog's.
+        """
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether it holds the documents of a run as they are, by `InsertDocument`, and no tree of nodes.
+
+        Of the other operations such a catalog has to do with `CloseRun` and `CheckRun` only. Raises as `reads` does.
         """
 
     def close(self) -> None:

@@ -3,8 +3,10 @@
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bluesky_filestore.catalogs.databroker.broker import client_of
+from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.event_record import (
     AS_USUAL,
@@ -17,21 +19,18 @@ from bluesky_filestore.model.event_record import (
 
 from .run_tree import RunTree
 
-if TYPE_CHECKING:
-    from tiled.client.container import Container
-
 __all__ = ["documents", "documents_of"]
 
 _NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
-def documents(node: "Container") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The documents of a run that `CatalogWriter` wrote, from the catalog alone.
+def documents(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The documents of a run that `CatalogWriter` wrote, from the catalog alone; or of any run of databroker's.
 
     Parameters
     ----------
-    node : tiled.client.container.Container
-        The run, e.g. ``client[uid]``.
+    node : tiled.client.container.Container, or databroker.v1.Header
+        The run, e.g. ``client[uid]``; of databroker ``db[uid]`` or ``db.v2[uid]``.
 
     Yields
     ------
@@ -46,7 +45,10 @@ def documents(node: "Container") -> Iterator[tuple[str, dict[str, Any]]]:
     DocumentError
         If the events do not have the column that says what else they were.
     """
-    yield from documents_of(RunTree(node))
+    if (of_databroker := run_of(node)) is not None:
+        yield from documents_of_run(of_databroker)
+        return
+    yield from documents_of(RunTree(client_of(node)))
 
 
 def documents_of(run: RunTree) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
 from bluesky_filestore.errors import (
     AddressError,
     ForbiddenFileError,
@@ -172,8 +173,8 @@ def open_array(
     ----------
     node_or_documents : tiled.client.array.ArrayClient, or iterable of tuple of str and Mapping
         An array of a catalog, e.g. ``run["primary"]["det_image"]``; a run or a stream of a catalog, with the key of one
-        of its arrays; or the documents of one run, which can be read only from files. These are all looked for, as when
-        they are registered.
+        of its arrays; or the documents of one run, or a run of databroker (``db[uid]``), which can be read only from
+        files. These are all looked for, as when they are registered.
     data_key, stream : str, optional
         For documents: which array; may be left out where there is only one. For a run: by default of its stream
         ``primary``. Values that came in events and are not all alike are had so, too.
@@ -208,6 +209,8 @@ def open_array(
             f"{node_or_documents!r} is no array; expected one such as run['primary']['det_image'], or the documents of "
             f"a run."
         )
+    if (of_databroker := run_of(node_or_documents)) is not None:
+        node_or_documents = documents_of_run(of_databroker)
     if not hasattr(node_or_documents, "data_sources"):
         found = array_of_documents(node_or_documents, stream=stream, data_key=data_key, root_map=mapped)
         if found.ragged is not None:

@@ -3,6 +3,9 @@
 A catalog may be away when it is made: its client is made by the first call that needs one, in whatever thread. Of
 several threads one makes it, under `TiledCatalog._lock`, and the others wait, but not for long. Then it stays the same.
 
+What is behind the client is seen as soon as there is one: a tree of nodes, which is this module's, or the documents of
+databroker's (`_documents`), which take `InsertDocument` only.
+
 A run that is made here is marked as ours, with an empty ``filestore``, which holds what is said of its arrays at the
 end. One without it was made by a writer of another kind, such as bluesky's `TiledWriter` beside us, which may be in the
 midst of it: it is left alone.
@@ -22,9 +25,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from bluesky_filestore.catalog_address import container_address
+from bluesky_filestore.catalogs.databroker.broker import handler_targets, is_in_memory, memory_address, takes_documents
+from bluesky_filestore.catalogs.databroker.store import DocumentStore
 from bluesky_filestore.errors import (
     CatalogError,
     CatalogFaultError,
@@ -47,7 +50,7 @@ from bluesky_filestore.operations.operations import (
 )
 
 from .arrays import TiledArray
-from .connecting import PROBE_TIMEOUT, address_of, catalog_errors, is_away, is_gone, key_for, may_still_be_done
+from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_away, is_gone, key_for, may_still_be_done
 from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, row_count
 from .once import without_retries
@@ -81,10 +84,14 @@ class TiledCatalog:
         self._held: dict[str, dict[NodePath, int]] = {}
         self._makes_client = not hasattr(client, "context")
         self._make_client: Callable[[], Container] = client if self._makes_client else lambda: client
+        self.is_in_memory = False
+        """Whether its runs go with this process: nobody else can ever deliver to it."""
         self.uri = uri
         """The address of the container. It stays, whatever the server calls itself."""
         if not self._makes_client:
-            self.uri = uri or address_of(self.connect())
+            client = self.connect()
+            self.is_in_memory = is_in_memory(client)
+            self.uri = uri or (memory_address(client) if self.is_in_memory else address_of(client))
 
     def connect(self) -> "Container":
         """The container; its client is made if there is none yet.
@@ -104,6 +111,7 @@ class TiledCatalog:
         try:
             if self._client is None:
                 client = self._make_client()
+                self._documents = DocumentStore(client) if takes_documents(client) else None
                 self._once = without_retries(client)
                 self._mimetypes = Mimetypes(self._once)
                 self._forget_nodes()
@@ -121,6 +129,8 @@ class TiledCatalog:
         """Take nothing for known; see `bluesky_filestore.operations.operations.Catalog`."""
         if self._client is not None:
             self._forget_nodes()
+            if self._documents is not None:
+                self._documents.forget()
 
     def _forget_nodes(self) -> None:
         self._nodes = Nodes(self._once)
@@ -141,17 +151,24 @@ class TiledCatalog:
         """
         client = self.connect()
         with catalog_errors(self.uri, client):
-            try:
-                _ask(client)
-            except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-                if isinstance(error, httpx.ConnectError):
-                    raise
-                # Servers end connections that are not used for some seconds, at times just as one is used again.
-                _ask(client)
+            ask(client)
+
+    @property
+    def handler_targets(self) -> list[Any]:
+        """Who in this process reads its runs with handlers; see `bluesky_filestore.handlers.HandlerRegistry`."""
+        return [] if self._client is None or self._documents is None else handler_targets(self._client)
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether it is databroker's; see `bluesky_filestore.operations.operations.Catalog`."""
+        self.connect()
+        return self._documents is not None
 
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
         client = self.connect()
+        if self._documents is not None:
+            return False
         try:
             with catalog_errors(self.uri, client):
                 return self._mimetypes.has(mimetype)
@@ -172,6 +189,9 @@ class TiledCatalog:
             raise
 
     def _apply(self, operation: Operation) -> None:
+        if self._documents is not None:
+            self._apply_to_documents(operation, self._documents)
+            return
         match operation:
             case CreateRun():
                 self._create_run(operation)
@@ -194,6 +214,11 @@ class TiledCatalog:
                 self._close_run(operation)
             case CheckRun():
                 self._check_run(operation.run)
+
+    def _apply_to_documents(self, operation: Operation, documents: DocumentStore) -> None:
+        if isinstance(operation, CheckRun):
+            self._doubted.discard(operation.run)
+        documents.apply(operation)
 
     def _array(self, operation: AppendArray | NameAxes | PlaceArray | DropArray) -> TiledArray:
         path = (operation.run, operation.stream, operation.data_key)
@@ -219,11 +244,17 @@ class TiledCatalog:
         except CatalogError as error:
             if may_still_be_done(error):
                 self._doubted.add(run)
+                if self._documents is not None:
+                    self._documents.forget(run)
             raise
 
     def remove_rows(self, run: str) -> None:
         """Remove the rows of a run; see `bluesky_filestore.operations.operations.Catalog`."""
         self.connect()
+        if self._documents is not None:
+            # They are in no table, and what is there is asked for anew.
+            self._documents.forget(run)
+            return
         with self._noting_lost_answers(run):
             self._held.pop(run, None)
             self._forget_run(run)
@@ -311,10 +342,6 @@ def connected_or_away(
         if not (may_be_away and is_away(error) and key_for(uri, client_kwargs)):
             raise
     return catalog
-
-
-def _ask(client: "Container") -> None:
-    client.context.http_client.get(client.uri, timeout=PROBE_TIMEOUT).raise_for_status()
 
 
 def _replace_entries(node: Any, entries: Mapping[str, Any]) -> None:

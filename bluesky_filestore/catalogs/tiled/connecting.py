@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bluesky_filestore.catalog_address import ADDRESS_EXAMPLE, node_address, shown_address
+from bluesky_filestore.catalog_address import ADDRESS_EXAMPLE, IN_MEMORY, node_address, shown_address
 from bluesky_filestore.errors import (
     CatalogAccessError,
     CatalogError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROBE_TIMEOUT",
     "address_of",
+    "ask",
     "catalog_errors",
     "client_options",
     "connect",
@@ -166,6 +167,11 @@ def _probe(uri: str, client_kwargs: Mapping[str, Any]) -> bool:
 
 def _ask_for_authentication(uri: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a server says of how to be let in; any Tiled server says it to anybody."""
+    if str(uri).startswith(f"{IN_MEMORY}://"):
+        raise CatalogUnreachableError(
+            f"the catalog {uri} was in the memory of one process, and went with it; `bluesky-filestore rename` has its "
+            f"runs go to another one."
+        )
     try:
         about = httpx.get(_server_address(uri, ""), **options)
         if about.status_code in TRY_LATER or about.is_server_error:
@@ -183,6 +189,20 @@ def _server_address(uri: str, path: str) -> httpx.URL:
     url = httpx.URL(uri)
     base = url.path.partition("/api/v1")[0].rstrip("/")
     return url.copy_with(path=f"{base}/api/v1/{path}", query=None)
+
+
+def ask(client: "Container") -> None:
+    """Ask whether a catalog answers, without trying again; raises what httpx does."""
+    http_client = client.context.http_client
+    # That of an application in this process has no timeouts.
+    options = {} if hasattr(http_client, "app") else {"timeout": PROBE_TIMEOUT}
+    try:
+        http_client.get(client.uri, **options).raise_for_status()
+    except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+        if isinstance(error, httpx.ConnectError):
+            raise
+        # Servers end connections that are not used for some seconds, at times just as one is used again.
+        http_client.get(client.uri, **options).raise_for_status()
 
 
 def find_outages(uris: Iterable[str], timeout: float) -> dict[str, str]:

@@ -1,0 +1,48 @@
+"""Runs of a databroker, given as databroker gives them, and their documents."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from .broker import collections_of
+from .collections import singles_once
+
+__all__ = ["documents_of_run", "run_of"]
+
+_logger = logging.getLogger(__name__)
+_A_PAGE = 25
+
+
+def run_of(given: Any) -> Any | None:
+    """The client of a run that is in a databroker of documents; None if it is anything else.
+
+    Parameters
+    ----------
+    given : object
+        databroker's v1 Header, or the client of a run.
+    """
+    run = given if hasattr(given, "context") else getattr(given, "v2", None)
+    # Runs of long ago have version 1; those of trees of nodes have 3.
+    is_one = any(
+        spec.name == "BlueskyRun" and not str(spec.version or "").startswith("3.") for spec in getattr(run, "specs", ())
+    )
+    return run if is_one and hasattr(run, "documents") else None
+
+
+def documents_of_run(run: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The documents of a run, singly and each once, by its client."""
+    here = collections_of(run)
+    if here is not None:
+        yield from here.documents_of(run.metadata["start"]["uid"])
+        return
+    last, given = "", 0
+    for last, doc in singles_once(run.documents()):
+        given += last == "event"
+        yield last, doc
+    if last != "stop":
+        _logger.warning(
+            "Run %s is not stopped, so that databroker's server keeps back its last events (up to %d); %d are given.",
+            run.metadata["start"]["uid"],
+            _A_PAGE,
+            given,
+        )

@@ -1,0 +1,90 @@
+"""Runs of a databroker, one after the other: out of its MongoDB, or by way of the server that it is behind."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bluesky_filestore.catalogs.databroker.broker import client_of, collections_of, takes_documents
+from bluesky_filestore.catalogs.databroker.collections import Collections
+from bluesky_filestore.catalogs.databroker.runs import documents_of_run
+from bluesky_filestore.errors import OptionError
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+__all__ = ["ClientRuns", "MongoRuns", "Runs", "runs_of"]
+
+
+class Runs(Protocol):
+    """Runs that are somewhere else."""
+
+    def count(self) -> int:
+        """How many there are, or were a moment ago."""
+
+    def uids(self) -> Iterator[str]:
+        """Their uids, oldest first."""
+
+    def documents_of(self, run: str) -> Iterator[tuple[str, Any]]:
+        """The documents of one, singly.
+
+        Raises
+        ------
+        DocumentError
+            If they cannot be had.
+        """
+
+
+class MongoRuns(Collections):
+    """The runs in a MongoDB, as `Runs`; see `Collections`."""
+
+    @classmethod
+    def from_uri(cls, uri: str) -> "MongoRuns":
+        """Those of a database by its address, such as ``mongodb://localhost/metadatastore``.
+
+        Raises
+        ------
+        OptionError
+            If the address names no database.
+        """
+        from pymongo import MongoClient
+        from pymongo.errors import ConfigurationError
+
+        try:
+            return cls(MongoClient(uri, serverSelectionTimeoutMS=10_000).get_default_database())
+        except ConfigurationError as error:
+            raise OptionError(
+                f"the address of the MongoDB cannot be used ({error}); expected one with the name of a database, such "
+                f"as mongodb://localhost:27017/metadatastore."
+            ) from error
+
+
+class ClientRuns:
+    """The runs behind a client of databroker's, as `Runs`."""
+
+    def __init__(self, client: "Container") -> None:
+        self._client = client
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._client)
+
+    def uids(self) -> Iterator[str]:
+        """Their uids, oldest first."""
+        yield from self._client.keys()
+
+    def documents_of(self, run: str) -> Iterator[tuple[str, Any]]:
+        """The documents of one, singly."""
+        yield from documents_of_run(self._client[run])
+
+
+def runs_of(given: Any) -> Runs:
+    """The runs of a broker, or of a client of one.
+
+    Raises
+    ------
+    OptionError
+        If it is none that holds documents.
+    """
+    client = client_of(given)
+    if not hasattr(client, "context") or not takes_documents(client):
+        raise OptionError(f"{given!r} is no databroker that holds documents; expected a Broker, or its catalog.")
+    return collections_of(client) or ClientRuns(client)
