@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.cli.entry import app
-from bluesky_filestore.errors import DocumentError, OptionError
+from bluesky_filestore.errors import OptionError, SourceError
+from bluesky_filestore.sources.archived_runs import ArchivedRuns
 from bluesky_filestore.sources.databroker import MongoRuns, runs_of
 from bluesky_filestore.sources.migrating import Migration, differences
-from bluesky_filestore.sources.suitcases import SuitcaseRuns
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -138,7 +138,7 @@ def test_differences(change, words):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "msgpack"])
-def test_suitcases(tmp_path, kind):
+def test_archives(tmp_path, kind):
     """Files of suitcases give the documents that went in, arrays as well; a file that breaks off fails its last run."""
     runs = [SmallRun(tmp_path, number, events=2) for number in range(3)]
     run_of_arrays = event_model.compose_run(metadata={"array": np.arange(3.0)})
@@ -147,17 +147,17 @@ def test_suitcases(tmp_path, kind):
     (tmp_path / f"one.{kind}").write_bytes(b"".join(map(pack, runs[2].documents)))
     both = b"".join(pack(pair) for each in documents for pair in each)
     (tmp_path / f"more.{kind}").write_bytes(both)
-    found = SuitcaseRuns([tmp_path])
+    found = ArchivedRuns([tmp_path])
     assert found.count() == 4
     for run in runs:
         assert list(plain(found.documents_of(run.uid))) == list(plain(run.documents))
     ((_, start),) = found.documents_of(run_of_arrays.start_doc["uid"])
     assert np.asarray(start["array"]).tolist() == [0.0, 1.0, 2.0]
     (tmp_path / f"one.{kind}").write_bytes(b"".join(map(pack, runs[2].documents))[:-9])
-    with pytest.raises(DocumentError, match="cannot be read after"):
-        list(SuitcaseRuns([tmp_path / f"one.{kind}"]).documents_of(runs[2].uid))
-    with pytest.raises(OptionError, match="suitcase-jsonl"):
-        SuitcaseRuns([tmp_path / "nothing"])
+    with pytest.raises(SourceError, match="cannot be read"):
+        list(ArchivedRuns([tmp_path / f"one.{kind}"]).documents_of(runs[2].uid))
+    with pytest.raises(SourceError, match="there is no"):
+        ArchivedRuns([tmp_path / "nothing"])
 
 
 def _as_json(pair):

@@ -73,11 +73,11 @@ def migrate(
 
 def _source(source: str, api_key: str) -> "Runs":
     from bluesky_filestore.catalogs.databroker.broker import raw_of
+    from bluesky_filestore.sources.archived_runs import ArchivedRuns
     from bluesky_filestore.sources.databroker import MongoRuns, runs_of
-    from bluesky_filestore.sources.suitcases import SuitcaseRuns
 
     if "://" not in source and Path(source).exists():
-        return SuitcaseRuns([Path(source)])
+        return ArchivedRuns([Path(source)])
     if source.startswith(("mongodb://", "mongodb+srv://")):
         return MongoRuns.from_uri(source)
     return runs_of(raw_of(_client(source, api_key)))
