@@ -342,8 +342,8 @@ def test_file_is_closed_after_the_writer(catalog, data_directory, tmp_path, spoo
     assert "refused" not in catalog.client[uid].metadata["filestore"]
 
 
-def test_file_that_comes_late(catalog, data_directory):
-    """A file that appears after its run is registered without being asked for."""
+def test_file_that_comes_late(catalog, data_directory, caplog):
+    """A file that appears after its run is registered without being asked for, and without alarm."""
     uid, documents = image_documents(data_directory, "comes late.h5")
     with CatalogWriter(catalog.client) as writer:
         feed(writer, documents)
@@ -354,15 +354,18 @@ def test_file_that_comes_late(catalog, data_directory):
         wait_for(lambda: not writer.status().unsettled_runs)
     assert catalog.client[uid]["primary"]["image"].shape == (3, 1, 4, 6)
     assert catalog.client[uid].metadata["filestore"] == {}
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_file_that_never_comes(catalog, data_directory):
-    """After a while a file is not waited for any more, and the run goes on saying that it is missing."""
+def test_file_that_never_comes(catalog, data_directory, caplog):
+    """After a while a file is not waited for any more, and the run and the log say that it is missing."""
     uid, documents = image_documents(data_directory, "never.h5")
     with CatalogWriter(catalog.client, settle=0.1) as writer:
         feed(writer, documents)
         wait_for(lambda: not writer.status().unsettled_runs)
     assert "never.h5 cannot be found" in catalog.client[uid].metadata["notes"][0]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith(f"Run {uid}: 'image' in stream 'primary' is not registered")
 
 
 def test_bad_documents(catalog, caplog):

@@ -247,6 +247,7 @@ class Lane:
         if documents.settled or time.monotonic() > until:
             run.settle_until = None
             if not documents.settled:
+                run.tell()
                 self._problems.add_loss(run.uid, _INCOMPLETE)
 
     def cut_short(self, uid: str, reason: str) -> None:
@@ -341,7 +342,7 @@ class Lane:
             self._problems.add(run.uid, f"{name_of(operation)}: {words}")
             return False
         if isinstance(operation, CloseRun):
-            run.is_closed = True
+            run.closed(operation)
             if is_complete and self._catalog.in_doubt(run.uid):
                 run.doubted_since = time.monotonic()
         return True

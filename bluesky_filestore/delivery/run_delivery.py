@@ -40,6 +40,7 @@ Between calls these hold: `operations` is empty or its first is not done; `error
 `documents` is None before the start document and after all was settled. Only the thread that delivers may touch it.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -50,8 +51,9 @@ from typing import TypeAlias
 
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.operations.document_run import DocumentRun
-from bluesky_filestore.operations.operations import Operation
+from bluesky_filestore.operations.operations import CloseRun, Operation
 from bluesky_filestore.operations.run import Run
+from bluesky_filestore.operations.run_metadata import sentences
 from bluesky_filestore.spool.entries import DeliveryState, Entry
 
 __all__ = ["CUT_SHORT", "IN_DOUBT", "STOP_UNUSABLE", "TRANSITIONS", "Finding", "RunDelivery", "RunDocuments"]
@@ -68,10 +70,13 @@ STOP_UNUSABLE = "The stop document of the run could not be used."
 IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
 """Why a run is settling of which no files are missing; the next process that delivers goes by it."""
 
+_logger = logging.getLogger(__name__)
 _NOT_BEGUN = "Its start document could not be used."
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TRIES, _TRIES_WITHOUT_PATIENCE = 3, 2
 _HELD_SECONDS = 5.0
+# Not that a disk is not in sight: that is so every time, or never, and stands in the run's notes.
+_TOLD = ("refused", "missing", "uncollected")
 
 
 class Finding(Enum):
@@ -145,6 +150,10 @@ class RunDelivery:
     """Whether another writer made it in the catalog: nothing is done to it."""
     has_given_up: bool = False
     """Whether something of the run was left out already."""
+    _lacks: list[str] = field(default_factory=list)
+    """What its arrays lack by what the catalog has learned, in words."""
+    _told: set[str] = field(default_factory=set)
+    """What of that was said in the log."""
     only_end_is_left: bool = False
     """Whether nothing but its end is left to be done, which has been tried for long enough."""
 
@@ -186,6 +195,22 @@ class RunDelivery:
             return Finding.UNSETTLED, "" if self.doubted_since is None else IN_DOUBT
         reason = loss or ("" if self.is_closed else _NOT_BEGUN)
         return (Finding.INCOMPLETE if reason else Finding.COMPLETE), reason
+
+    def closed(self, closing: CloseRun) -> None:
+        """The catalog has learned of its end, and of what was then known of its arrays."""
+        self.is_closed = True
+        self._lacks = sentences(
+            {kind: of for kind, of in closing.metadata.get("filestore", {}).items() if kind in _TOLD}
+        )
+        if self.settle_until is None:
+            self.tell()
+
+    def tell(self) -> None:
+        """Nothing more is waited for: say in the log what its arrays lack, a line each and once."""
+        for sentence in self._lacks:
+            if sentence not in self._told:
+                self._told.add(sentence)
+                _logger.warning("Run %s: %s", self.uid, sentence)
 
     def add(self, operations: Iterable[Operation]) -> None:
         """These are to be done, too; nothing is to a run of another writer."""
