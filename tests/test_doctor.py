@@ -274,7 +274,7 @@ def test_missing_directory(ioc, small):
 def test_name_length(ioc, small):
     """A path that the record would cut off."""
     detector = small(tiff=(OurTIFF, {"write_path_template": f"{ioc.directory}/{'x' * 250}"}))
-    assert re.search("FilePath_RBV holds 255 characters, and [23].. are needed", problem(doctor(detector), "name length"))
+    assert re.search("holds 255 characters, and [23].. are needed", problem(doctor(detector), "name length"))
     detector.tiff.stage_sigs["file_template"] = "%d%d"
     assert "can't be filled in" in problem(doctor(detector), "name length")
 
