@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from bluesky_filestore.serving import CatalogServer
     from bluesky_filestore.sim import SimulatedIOC
+
+with suppress(ImportError):
+    # ophyd does the same, and has to before anybody imports epics, as some tests do.
+    import epicscorelibs.path.pyepics  # noqa: F401
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a directory of its own there
 _ROOM = 4 * 2**30

@@ -98,12 +98,12 @@ def test_what_is_no_array_of_numbers_is_refused(tmp_path, values, words):
 
 
 def test_a_group_is_told_from_a_dataset(tmp_path):
-    """Where several datasets lie in a group, as in a master file of an Eiger, the reason names them."""
+    """Where several datasets lie in a group, which are not numbered pieces of one, the reason names them."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for number in (1, 2):
-            file[f"/entry/data/data/data_{number:06d}"] = np.zeros((3, 4, 6), "<u2")
+            file[f"/entry/data/data/channel_{number}"] = np.zeros((3, 4, 6), "<u2")
     documents = Documents(root=tmp_path).all
-    with pytest.raises(DocumentError, match=r"a group of 2 .data_000001, data_000002"):
+    with pytest.raises(DocumentError, match=r"a group of 2 .channel_1, channel_2"):
         open_array(documents)
 
 
