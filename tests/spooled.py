@@ -66,6 +66,7 @@ class Applied:
 
     uri = "http://applied/api/v1/metadata/"
     server_uri = ""
+    takes_documents = False
 
     def __init__(self):
         self.operations = []
