@@ -4,12 +4,14 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from small_runs import SmallRun
 from spooled import put, put_and_die, run_documents
 
 from bluesky_filestore import documents
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.problems import Problems
+from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.spooled_run import find_run
 
@@ -200,3 +202,25 @@ def test_nothing_is_remembered(tmp_path, tiled, make):
     assert not conveyor._runs
     (lane,) = conveyor._lanes
     assert not lane.runs
+
+
+def test_asked_again(data_directory, tmp_path, tiled, catalog, make, monkeypatch):
+    """A catalog that cannot say in the middle what it reads is asked again, and whoever waits learns why."""
+    run, real, answers = SmallRun(data_directory, 1), tiled.reads, iter([False] * 3)
+
+    def reads(mimetype):
+        if next(answers, True):
+            return real(mimetype)
+        raise CatalogUnreachableError("nobody says")
+
+    conveyor = make()
+    conveyor.move()
+    monkeypatch.setattr(tiled, "reads", reads)
+    put(tmp_path, run.documents)
+    for _ in range(2):
+        assert conveyor.has_news
+        with pytest.raises(CatalogUnreachableError, match="nobody says"):
+            conveyor.move()
+    assert conveyor.has_news
+    assert move_all(conveyor) == [run.uid]
+    run.compare(catalog.client)

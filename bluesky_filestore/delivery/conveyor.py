@@ -11,8 +11,8 @@ from bluesky_filestore.errors import (
     CatalogUnreachableError,
     RowsDifferError,
 )
-from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.operations.operations import Catalog
+from bluesky_filestore.operations.placement import ASKED_FOR
 from bluesky_filestore.spool.entries import ENDED, READABLE, Entry, Spooled
 from bluesky_filestore.spool.ledger import Ledger
 
@@ -96,7 +96,7 @@ class Conveyor:
     @property
     def has_news(self) -> bool:
         """Whether there is something to hand on, or left from the last time."""
-        is_known = self._began and self._is_written_down and not any(lane.has_due_operations for lane in self._lanes)
+        is_known = self._began and self._is_written_down and not any(lane.is_due for lane in self._lanes)
         return not is_known or self._ledger.last_document() > self._cursor
 
     @property
@@ -174,7 +174,7 @@ class Conveyor:
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
         with self._health.asking():
             self._takes_documents = self._catalog.takes_documents
-            for mimetype in (HDF5_ROWS, FILE_SERIES, HANDLED):
+            for mimetype in ASKED_FOR:
                 self._catalog.reads(mimetype)
         waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
         for entry in waiting:
@@ -202,7 +202,7 @@ class Conveyor:
         closed = False
         for run in self._runs.values():
             lane = self._lane_of(run)
-            if run.is_handed_on and run.is_open and not lane.holds_documents:
+            if run.is_handed_on and run.is_open and not lane.is_behind:
                 lane.cut_short(run.uid, STOP_UNUSABLE)
                 closed = True
         return closed

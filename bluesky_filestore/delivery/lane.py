@@ -81,12 +81,8 @@ class Lane:
         self._assets = Assets(has_handler)
         self._sequence = Sequence(self._assets)
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
+        self._why_held: CatalogError = CatalogUnreachableError()
         self._is_gathered = True
-
-    @property
-    def holds_documents(self) -> bool:
-        """Whether documents wait until the catalog can be asked how they are to be written."""
-        return bool(self._held)
 
     @property
     def is_behind(self) -> bool:
@@ -94,9 +90,9 @@ class Lane:
         return bool(self._held) or not self._is_gathered
 
     @property
-    def has_due_operations(self) -> bool:
-        """Whether there is something that the catalog may be tried with now."""
-        return any(run.is_due for run in self.runs.values())
+    def is_due(self) -> bool:
+        """Whether there is something that the catalog may be tried with, or asked, now."""
+        return bool(self._held) or any(run.is_due for run in self.runs.values())
 
     def expect(self, entry: Entry) -> RunDelivery:
         """The documents of a run will come here; those of others are no concern of this lane."""
@@ -117,9 +113,10 @@ class Lane:
         try:
             for single_name, single in unpacked(name, doc):
                 self._check_and_follow(single_name, single)
-        except (CatalogUnreachableError, CatalogAccessError):
+        except (CatalogUnreachableError, CatalogAccessError) as error:
             # How arrays are registered depends on the server, and a stop has to know it.
             self._held.append((name, doc))
+            self._why_held = error
         except Exception as error:
             # Whatever we overlooked, it must not end somebody's experiment.
             _logger.exception("A %s document could not be written.", name)
@@ -185,6 +182,8 @@ class Lane:
                 _logger.exception("What came for run %s could not be made ready.", run.uid)
                 self._problems.add(run.uid, f"events cannot be written: {error!r}")
         self._is_gathered = not self._held
+        if self._held:
+            raise self._why_held
 
     def write(self, until: float = math.inf) -> bool:
         """Have the catalog take what was handed on, run by run.

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.chunks import chunks_for_reading
 from bluesky_filestore.model.frame_map import Assets, FrameMap, Source, Span
-from bluesky_filestore.model.ragged_rows import RAGGED
-from bluesky_filestore.model.specs import OPAQUE
 
 from .forms import place
 from .operations import DropArray, Operation, PlaceArray, own_dims
-from .placement import Inspector, Placement, Reads, Refusal, Stamper, stamps_nothing
+from .placement import ASKED_FOR, Inspector, Placement, Reads, Refusal, Stamper, stamps_nothing
 
 __all__ = ["ExternalArrays", "Said"]
 
@@ -110,7 +107,7 @@ class ExternalArrays:
     def ask(self) -> None:
         """Ask what the server reads, if it matters and was not asked; raises as `take` does."""
         if self._ours is None and self._data_keys:
-            self._ours = frozenset(filter(self._reads, (HDF5_ROWS, FILE_SERIES, HANDLED, RAGGED, OPAQUE)))
+            self._ours = frozenset(filter(self._reads, ASKED_FOR))
 
     def said(self, events_hold: "Mapping[str, Any]") -> Said:
         """What has to be said of the arrays.

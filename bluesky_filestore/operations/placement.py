@@ -5,13 +5,27 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
+from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Source
-from bluesky_filestore.model.ragged_rows import RaggedShape
+from bluesky_filestore.model.ragged_rows import RAGGED, RaggedShape
+from bluesky_filestore.model.specs import OPAQUE
 
 from .structure import EventStructure
 
-__all__ = ["Inspector", "Placement", "Reads", "Refusal", "Stamper", "reads_nothing_of_ours", "stamps_nothing"]
+__all__ = [
+    "ASKED_FOR",
+    "Inspector",
+    "Placement",
+    "Reads",
+    "Refusal",
+    "Stamper",
+    "reads_nothing_of_ours",
+    "stamps_nothing",
+]
+
+ASKED_FOR = (HDF5_ROWS, FILE_SERIES, HANDLED, RAGGED, OPAQUE)
+"""The mimetypes of which a catalog's server is asked whether it reads them: those of ours, and what is no array."""
 
 Inspector: TypeAlias = Callable[[Source, Sequence[PurePath]], "list[FileFacts | Unseen]"]
 """Looks at files of one source; one answer for each."""
