@@ -206,7 +206,7 @@ def test_nothing_is_remembered(tmp_path, tiled, make):
 
 def test_asked_again(data_directory, tmp_path, tiled, catalog, make, monkeypatch):
     """A catalog that cannot say in the middle what it reads is asked again, and whoever waits learns why."""
-    run, real, answers = SmallRun(data_directory, 1), tiled.reads, iter([False] * 3)
+    run, real, answers = SmallRun(data_directory, 1), tiled.reads, iter([False] * 5)
 
     def reads(mimetype):
         if next(answers, True):
