@@ -78,7 +78,7 @@ class RunArray:
             yield self._line(
                 "catalog", False, f"it is not in the catalog{why}", "Read it with open_array(documents(run))"
             )
-        yield self._rows()
+        yield self._counted()
         where = self.registered or self.documented
         if where is None and not self.events:
             return
@@ -118,22 +118,26 @@ class RunArray:
                 return
 
     @property
-    def _rows_with_frames(self) -> int:
-        """How many events have frames."""
+    def _rows(self) -> int:
+        """How many rows the array has."""
         where = self.registered or self.documented
-        shape = self.node.shape if self.node is not None else where.shape if where is not None else (0,)
-        return min(int(shape[0]), self.events)
+        shape = self.node.shape if self.node is not None else where.shape if where is not None else ()
+        return int(shape[0]) if shape else 0
 
-    def _rows(self) -> RunFinding:
-        where = self.registered or self.documented
-        shape = tuple(self.node.shape if self.node is not None else where.shape if where is not None else ())
-        rows = int(shape[0]) if shape else 0
+    @property
+    def _rows_with_frames(self) -> int:
+        """How many of its rows belong to events, or to points of a stream without events."""
+        return min(self._rows, self.events or self._rows)
+
+    def _counted(self) -> RunFinding:
+        rows, why = self._rows, f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
         if rows == self.events:
             return self._line("rows", True, f"{rows:,} rows, as many as events")
-        words = f"{rows:,} rows for {self.events:,} events"
-        why = f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
+        if not self.events and not self.why_missing:
+            return self._line("rows", True, f"{rows:,} rows; its stream has no events")
+        words = f"{rows:,} rows for {self.events:,} events" if self.events else f"{rows:,} rows"
         advice = "Do not read this array by the rows of the event table; its frames may be those of other events"
-        if rows < self.events and self.why_missing:
+        if self.why_missing and (rows < self.events or not self.events):
             advice = "See whether the frames are in other files; the events that lack theirs are the last ones"
         lacking = tuple(range(rows, self.events))
         return self._line("rows", False, words + why, advice, events=lacking)
@@ -189,7 +193,7 @@ class RunArray:
                 "frames", False, words, "Deliver the run again: bluesky-filestore resume --run", events=tuple(wrong)
             )
         if not unlike:
-            shown = "each frame" if len(chosen) == self.events else in_words(chosen)
+            shown = "each frame" if len(chosen) == self._rows_with_frames else in_words(chosen)
             yield self._line("frames", True, f"{shown} read and equal from {' and '.join(ways)}")
 
     def _unread(self, way: str, event: int, error: Exception) -> RunFinding:
