@@ -230,12 +230,13 @@ class SourceArrays:
             some = self.frames.format(range(1))
             return np.empty((0, *some.shape[1:]), some.dtype)
         values = self.frames.read(self.numbers(index, width))
-        return values.reshape(shape_of_event(self._declared, values.shape))
+        return values.reshape(shape_of_event(self._declared, values.shape, is_joined=self._source.is_joined))
 
     def format(self, *, index: int, width: int = 1) -> ArrayFormat:
         """Shape and dtype of what is read."""
         stored = self.frames.format(self.numbers(index, width) if width else range(1))
-        shape = shape_of_event(self._declared, stored.shape) if width else (0, *stored.shape[1:])
+        is_joined = self._source.is_joined
+        shape = shape_of_event(self._declared, stored.shape, is_joined=is_joined) if width else (0, *stored.shape[1:])
         return ArrayFormat(shape, stored.dtype)
 
     def numbers(self, index: int, width: int = 1) -> range:

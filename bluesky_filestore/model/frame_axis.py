@@ -86,16 +86,29 @@ def frames_that_fit(declared: Shape | None, frame_shape: Shape) -> int | None:
     return whole if whole and not rest and same_but_for_ones(declared, (whole, *frame_shape)) else None
 
 
-def shape_of_event(declared: Shape | None, stored: Shape) -> Shape:
+def shape_of_event(declared: Shape | None, stored: Shape, *, is_joined: bool = False) -> Shape:
     """The shape of an event's array: as declared where it is that of its frames as they are stored, else theirs.
 
     A scalar an event has none, whatever its axis of length one was for.
+
+    Parameters
+    ----------
+    declared : tuple of int or None
+        As the descriptor has it.
+    stored : tuple of int
+        Of its frames, or of the files that are stacked.
+    is_joined : bool
+        Whether files of several frames each may be one behind the other in what is declared.
 
     Examples
     --------
     >>> shape_of_event((4, 6), (1, 4, 6)), shape_of_event((9, 9), (1, 4, 6)), shape_of_event((1,), (1,))
     ((4, 6), (1, 4, 6), ())
+    >>> shape_of_event((6, 4, 8), (3, 2, 4, 8)), shape_of_event((6, 4, 8), (3, 2, 4, 8), is_joined=True)
+    ((3, 2, 4, 8), (6, 4, 8))
     """
+    if is_joined and len(stored) > 1 + _AXES_OF_IMAGE and declared == (stored[0] * stored[1], *stored[2:]):
+        return declared
     if declared is None or not same_but_for_ones(declared, stored):
         return stored
     return () if declared == (1,) else declared

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from .frame_axis import frames_that_fit
+from .frame_axis import frames_that_fit, same_but_for_ones
 from .paths import FlavouredPath
 from .stream_rows import Rows, RowsByRange, Span, StreamRange, append_rows
 
@@ -59,7 +59,31 @@ class Source:
             return self.frames_per_index
         if self.files_per_index is not None:
             return self.files_per_index
-        return frames_that_fit(declared, frame_shape) or self.frames_per_index or 1
+        frames = self.frames_of_a_file(declared)
+        if frames is not None and declared is not None and same_but_for_ones((frames, *declared[1:]), frame_shape):
+            return declared[0] // frames
+        several = frames_that_fit(self._multiplied(declared), frame_shape)
+        return several or frames_that_fit(declared, frame_shape) or self.frames_per_index or 1
+
+    def frames_of_a_file(self, declared: tuple[int, ...] | None) -> int | None:
+        """How many frames of an event each file of a series holds by its ``chunk_shape``; None if that is no such."""
+        chunk_shape = self.parameters.get("chunk_shape", ())
+        if self.template is None or not declared or len(chunk_shape) != len(declared):
+            return None
+        whole = chunk_shape[1:] == declared[1:] and declared[0] % chunk_shape[0] == 0
+        return int(chunk_shape[0]) if whole else None
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether its files may hold several frames each, that are one behind the other in an event."""
+        return self.template is not None and bool(self.data_key)
+
+    def _multiplied(self, declared: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The shape of an event whose descriptor has that of one of its frames (the ``multiplier`` of ophyd-async)."""
+        many = self.frames_per_index
+        if many is None or declared is None or declared[:1] == (many,):
+            return declared
+        return (many, *(declared[1:] if declared[:1] == (1,) else declared))
 
 
 _Place: TypeAlias = tuple[str, int, int, Mapping[str, Any] | None]

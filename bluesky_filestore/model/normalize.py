@@ -26,8 +26,8 @@ from .paths import (
 from .specs import HDF5, NPY_SERIES, OPAQUE, spec_named
 
 __all__ = [
-    "channel_of",
     "indices_of",
+    "part_of",
     "positive",
     "range_of",
     "renamed_keys",
@@ -40,6 +40,7 @@ __all__ = [
 
 # Columns of the event table that are not data.
 _RESERVED_KEYS = ("time", "seq_num", "internal", RECORD_COLUMN.removeprefix("ts_"))
+_FRAMES_PER_POINT = ("frames_per_point", "frame_per_point", "multiplier")
 _READER_PARAMETERS = ("swmr", "locking", "slice")
 # A '%' that is itself, or where a text goes.
 _PERCENT_OR_TEXT = re.compile(r"%[%s]")
@@ -111,20 +112,22 @@ def source_of_resource(doc: Mapping[str, Any]) -> Source:
     kwargs = doc.get("resource_kwargs", {})
     semantics = check_semantics(doc.get("path_semantics") or "posix")
     path = join_resource(doc.get("root") or "", doc["resource_path"], semantics)
-    frames = _count(kwargs.get("frames_per_point", kwargs.get("frame_per_point")), "frame_per_point")
-    template = None
+    said = next((kwargs[name] for name in _FRAMES_PER_POINT if kwargs.get(name) is not None), None)
+    frames, template = _count(said, "frame_per_point"), None
+    # Numbered files of HDF5 are those of one that has a template, whatever the spec.
+    is_series = spec.layout == "series" or (spec.mimetype == HDF5 and bool(kwargs.get("template")))
     if spec.mimetype == NPY_SERIES:
         # ophyd.sim's own convention: the path is the stem of the files.
         template, path = f"{_escaped(path)}_%d.npy", path.parent
         frames = None
-    elif spec.layout == "series" and _BRACES.search(kwargs.get("template") or ""):
+    elif is_series and _BRACES.search(kwargs.get("template") or ""):
         # The convention of bluesky-tiled-plugins: put behind the path as it is, which may be the stem of the names.
         is_directory = str(doc["resource_path"]).endswith(("/", "\\"))
         name = _name_template(kwargs["template"], kwargs.get("filename", ""))
         template = with_trailing_separator(path, semantics_of(path)) if is_directory else str(path)
         template = _escaped(template) + (name.lstrip("/") if is_directory else name)
         path = path if is_directory or name.startswith("/") else path.parent
-    elif spec.layout == "series":
+    elif is_series:
         template = _filled(kwargs, with_trailing_separator(path, semantics_of(path)), "resource_kwargs of " + spec.name)
     return Source(
         uid=doc["uid"],
@@ -207,21 +210,42 @@ def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:
     )
 
 
-def channel_of(datum: Mapping[str, Any], source: Source | None) -> tuple[Source, int] | None:
-    """The part of a resource, and the index in it, that a Datum with a frame and a channel stands for.
+def part_of(datum: Mapping[str, Any], source: Source | None) -> tuple[Source, int, int] | None:
+    """The part of a resource that a Datum is of by its own words, the first index in it, and how many they are.
 
     Returns
     -------
-    tuple of Source and int, or None
-        None if it is not such a Datum. Channels count from 1, as for area-detector-handlers' XSP3 handler; they are
-        the dataset's second axis.
+    tuple of Source, int and int, or None
+        None if it does not speak of a part. Channels count from 1, as for area-detector-handlers' XSP3 handler; they
+        are the dataset's second axis.
+
+    Raises
+    ------
+    DocumentError
+        If it names a dataset, and not which of its frames it stands for.
     """
+    if source is None or source.mimetype != HDF5 or source.template is not None:
+        return None
     match datum.get("datum_kwargs"):
         case {"frame": int(frame), "channel": int(channel), **rest} if not rest and frame >= 0 and channel >= 1:
-            if source is None or source.spec != "XSP3":
+            if source.spec != "XSP3":
                 return None
             uid, only = f"{source.uid}/channel {channel}", {"slice": f":,{channel - 1},:"}
-            return replace(source, uid=uid, resource=source.uid, parameters={**source.parameters, **only}), frame
+            return replace(source, uid=uid, resource=source.uid, parameters={**source.parameters, **only}), frame, 1
+        case {"dataset": str(dataset), **kwargs}:
+            part = replace(source, uid=f"{source.uid}/dataset {dataset}", resource=source.uid, dataset=dataset)
+            return part, *(_one_frame(kwargs, source) or indices_of({**datum, "datum_kwargs": kwargs}))
+        case {"frame": _} as kwargs:
+            found = _one_frame(kwargs, source)
+            return found and (source, *found)
+    return None
+
+
+def _one_frame(kwargs: Mapping[str, Any], source: Source) -> tuple[int, int] | None:
+    """The index of the one frame that a Datum names by its number."""
+    match kwargs:
+        case {"frame": int(frame), **rest} if not rest and frame >= 0:
+            return (frame, 1) if source.spec == "AD_HDF5_SWMR_STREAM" and source.frames_per_index in (None, 1) else None
     return None
 
 

@@ -59,6 +59,7 @@ class Spec:
 _ROWS = (
     Spec("AD_HDF5", HDF5, "file", _AREA_DETECTOR_DATASET),
     Spec("AD_HDF5_SWMR", HDF5, "file", _AREA_DETECTOR_DATASET),
+    Spec("AD_HDF5_SWMR_STREAM", HDF5, "file"),
     Spec("AD_HDF5_SINGLE", HDF5, "series", _AREA_DETECTOR_DATASET, "one"),
     Spec("AD_TIFF", TIFF_SERIES, "series", None, "one"),
     Spec("HDF5", HDF5, "file"),

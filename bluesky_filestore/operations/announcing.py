@@ -7,8 +7,8 @@ from typing import Any
 from bluesky_filestore.errors import DocumentError, FileStoreError, UnknownSpecError
 from bluesky_filestore.model.frame_map import Assets, Source
 from bluesky_filestore.model.normalize import (
-    channel_of,
     indices_of,
+    part_of,
     source_for_handler,
     source_of_resource,
     source_of_stream_resource,
@@ -64,8 +64,8 @@ def _add_datum(uid: str, doc: Mapping[str, Any], assets: Assets) -> bool:
     if resource in assets.unusable or not is_known:
         # What it means, a handler knows, or nobody.
         return assets.add_datum(uid, resource, 0, 1, doc["datum_kwargs"])
-    part = channel_of(doc, source)
+    part = part_of(doc, source)
     if part is None:
         return assets.add_datum(uid, resource, *indices_of(doc), doc["datum_kwargs"])
-    channel, index = part
-    return assets.add_source(channel) and assets.add_datum(uid, channel.uid, index, 1, doc["datum_kwargs"])
+    of_part, start, count = part
+    return assets.add_source(of_part) and assets.add_datum(uid, of_part.uid, start, count, doc["datum_kwargs"])

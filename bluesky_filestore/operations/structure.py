@@ -63,12 +63,12 @@ def event_structure(data_key: Mapping[str, Any], source: Source, facts: FileFact
             f"dataset {source.dataset!r} of {source.path} has the shape {list(facts.shape)}: {wrong_axis}"
         )
     stored = (frames, *frame_shape)
+    shape = shape_of_event(declared, stored, is_joined=source.is_joined)
     differences = []
-    if declared is None or not any(same_but_for_ones(declared, shape) for shape in (stored, frame_shape)):
+    if declared is None or not any(same_but_for_ones(declared, one) for one in (shape, frame_shape)):
         differences.append(f"shape: the descriptor says {_listed(declared)}, the file {_listed(stored)} an event")
     if "dtype_numpy" in data_key and declared_dtype != facts.dtype:
         differences.append(f"dtype: the descriptor says {declared_dtype}, the file {facts.dtype}")
-    shape = shape_of_event(declared, stored)
     return EventStructure(shape, facts.dtype, frames, frame_shape, tuple(differences))
 
 
@@ -110,10 +110,10 @@ def _from_descriptor(declared: tuple[int, ...] | None, declared_dtype: str | Non
     chunk_shape = source.parameters.get("chunk_shape", ())
     frames = source.frames_per_index
     if frames is None and source.template is not None:
-        frames = source.files_per_index
-        if frames is None:
-            of_frames = len(chunk_shape) == len(declared) and chunk_shape[1:] == declared[1:]
-            frames = declared[0] // chunk_shape[0] if declared and of_frames else 1
+        of_a_file = source.frames_of_a_file(declared)
+        frames = source.files_per_index or (declared[0] // of_a_file if of_a_file else 1)
+        if declared and frames > 1 and declared[0] > frames and declared[0] % frames == 0:
+            return EventStructure(declared, declared_dtype, frames, (declared[0] // frames, *declared[1:]))
     elif frames is None:
         joined = len(declared) >= 3 or (chunk_shape and len(chunk_shape) == len(declared))
         frames = declared[0] if joined and declared else 1
