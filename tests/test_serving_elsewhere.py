@@ -16,6 +16,7 @@ from serving import configured_server, free_port
 from tiled.client import from_uri
 from tiled.client.utils import ClientError
 from tiled.structures.array import ArrayStructure, BuiltinDtype
+from tiled.structures.core import Spec
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from bluesky_filestore import serve_catalog
@@ -68,12 +69,15 @@ def settled(config, directory, tmp_path):
 
 
 def test_config_of_the_how_to(directory, tmp_path):
-    """The piece of config.yml in the documentation starts a server that serves our rows, and nothing from elsewhere."""
+    """The config.yml of the documentation starts a server of runs, with our rows, and nothing from elsewhere."""
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["d"] = FRAMES
     (directory / "link.h5").unlink(missing_ok=True)
     (directory / "link.h5").symlink_to(tmp_path / "b.h5")
     with tiled_server(settled(yaml.safe_load(CONFIG.read_text()), directory, tmp_path), tmp_path) as client:
+        start = {"uid": "a run", "time": 1.0, "scan_id": 7}
+        client.create_container("a run", metadata={"start": start}, specs=[Spec("BlueskyRun", version="3.0")])
+        assert client[-1].start == client[7].start == start
         assert (register(client, directory / "a.h5").read() == FRAMES[[4, 0, 2]]).all()
         with pytest.raises(ClientError, match=r"403: file .*link.h5, which is .*b.h5, is outside the directories"):
             register(client, directory / "link.h5", "linked").read()

@@ -27,7 +27,6 @@ from .specs import HDF5, NPY_SERIES, OPAQUE, spec_named
 
 __all__ = [
     "indices_of",
-    "part_of",
     "positive",
     "range_of",
     "renamed_keys",
@@ -208,45 +207,6 @@ def source_of_stream_resource(doc: Mapping[str, Any]) -> Source:
         parameters={name: parameters[name] for name in _READER_PARAMETERS if name in parameters}
         | ({"chunk_shape": tuple(parameters["chunk_shape"])} if parameters.get("chunk_shape") else {}),
     )
-
-
-def part_of(datum: Mapping[str, Any], source: Source | None) -> tuple[Source, int, int] | None:
-    """The part of a resource that a Datum is of by its own words, the first index in it, and how many they are.
-
-    Returns
-    -------
-    tuple of Source, int and int, or None
-        None if it does not speak of a part. Channels count from 1, as for area-detector-handlers' XSP3 handler; they
-        are the dataset's second axis.
-
-    Raises
-    ------
-    DocumentError
-        If it names a dataset, and not which of its frames it stands for.
-    """
-    if source is None or source.mimetype != HDF5 or source.template is not None:
-        return None
-    match datum.get("datum_kwargs"):
-        case {"frame": int(frame), "channel": int(channel), **rest} if not rest and frame >= 0 and channel >= 1:
-            if source.spec != "XSP3":
-                return None
-            uid, only = f"{source.uid}/channel {channel}", {"slice": f":,{channel - 1},:"}
-            return replace(source, uid=uid, resource=source.uid, parameters={**source.parameters, **only}), frame, 1
-        case {"dataset": str(dataset), **kwargs}:
-            part = replace(source, uid=f"{source.uid}/dataset {dataset}", resource=source.uid, dataset=dataset)
-            return part, *(_one_frame(kwargs, source) or indices_of({**datum, "datum_kwargs": kwargs}))
-        case {"frame": _} as kwargs:
-            found = _one_frame(kwargs, source)
-            return found and (source, *found)
-    return None
-
-
-def _one_frame(kwargs: Mapping[str, Any], source: Source) -> tuple[int, int] | None:
-    """The index of the one frame that a Datum names by its number."""
-    match kwargs:
-        case {"frame": int(frame), **rest} if not rest and frame >= 0:
-            return (frame, 1) if source.spec == "AD_HDF5_SWMR_STREAM" and source.frames_per_index in (None, 1) else None
-    return None
 
 
 def indices_of(datum: Mapping[str, Any]) -> tuple[int, int]:

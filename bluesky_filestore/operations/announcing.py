@@ -8,15 +8,16 @@ from bluesky_filestore.errors import DocumentError, FileStoreError, UnknownSpecE
 from bluesky_filestore.model.frame_map import Assets, Source
 from bluesky_filestore.model.normalize import (
     indices_of,
-    part_of,
     source_for_handler,
     source_of_resource,
     source_of_stream_resource,
     source_of_unknown,
 )
-from bluesky_filestore.model.specs import OPAQUE
+from bluesky_filestore.model.specs import HDF5, OPAQUE
 
 __all__ = ["announce"]
+
+_OF_FRAMES = "AD_HDF5_SWMR_STREAM"
 
 
 def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
@@ -64,8 +65,45 @@ def _add_datum(uid: str, doc: Mapping[str, Any], assets: Assets) -> bool:
     if resource in assets.unusable or not is_known:
         # What it means, a handler knows, or nobody.
         return assets.add_datum(uid, resource, 0, 1, doc["datum_kwargs"])
-    part = part_of(doc, source)
+    part = _part_of(doc, source)
     if part is None:
         return assets.add_datum(uid, resource, *indices_of(doc), doc["datum_kwargs"])
     of_part, start, count = part
     return assets.add_source(of_part) and assets.add_datum(uid, of_part.uid, start, count, doc["datum_kwargs"])
+
+
+def _part_of(datum: Mapping[str, Any], source: Source | None) -> tuple[Source, int, int] | None:
+    """The part of a resource that a Datum is of by its own words, the first index in it, and how many they are.
+
+    Returns
+    -------
+    tuple of Source, int and int, or None
+        None if it does not speak of a part. Channels count from 1, as for area-detector-handlers' XSP3 handler; they
+        are the dataset's second axis.
+
+    Raises
+    ------
+    DocumentError
+        If it names a dataset, and not which of its frames it stands for.
+    """
+    if source is None or source.mimetype != HDF5 or source.template is not None:
+        return None
+    kwargs = datum["datum_kwargs"]
+    match kwargs:
+        case {"frame": int(frame), "channel": int(channel), **rest} if not rest and frame >= 0 and channel >= 1:
+            if source.spec != "XSP3":
+                return None
+            uid, only = f"{source.uid}/channel {channel}", {"slice": f":,{channel - 1},:"}
+            return replace(source, uid=uid, resource=source.uid, parameters={**source.parameters, **only}), frame, 1
+        case {"dataset": str(dataset)}:
+            source = replace(source, uid=f"{source.uid}/dataset {dataset}", resource=source.uid, dataset=dataset)
+            kwargs = {name: value for name, value in kwargs.items() if name != "dataset"}
+        case {"frame": int()} if source.spec == _OF_FRAMES:
+            pass
+        case _:
+            return None
+    match kwargs:
+        # The number of a frame is that of the point where a point has one frame.
+        case {"frame": int(frame), **rest} if not rest and source.spec == _OF_FRAMES and source.frames_per_index == 1:
+            kwargs = {"index": frame}
+    return source, *indices_of({**datum, "datum_kwargs": kwargs})
