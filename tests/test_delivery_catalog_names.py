@@ -18,6 +18,7 @@ from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.spool import Ledger
 from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.places import spool_for
+from bluesky_filestore.spool.pruning import prune
 
 HERE, THERE = "http://here:8000/api/v1/metadata/", "http://there:8000/api/v1/metadata/"
 
@@ -119,7 +120,7 @@ def test_behind_a_proxy(tmp_path, catalog):
             feed(writer, more)
         assert names(spool) == [container_address(proxy.uri)]
         with closing(Ledger(spool)) as ledger:
-            ledger.prune(-1.0)
+            prune(ledger, -1.0)
         assert states(spool, proxy.uri) == {}
     assert {first, second} <= set(catalog.client)
 
@@ -203,7 +204,7 @@ def test_forget_a_catalog(tmp_path):
     set_states(tmp_path, HERE, one="delivered")
     set_states(tmp_path, THERE, two="delivered")
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.prune(-1.0) == 0
+        assert prune(ledger, -1.0) == 0
     shown = invoke("status", tmp_path).stdout
     assert f"bluesky-filestore forget {THERE} --spool {tmp_path}" in shown
     assert f"bluesky-filestore rename {THERE} NEW --spool {tmp_path}" in shown
@@ -213,7 +214,7 @@ def test_forget_a_catalog(tmp_path):
     assert "1 run waiting" in shown
     assert names(tmp_path) == [HERE]
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.prune(-1.0) == 1
+        assert prune(ledger, -1.0) == 1
 
 
 def test_rename_a_catalog(tmp_path):

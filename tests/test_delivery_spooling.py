@@ -109,7 +109,7 @@ def test_disk_full(tmp_path, catalog, caplog, on_error):
     (uid, docs), (other, more) = run_documents(300), run_documents(3)
     with CatalogWriter(catalog.client, spool=tmp_path, on_error=on_error, wait_on_stop=0) as writer:
         store = writer._spooling.store
-        store._connection.execute("PRAGMA max_page_count = 20")
+        store._producer.connection.execute("PRAGMA max_page_count = 20")
         raised = []
         for name, doc in docs:
             try:
@@ -124,7 +124,7 @@ def test_disk_full(tmp_path, catalog, caplog, on_error):
             writer.flush()
         assert "database or disk is full" in status.spool_error
         assert "database or disk is full" in repr(status)
-        store._connection.execute("PRAGMA max_page_count = 100000")
+        store._producer.connection.execute("PRAGMA max_page_count = 100000")
         feed(writer, more)
         assert (writer.status().unsaved, writer.status().error) == (0, "")
     assert list(documents(catalog.client[uid])) == docs
@@ -168,7 +168,7 @@ def test_damaged_in_the_middle(tmp_path, catalog, caplog):
     with CatalogWriter(catalog.client, spool=tmp_path, on_error="raise", wait_on_stop=0) as writer:
         feed(writer, torn[:250])
         garble(tmp_path)
-        writer._spooling.store._connection.execute("PRAGMA shrink_memory")
+        writer._spooling.store._producer.connection.execute("PRAGMA shrink_memory")
         feed(writer, [*torn[250:], *whole])
         writer.flush()
         status = writer.status()

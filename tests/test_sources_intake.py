@@ -9,13 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import SmallRun
-from spooled import NUMBER, run_documents
+from spooled import NUMBER, Applied, run_documents, states
 
+from bluesky_filestore.delivery.conveyor import Conveyor
+from bluesky_filestore.delivery.problems import Problems
+from bluesky_filestore.delivery.run_delivery import CUT_SHORT
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.sources import intake as intake_module
 from bluesky_filestore.sources.consuming import consume
-from bluesky_filestore.sources.intake import ASIDE, Intake
+from bluesky_filestore.sources.intake import ASIDE, ASIDE_BEFORE, Intake
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.encoding import decode, encode
+from bluesky_filestore.spool.pruning import forget
+from bluesky_filestore.spool.spooled_run import find_run
 
 SOURCE = "kafka://broker/topic"
 
@@ -37,11 +43,11 @@ def expected(*runs):
     ]
 
 
-def poured(directory, documents):
-    """Put documents into a spool, as a process of its own would; what became of them."""
+def poured(directory, documents, at_once=1):
+    """Put documents into a spool, some at once, as a process of its own would; what became of them."""
     with closing(Store(directory, source=SOURCE)) as store, Intake(store) as intake:
-        for name, doc in documents:
-            intake.take(name, doc)
+        for begin in range(0, len(documents), at_once):
+            intake.take(documents[begin : begin + at_once])
         return intake.repeated, intake.aside, intake.gaps
 
 
@@ -63,7 +69,7 @@ def test_each_once(tmp_path_factory, data):
     begin, came = 0, 0
     while came < len(documents):
         end = data.draw(st.integers(came + 1, len(documents)))
-        _, aside, gaps = poured(directory, documents[begin:end])
+        _, aside, gaps = poured(directory, documents[begin:end], data.draw(st.integers(1, 20)))
         assert (aside, gaps) == (0, [])
         came = end
         # What was not acknowledged comes again.
@@ -132,18 +138,21 @@ def gappy(*left_out, pages=False, streams=False):
     ("left_out", "said"),
     [
         ((), []),
-        (("primary 1",), ["'primary': event 1 did"]),
-        (("primary 2", "primary 3"), ["'primary': events 2 to 3 did"]),
-        (("primary 6",), ["'primary': event 6 did"]),
-        (("primary 2", "other 5"), ["'primary': event 2 did", "'other': event 5 did"]),
-        ([f"primary {number}" for number in range(1, 7)], ["'primary': events 1 to 6 did"]),
+        (("primary 1",), ["Event 1 of stream 'primary'"]),
+        (("primary 2", "primary 3"), ["Events 2 to 3 of stream 'primary'"]),
+        (("primary 6",), ["Event 6 of stream 'primary'"]),
+        (("primary 2", "other 5"), ["Event 2 of stream 'primary'", "Event 5 of stream 'other'"]),
+        ([f"primary {number}" for number in range(1, 7)], ["Events 1 to 6 of stream 'primary'"]),
     ],
 )
 def test_gaps(tmp_path, kind, left_out, said):
     """What did not come is said with its stream and its numbers, and the rest is there."""
     documents = gappy(*left_out, **kind)
     _, _, gaps = poured(tmp_path, documents)
-    assert [gap.partition("stream ")[2] for gap in gaps] == [f"{words} not come." for words in said]
+    said = [f"{words} did not come." for words in said]
+    assert [gap.partition(": ")[2] for gap in gaps] == said
+    with closing(Ledger(tmp_path)) as ledger:
+        assert [ledger.notes(entry.number) for entry in ledger.entries(0)] == [said]
     assert len(spooled(tmp_path)) == len(documents)
 
 
@@ -153,7 +162,88 @@ def test_a_descriptor_that_did_not_come(tmp_path):
     _, aside, gaps = poured(tmp_path, gappy("other descriptor", *lost[:2]))
     assert aside == 4
     assert len(gaps) == 1
-    assert "the descriptor of stream 'other' with 6 events did not come" in gaps[0]
+    assert "The descriptor of stream 'other' with 6 events did not come" in gaps[0]
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+@pytest.mark.parametrize("is_cut_short", [False, True])
+def test_gaps_are_noted_in_the_catalog(tmp_path, at_once, is_cut_short):
+    """Whoever delivers a run writes what did not come of it among its notes, once, however it came to its end."""
+    documents = gappy("primary 2", "other 5", "other 6")
+    half = documents[:-4] if is_cut_short else documents
+    poured(tmp_path, half[:7], at_once)
+    poured(tmp_path, half[3:], at_once)
+    with closing(Store(tmp_path, source=SOURCE)) as store:
+        store.end_source()
+    catalog, problems = Applied(), Problems()
+    with closing(Ledger(tmp_path)) as ledger:
+        conveyor = Conveyor(ledger, catalog, problems, since=0)
+        conveyor.move()
+        conveyor.look_around()
+        conveyor.move()
+        # It is no problem of the delivery's.
+        assert set(states(tmp_path, catalog.uri).values()) == {"delivered"}
+        assert problems.all() == ()
+        (uid,) = catalog.closed()
+        expected = ["Event 2 of stream 'primary' did not come."]
+        expected += [CUT_SHORT] if is_cut_short else ["Events 5 to 6 of stream 'other' did not come."]
+        assert sorted(catalog.closed()[uid]["notes"]) == sorted(expected)
+        (entry,) = ledger.entries(0)
+        forget(ledger, entry.number)
+        assert ledger.notes(entry.number) == []
+
+
+def test_a_storm_of_gaps(tmp_path):
+    """Of very many gaps a hundred are noted, and that there are more."""
+    documents = run_documents(250)[1]
+    _, _, gaps = poured(tmp_path, [each for each in documents if each[1].get("seq_num", 1) % 2], 500)
+    with closing(Ledger(tmp_path)) as ledger:
+        notes = ledger.notes(1)
+    assert (len(gaps), len(notes)) == (125, 101)
+    assert notes[0] == "Event 2 of stream 'primary' did not come."
+    assert "the log of whoever took it has all" in notes[-1]
+
+
+def test_set_aside_is_bounded(tmp_path, monkeypatch, caplog):
+    """Of what is set aside the last is kept, which is said; whatever text is in it."""
+    monkeypatch.setattr(intake_module, "_MOST_ASIDE", 2000)
+    strays = [("event", {"uid": f"e{n}", "descriptor": "none", "text": "\udcff \u00e4"}) for n in range(200)]
+    assert poured(tmp_path, strays, 10) == (0, 200, [])
+    kept = [tmp_path / ASIDE_BEFORE, tmp_path / ASIDE]
+    assert all(path.stat().st_size < 2200 for path in kept)
+    lines = [json.loads(line) for path in kept for line in path.read_text("utf-8").splitlines()]
+    assert lines == [[name, doc] for name, doc in strays[-len(lines) :]]
+    assert "what that held is gone" in caplog.text
+
+
+def test_nothing_can_be_set_aside(tmp_path, caplog):
+    """A file that cannot be written to keeps no run out of the spool."""
+    documents = run_documents(2)[1]
+    (tmp_path / ASIDE).mkdir()
+    assert poured(tmp_path, [("event", {"uid": "e", "descriptor": "none"}), *documents]) == (0, 1, [])
+    assert spooled(tmp_path) == expected(documents)
+    assert "it is lost" in caplog.text
+
+
+def test_a_stop_that_never_comes(tmp_path):
+    """A run of a source whose stop never comes can be parked at any time, and forgotten when nobody passes it on."""
+    documents = run_documents(3)[1]
+    uid = documents[0][1]["uid"]
+    with closing(Store(tmp_path, source=SOURCE)) as store, Intake(store) as intake:
+        intake.take(documents[:3])
+        with closing(Ledger(tmp_path)) as ledger:
+            ledger.register_catalog(Applied.uri)
+        (run,) = find_run([tmp_path], uid)
+        assert run.park("nobody ends it") == 1
+        with pytest.raises(SpoolError, match="or the process that puts it here"):
+            run.forget()
+    run.forget()
+    assert poured(tmp_path, documents[3:]) == (0, 3, [])
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.entries(0) == []
+    # From its start it is a run as any other.
+    poured(tmp_path, documents)
+    assert spooled(tmp_path)[-len(documents) :] == expected(documents)
 
 
 def test_rewinds_are_no_gaps(tmp_path):

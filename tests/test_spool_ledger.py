@@ -11,6 +11,7 @@ from spooled import put, put_and_die, run_documents
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.lease import Lease
+from bluesky_filestore.spool.pruning import prune
 from bluesky_filestore.spool.spooled_run import find_run
 
 HERE, THERE = "http://here/api/v1/metadata/", "http://there/api/v1/metadata/"
@@ -127,10 +128,10 @@ def test_prune(ledger, monkeypatch):
     here, first, second = numbers(ledger)
     ledger.set_states(here, {first: ("delivered", "", 6), second: ("delivered", "", 6)})
     ledger.set_states(ledger.register_catalog(THERE), {first: ("delivered", "", 6), second: ("parked", "refused", 6)})
-    assert ledger.prune(60.0) == 0
+    assert prune(ledger, 60.0) == 0
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61.0)
-    assert ledger.prune(60.0) == 1
+    assert prune(ledger, 60.0) == 1
     assert list(states(ledger)) == ["second"]
     assert {document.run for document in ledger.documents_after(0, 100, 10**6)} == {second}
 
@@ -141,9 +142,9 @@ def test_an_address_that_nobody_delivers_to(ledger):
     ledger.set_states(here, {first: ("delivered", "", 6), second: ("delivered", "", 6)})
     lease = Lease(ledger.lease(ledger.register_catalog(THERE)))
     assert lease.take()
-    assert ledger.prune(-1.0) == 0
+    assert prune(ledger, -1.0) == 0
     lease.give_up()
-    assert ledger.prune(-1.0) == 2
+    assert prune(ledger, -1.0) == 2
 
 
 @pytest.mark.parametrize(("size", "most"), [(10, 98), (400_000, 3), (3_000_000, 1)])
@@ -165,7 +166,7 @@ def test_pruned_some_at_a_time(tmp_path, monkeypatch, size, most):
                 removed.append(connection.total_changes - before)
 
         monkeypatch.setattr(Ledger, "transaction", counted)
-        assert ledger.prune(-1.0) == 1
+        assert prune(ledger, -1.0) == 1
         assert list(ledger.documents_of(1)) == []
     # The start and the descriptor are small.
     assert max(removed) <= most + 2
@@ -175,8 +176,8 @@ def test_pruned_some_at_a_time(tmp_path, monkeypatch, size, most):
 def test_pruned_for_a_while(ledger):
     """What is not pruned in the time that there is, is pruned the next time."""
     deliver(ledger, *numbers(ledger)[1:])
-    assert ledger.prune(-1.0, seconds=0.0) == 0
-    assert ledger.prune(-1.0) == 2
+    assert prune(ledger, -1.0, seconds=0.0) == 0
+    assert prune(ledger, -1.0) == 2
 
 
 def test_pruned_while_documents_come(tmp_path):
@@ -187,7 +188,7 @@ def test_pruned_while_documents_come(tmp_path):
     with closing(Store(tmp_path)) as store, closing(Ledger(tmp_path)) as ledger:
         deliver(ledger, *(entry.number for entry in ledger.entries(ledger.register_catalog(HERE))))
         store.append(*more[0])
-        pruning = threading.Thread(target=ledger.prune, args=(-1.0,))
+        pruning = threading.Thread(target=prune, args=(ledger, -1.0))
         pruning.start()
         for pair in more[1:]:
             store.append(*pair)
@@ -203,9 +204,9 @@ def test_clock_set_back(ledger, monkeypatch):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 86_400.0)
     deliver(ledger, *numbers(ledger)[1:])
-    assert (ledger.prune(60.0), list(states(ledger))) == (0, ["first", "second"])
+    assert (prune(ledger, 60.0), list(states(ledger))) == (0, ["first", "second"])
     monkeypatch.setattr(time, "time", lambda: now)
-    assert ledger.prune(60.0) == 2
+    assert prune(ledger, 60.0) == 2
 
 
 def test_resources_outlive_their_run(tmp_path):
@@ -216,11 +217,11 @@ def test_resources_outlive_their_run(tmp_path):
         for pair in (documents[0], resource, *documents[1:]):
             store.append(*pair)
         deliver(ledger, ledger.entries(ledger.register_catalog(HERE))[0].number)
-        assert ledger.prune(-1.0) == 1
+        assert prune(ledger, -1.0) == 1
         announced = list(ledger.announced_before(10_000, store.producer))
         assert [(each.name, each.doc(), each.is_announcement) for each in announced] == [(*resource, True)]
         store.close()
-        ledger.prune(-1.0)
+        prune(ledger, -1.0)
         assert list(ledger.announced_before(10_000, store.producer)) == []
     assert not list(tmp_path.glob("producer-*"))
 

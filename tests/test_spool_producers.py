@@ -12,6 +12,7 @@ from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.lease import Lease
+from bluesky_filestore.spool.pruning import prune
 
 WRITER = """
 import sys
@@ -136,7 +137,7 @@ def test_pruned_leases_are_nobodys(tmp_path, writers):
         put_aside(tmp_path)
         with closing(Store(tmp_path)) as store:
             assert store.producer == 1
-            ledger.prune(0.0)
+            prune(ledger, 0.0)
             with closing(Ledger(tmp_path)) as current:
                 assert current.is_alive(store.producer)
 

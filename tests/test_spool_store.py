@@ -40,7 +40,7 @@ def append_all(store, documents):
 
 def forget_pages(store):
     """Have the store look at the disk again."""
-    store._connection.execute("PRAGMA shrink_memory")
+    store._producer.connection.execute("PRAGMA shrink_memory")
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_full(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     (uid, documents), (other, more) = run_documents(300), run_documents(3)
     with closing(Store(tmp_path)) as store:
-        store._connection.execute("PRAGMA max_page_count = 20")
+        store._producer.connection.execute("PRAGMA max_page_count = 20")
         said = append_all(store, documents)
         assert "(database or disk is full)" in said[0]
         assert "Make room on the disk, or give it another directory with spool=." in said[0]
@@ -266,7 +266,7 @@ def test_full(tmp_path, caplog):
         # The figure is that of the moment, not of the first document that was not taken.
         assert f"is full); {store.unsaved} wait in memory" in str(store.error)
         assert "is full); documents wait in memory" in caplog.text
-        store._connection.execute("PRAGMA max_page_count = 100000")
+        store._producer.connection.execute("PRAGMA max_page_count = 100000")
         assert append_all(store, more) == []
         assert (store.unsaved, store.error) == (0, None)
     assert taken(tmp_path) == {uid: ("", documents), other: ("", more)}
@@ -276,7 +276,7 @@ def test_full_to_the_end(tmp_path):
     """If there is no room at the end either, closing says what is lost; it ends all the same."""
     uid, documents = run_documents(300)
     store = Store(tmp_path)
-    store._connection.execute("PRAGMA max_page_count = 20")
+    store._producer.connection.execute("PRAGMA max_page_count = 20")
     said = append_all(store, documents)
     with pytest.raises(SpoolError, match=f"{len(said)} wait in memory and would be lost"):
         store.close()
@@ -327,7 +327,7 @@ def test_damage_that_opening_does_not_find(tmp_path):
     (_, documents), (later, whole) = run_documents(200), run_documents(3)
     with closing(Store(tmp_path)) as store:
         append_all(store, documents[:-1])
-        store._connection.execute("DROP INDEX documents_of_run")
+        store._producer.connection.execute("DROP INDEX documents_of_run")
         with closing(connect(tmp_path)) as connection:
             (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'runs'").fetchone()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -406,7 +406,7 @@ def test_long_log_is_folded_in(tmp_path):
 def test_misuse_is_not_hidden(tmp_path):
     """A broken connection is an error of the spool."""
     store = Store(tmp_path)
-    store._connection.close()
+    store._producer.connection.close()
     with pytest.raises(SpoolError, match="Cannot operate on a closed database"):
         store.append("start", {"uid": "a"})
     with pytest.raises(SpoolError, match="1 wait in memory"):

@@ -263,7 +263,7 @@ class Conveyor:
         """A lane of a producer that knows what was announced before a document."""
         delivery = (self._catalog, self._problems, self._health, self._settings)
         kind = DocumentLane if self._takes_documents else Lane
-        lane = kind(*delivery, may_begin_again=lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE)
+        lane = kind(*delivery, lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE, self._ledger.notes)
         lane.producer = producer
         for announced in self._ledger.announced_before(before, producer):
             self._read_into(lane, announced, "")

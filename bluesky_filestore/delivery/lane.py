@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,8 @@ class Lane:
         How its user wants it.
     may_begin_again : callable, optional
         Whether a run, by its uid, may be gone through again from its first document; by default none may.
+    notes_of : callable, optional
+        What is noted of a run in the spool, by its number there; by default nothing.
     """
 
     def __init__(
@@ -69,9 +71,10 @@ class Lane:
         health: CatalogHealth,
         settings: DeliverySettings = AS_USUAL,
         may_begin_again: Callable[[str], bool] = lambda _: False,
+        notes_of: Callable[[int], Iterable[str]] = lambda _: (),
     ) -> None:
         self._catalog, self._problems, self._health = catalog, problems, health
-        self._settings, self._may_begin_again = settings, may_begin_again
+        self._settings, self._may_begin_again, self._notes_of = settings, may_begin_again, notes_of
         self.runs: dict[str, RunDelivery] = {}
         """The runs that are delivered here, by uid: until the catalog has all of them, or they are dropped."""
         self.producer = 0
@@ -324,8 +327,8 @@ class Lane:
         """
         is_complete = not run.has_given_up
         if isinstance(operation, CloseRun):
-            notes = [*operation.metadata.get("notes", ()), *self._problems.of(run.uid)]
-            operation = replace(operation, metadata={**operation.metadata, "notes": notes}, is_complete=is_complete)
+            operation = operation.saying(*self._notes_of(run.entry.number), *self._problems.of(run.uid))
+            operation = replace(operation, is_complete=is_complete)
         try:
             with self._health.asking():
                 self._catalog.apply(operation)

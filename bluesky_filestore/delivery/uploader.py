@@ -31,6 +31,7 @@ from bluesky_filestore.spool.database import open_or_make
 from bluesky_filestore.spool.entries import READABLE, Entry
 from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.ledger import Ledger
+from bluesky_filestore.spool.pruning import prune
 
 from .catalog_names import recognise
 from .conveyor import Conveyor
@@ -264,7 +265,7 @@ class Uploader:
             self._next_look = now + self._look
         if now >= self._next_housekeeping:
             conveyor.look_around()
-            ledger.prune(self._settings.keep, seconds=_PRUNING_SECONDS)
+            prune(ledger, self._settings.keep, seconds=_PRUNING_SECONDS)
             self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
             # Of runs that were cut short the rest is written, too, before a writer that is closed may end.
             self._move(conveyor, ledger)

@@ -5,7 +5,7 @@ the case afterwards, so that applying it twice is harmless: that is what makes r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -193,6 +193,10 @@ class CloseRun:
     """``{"stop": ...}``, and what has to be said of the run, see `bluesky_filestore.operations.run`."""
     is_complete: bool = True
     """Whether the catalog took all that came before; if not, what it holds cannot be compared with that."""
+
+    def saying(self, *sentences: str) -> "CloseRun":
+        """The same, with more notes."""
+        return replace(self, metadata={**self.metadata, "notes": [*self.metadata.get("notes", ()), *sentences]})
 
 
 @dataclass(frozen=True, slots=True)

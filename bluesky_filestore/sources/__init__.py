@@ -13,7 +13,10 @@ class Source(Protocol):
     """Its address: whoever passes on what comes from the same goes on with its runs."""
 
     def documents(self) -> Iterator[tuple[str, dict[str, Any]] | None]:
-        """The documents in their order; None now and then while none comes. It ends if no more can come, ever."""
+        """The documents in their order; it ends if no more can come, ever.
+
+        None comes where no other is there yet, before it is waited for, and now and then while none comes.
+        """
 
     def acknowledge(self) -> None:
         """All documents that were given, but for the last, are safe from a power failure: they need not come again."""

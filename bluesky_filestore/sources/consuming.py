@@ -10,13 +10,15 @@ from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool.store import Store
 
 from . import Source
-from .archives import read_archive
+from .archives import Document, read_archive
 from .intake import Intake
 
 __all__ = ["ArchiveSource", "consume"]
 
 _logger = logging.getLogger(__name__)
 _SAFE_SECONDS, _RETRY_SECONDS = 1.0, 0.5
+# In one transaction: it holds up others that put documents into the spool.
+_MOST_AT_ONCE, _GATHER_SECONDS = 500, 0.02
 
 
 class ArchiveSource:
@@ -68,22 +70,36 @@ def consume(source: Source, store: Store, intake: Intake, is_over: Callable[[], 
         Whether the source has ended: no more can come.
     """
     safe_at, is_safe = time.monotonic() + _SAFE_SECONDS, True
-    for document in source.documents():
-        if document is not None:
-            is_safe = False
-            try:
-                intake.take(*document)
-            except SpoolError:
-                # The spool has logged it, and keeps the document in memory.
-                _wait_for_disk(store, is_over)
-        now = time.monotonic()
-        if not is_safe and (document is None or now >= safe_at):
+    for documents in _together(source.documents()):
+        try:
+            intake.take(documents)
+        except SpoolError:
+            # The spool has logged it, and keeps the documents in memory.
+            _wait_for_disk(store, is_over)
+        now, is_safe = time.monotonic(), is_safe and not documents
+        if not is_safe and (not documents or now >= safe_at):
             is_safe, safe_at = _acknowledge(source, store), now + _SAFE_SECONDS
         if is_over():
             _acknowledge(source, store)
             return False
     _acknowledge(source, store)
     return True
+
+
+def _together(documents: Iterable[Document | None]) -> Iterator[list[Document]]:
+    """What is there at once, some hundred at the most; nothing where nothing came since."""
+    gathered: list[Document] = []
+    for document in documents:
+        if document is not None:
+            if not gathered:
+                until = time.monotonic() + _GATHER_SECONDS
+            gathered.append(document)
+            if len(gathered) < _MOST_AT_ONCE and time.monotonic() < until:
+                continue
+        yield gathered
+        gathered = []
+    if gathered:
+        yield gathered
 
 
 def _wait_for_disk(store: Store, is_over: Callable[[], bool]) -> None:

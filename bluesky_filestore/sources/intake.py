@@ -9,8 +9,11 @@ it is                                                 then
 of a run whose start came                             it is put into the spool
 the same as one that came, by its uid                 nothing: the spool has it
 of a run that the spool has to its end                nothing
-of a run whose start did not come                     it is set aside, in a file beside the spool, and said once a run
+of a run whose start did not come                     it is set aside, in a file beside the spool, and said once a run;
+                                                      of some 200 MB of these the last are kept
 ====================================================  ==============================================================
+
+What did not come is noted, too: the catalog has it among the notes of the run, see `bluesky_filestore.spool.notes`.
 
 `_runs` holds for each run that is open what came of it, and None for one that is complete; `_streams` which run and
 stream a descriptor is of. What is said of gaps goes by `seq_num`, which counts from 1 in each stream, and by the
@@ -19,11 +22,12 @@ stop's `num_events`.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bluesky_filestore.spool.ledger import Ledger
+from bluesky_filestore.spool.notes import NOTE
 from bluesky_filestore.spool.spooled_run import export_line
 from bluesky_filestore.spool.store import Store
 
@@ -34,9 +38,14 @@ _logger = logging.getLogger(__name__)
 ASIDE = "set-aside.jsonl"
 """The file in a spool's directory that holds the documents of runs whose start did not come."""
 
+ASIDE_BEFORE = "set-aside.before.jsonl"
+"""The one before, when that is full."""
+
+_MOST_ASIDE = 100_000_000
 _LENGTH = 8
 _RUNS, _REMEMBERED = 10_000, 100_000
 _LATELY = 100
+_MOST_NOTED = 100
 
 
 @dataclass(slots=True)
@@ -49,6 +58,8 @@ class _Tally:
     """The last seq_num of each stream; of stream datums, of each of their resources."""
     highest: dict[str, int] = field(default_factory=dict)
     """The highest of each stream; 0 for one that was only described."""
+    noted: int = 0
+    """How much that did not come was noted."""
 
 
 class Intake:
@@ -74,6 +85,7 @@ class Intake:
         self._resources: OrderedDict[str, None] = OrderedDict()
         self._datums: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._notes: list[tuple[str, Mapping[str, Any]]] = []
         self._level = logging.DEBUG
         self._remember_spooled()
         self._level = logging.WARNING
@@ -88,10 +100,20 @@ class Intake:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def take(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Put one document into the spool, if it belongs there; raises as `Store.append`, which has it all the same."""
-        if self._is_new(name, doc):
-            self._store.append(name, doc)
+    def take(self, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Put documents that came together into the spool, those that belong there, with what is to be noted of them.
+
+        Raises as `Store.append_all`, which has them all the same.
+        """
+        new: list[tuple[str, Mapping[str, Any]]] = []
+        for name, doc in documents:
+            is_new = self._is_new(name, doc)
+            # Before the document that tells of it: both are safe, or none is, and that document comes again.
+            new += self._notes
+            self._notes.clear()
+            if is_new:
+                new.append((name, doc))
+        self._store.append_all(new)
         if len(self._runs) > _RUNS:
             self._forget_runs()
         for remembered in (self._streams, self._resources, self._datums, self._unknown):
@@ -179,18 +201,25 @@ class Intake:
         for stream, count in counts.items() if isinstance(counts, Mapping) else ():
             came = tally.highest.get(stream)
             if came is None and count:
-                self._say(f"Run {uid[:_LENGTH]}: the descriptor of stream {stream!r} with {count} events did not come.")
+                self._say(uid, f"The descriptor of stream {stream!r} with {count} events did not come.")
             elif came is not None and isinstance(count, int) and came < count:
                 self._say_gap(uid, stream, came + 1, count)
         self._runs[uid] = None
 
     def _say_gap(self, uid: str, stream: str, first: int, last: int) -> None:
-        which = f"event {first}" if first == last else f"events {first} to {last}"
-        self._say(f"Run {uid[:_LENGTH]}, stream {stream!r}: {which} did not come.")
+        which = f"Event {first}" if first == last else f"Events {first} to {last}"
+        self._say(uid, f"{which} of stream {stream!r} did not come.")
 
-    def _say(self, words: str) -> None:
+    def _say(self, uid: str, sentence: str) -> None:
+        words = f"Run {uid[:_LENGTH]}: {sentence}"
         self.gaps.append(words)
         _logger.log(self._level, "%s", words)
+        tally = self._runs[uid]
+        if tally is not None and tally.noted <= _MOST_NOTED:
+            tally.noted += 1
+            is_last = tally.noted > _MOST_NOTED
+            text = "More did not come than is noted here; the log of whoever took it has all." if is_last else sentence
+            self._notes.append((NOTE, {"run_start": uid, "text": text}))
 
     def _set_aside(self, of: str, name: str, doc: Mapping[str, Any]) -> bool:
         path = self._store.directory / ASIDE
@@ -204,8 +233,17 @@ class Intake:
                 path,
             )
         self.aside += 1
-        with path.open("a") as file:
-            file.write(f"{export_line(name, doc)}\n")
+        try:
+            if path.exists() and path.stat().st_size >= _MOST_ASIDE:
+                older = path.with_name(ASIDE_BEFORE)
+                _logger.warning("%s is full: it is called %s from now on, and what that held is gone.", path, older)
+                path.replace(older)
+            # What is no UTF-8 becomes an escape of JSON's.
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{export_line(name, doc)}\n")
+        except OSError as error:
+            # It must not stand in the way of the runs that can be kept.
+            _logger.error("A %s document cannot be set aside in %s (%s): it is lost.", name, path, error.strerror)
         return False
 
     def _forget_runs(self) -> None:
@@ -227,9 +265,10 @@ class Intake:
         for spooled in self._ledger.announced_before(self._ledger.last_document() + 1, self._store.producer):
             known = self._datums if spooled.name.startswith("datum") else self._resources
             known[_announced(spooled.name, spooled.doc())] = None
-        # What was missing then has been said.
+        # What was missing then has been said, and noted.
         self.repeated = 0
         self.gaps.clear()
+        self._notes.clear()
 
 
 def _announced(name: str, doc: Mapping[str, Any]) -> str:

@@ -72,8 +72,6 @@ class KafkaSource:
         """The documents as they come; None when none has come for a moment."""
         while True:
             messages = self._consumer.consume(_AT_ONCE, _WAIT_SECONDS)
-            if not messages:
-                yield None
             for message in messages:
                 if message.error():
                     self._say(message.error())
@@ -89,6 +87,7 @@ class KafkaSource:
                     yield document
                 # Not before the document was taken: that is so when we are asked for the next.
                 self._offsets[where] = int(message.offset() or 0) + 1
+            yield None
 
     def acknowledge(self) -> None:
         """All documents that were taken are on the disk: the group goes on after them."""

@@ -65,10 +65,11 @@ class ZMQSource:
     def documents(self) -> Iterator[tuple[str, dict[str, object]] | None]:
         """The documents as they come; None when none has come for a moment."""
         while True:
-            if not self._socket.poll(int(_WAIT_SECONDS * 1000)):
+            message = self._message()
+            if message is None:
                 yield None
+                self._socket.poll(int(_WAIT_SECONDS * 1000))
                 continue
-            message = self._socket.recv()
             try:
                 document = self._read(message)
             except SourceError as error:
@@ -76,6 +77,15 @@ class ZMQSource:
             else:
                 if document is not None:
                     yield document
+
+    def _message(self) -> bytes | None:
+        """The next message, if it is there."""
+        import zmq
+
+        try:
+            return bytes(self._socket.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return None
 
     def _read(self, message: bytes) -> tuple[str, dict[str, object]] | None:
         prefix, _, rest = message.partition(b" ")

@@ -1,7 +1,5 @@
 """The reading end of a spool: its documents in their order, and how far each run has come in each catalog."""
 
-import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,21 +13,15 @@ from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_as
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
 from .lease import Lease, is_source
+from .notes import notes_of
 
 __all__ = ["Ledger"]
 
 _DATUMS_BEFORE = 10_000
-# A few at a time: whoever puts in documents has to wait as long as this takes, and is to be kept for 50 ms at most.
-_PRUNED_AT_ONCE, _PRUNED_BYTES_AT_ONCE = 100, 1_000_000
-_PAUSE_SECONDS = 0.002
 _ENTRIES = (
     "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
     "ON run = id AND catalog = ?"
 )
-# Not the last one of all, whose number would be given out again; of a run not what a later one may refer to.
-_FIND = "SELECT id, length(body) FROM documents WHERE id < (SELECT max(id) FROM documents) AND"
-_OF_RUN = f"{_FIND} run = ? AND name NOT IN ('resource', 'stream_resource') LIMIT ?"
-_RESOURCES = f"{_FIND} producer = ? AND name IN ('resource', 'stream_resource') LIMIT ?"
 
 
 class Ledger:
@@ -83,7 +75,7 @@ class Ledger:
 
     def catalogs(self) -> dict[int, tuple[str, str]]:
         """The address of each known catalog, and what it said last instead of taking documents."""
-        rows = self._rows("SELECT id, uri, error FROM catalogs ORDER BY id")
+        rows = self.rows("SELECT id, uri, error FROM catalogs ORDER BY id")
         return {number: (uri, error) for number, uri, error in rows}
 
     def say(self, catalog: int, error: str) -> None:
@@ -107,21 +99,21 @@ class Ledger:
     def last_document(self, run: int | None = None) -> int:
         """The number of the last document, of all or of a run; 0 if there is none."""
         if run is None:
-            ((number,),) = self._rows("SELECT coalesce(max(id), 0) FROM documents")
+            ((number,),) = self.rows("SELECT coalesce(max(id), 0) FROM documents")
         else:
-            ((number,),) = self._rows("SELECT coalesce(max(id), 0) FROM documents WHERE run = ?", run)
+            ((number,),) = self.rows("SELECT coalesce(max(id), 0) FROM documents WHERE run = ?", run)
         return int(number)
 
     def announced_before(self, number: int, producer: int) -> Iterator[Spooled]:
         """The resources of a producer before a number, and the last datums."""
         columns = "SELECT id, producer, run, name, body FROM documents"
-        for row in self._rows(
+        for row in self.rows(
             f"{columns} WHERE producer = ? AND id < ? AND name IN ('resource', 'stream_resource') ORDER BY id",
             producer,
             number,
         ):
             yield Spooled(*row)
-        lately = self._rows(
+        lately = self.rows(
             f"{columns} WHERE id < ? AND producer = ? AND name IN ('datum', 'datum_page') ORDER BY id DESC LIMIT ?",
             number,
             producer,
@@ -136,28 +128,33 @@ class Ledger:
         statement = (
             "SELECT id, name, body FROM documents WHERE run = ? AND id > ? AND ? IN ('', name) ORDER BY id LIMIT"
         )
-        while rows := self._rows(f"{statement} 1000", run, number, name):
+        while rows := self.rows(f"{statement} 1000", run, number, name):
             yield from ((of, decode(body)) for _, of, body in rows)
             number = rows[-1][0]
 
+    def notes(self, run: int) -> list[str]:
+        """What is to be said of a run in the catalogs, beside its documents."""
+        with database_errors(self.directory):
+            return notes_of(self._connection, run)
+
     def count(self, run: int) -> int:
         """How many documents of a run there are."""
-        ((count,),) = self._rows("SELECT count(*) FROM documents WHERE run = ?", run)
+        ((count,),) = self.rows("SELECT count(*) FROM documents WHERE run = ?", run)
         return int(count)
 
     def entries(self, catalog: int, *, uid: str = "") -> list[Entry]:
         """The runs of the spool, oldest first; all, or those whose uid begins so."""
-        rows = self._rows(f"{_ENTRIES} WHERE uid >= ? AND uid < ? ORDER BY id", catalog, uid, f"{uid}\U0010ffff")
+        rows = self.rows(f"{_ENTRIES} WHERE uid >= ? AND uid < ? ORDER BY id", catalog, uid, f"{uid}\U0010ffff")
         return [_entry(*row) for row in rows]
 
     def entry(self, catalog: int, run: int) -> Entry | None:
         """One run by its number."""
-        rows = self._rows(f"{_ENTRIES} WHERE id = ?", catalog, run)
+        rows = self.rows(f"{_ENTRIES} WHERE id = ?", catalog, run)
         return next((_entry(*row) for row in rows), None)
 
     def unfinished(self, catalog: int, limit: int) -> list[Entry]:
         """Some of the runs that are neither delivered nor parked, oldest first."""
-        rows = self._rows(
+        rows = self.rows(
             f"{_ENTRIES} WHERE fault = '' AND coalesce(state, 'waiting') NOT IN ('delivered', 'parked') ORDER BY id "
             f"LIMIT ?",
             catalog,
@@ -191,14 +188,14 @@ class Ledger:
 
     def asked_for(self, catalog: int) -> dict[int, DeliveryState]:
         """The runs whose state somebody else may have changed: those that wait again, and those that are parked."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT run, state FROM deliveries WHERE catalog = ? AND state IN ('waiting', 'parked')", catalog
         )
         return dict(rows)
 
     def counts(self, catalog: int) -> dict[DeliveryState, int]:
         """How many runs there are of each state."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT CASE WHEN fault <> '' THEN 'parked' ELSE coalesce(state, 'waiting') END AS now, count(*) FROM runs "
             "LEFT JOIN deliveries ON run = id AND catalog = ? GROUP BY now",
             catalog,
@@ -207,7 +204,7 @@ class Ledger:
 
     def waiting_documents(self, catalog: int, producer: int | None = None) -> tuple[int, float | None]:
         """How many documents (of one producer, or all) the catalog has not got yet, and when their first run began."""
-        ((count, oldest),) = self._rows(
+        ((count, oldest),) = self.rows(
             "SELECT sum(max(0, (SELECT count(*) FROM documents WHERE run = runs.id) - coalesce(documents, 0))), "
             "min(started) FROM runs LEFT JOIN deliveries ON run = runs.id AND catalog = ? "
             "WHERE fault = '' AND coalesce(state, 'waiting') IN ('waiting', 'uploading') "
@@ -220,7 +217,7 @@ class Ledger:
 
     def parked(self, catalog: int, limit: int) -> dict[str, str]:
         """Why runs are parked, by uid, the latest first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT uid, CASE WHEN fault <> '' THEN fault ELSE reason END FROM runs LEFT JOIN deliveries ON run = id "
             "AND catalog = ? WHERE fault <> '' OR state = 'parked' ORDER BY id DESC LIMIT ?",
             catalog,
@@ -238,7 +235,7 @@ class Ledger:
 
     def strays(self) -> int:
         """How many documents belong to no run that was begun here."""
-        ((count,),) = self._rows(
+        ((count,),) = self.rows(
             "SELECT count(*) FROM documents WHERE run IS NULL AND name NOT IN "
             "('resource', 'stream_resource', 'datum', 'datum_page')"
         )
@@ -250,77 +247,19 @@ class Ledger:
         Who only passes documents on counts as alive: another process goes on with their runs.
         """
         with database_errors(self.directory):
-            if Lease(self._producer_lease(producer)).holder() is not None or is_source(self._connection, producer):
-                return True
+            return self.is_written(producer) or is_source(self._connection, producer)
+
+    def is_written(self, producer: int) -> bool:
+        """Whether there is a process that puts in documents under this number."""
         # Where the database was put aside, a writer that goes on in the new one has another number there.
-        return not self.is_current
+        return self.producer_lease(producer).holder() is not None or not self.is_current
 
-    def forget(self, run: int) -> None:
-        """Remove a run and its documents, wherever it was delivered or not."""
-        while self._delete_some(_OF_RUN, run):
-            pass
-        with self.transaction() as connection:
-            connection.execute("DELETE FROM deliveries WHERE run = ?", (run,))
-            connection.execute("DELETE FROM runs WHERE id = ?", (run,))
+    def producer_lease(self, producer: int) -> Lease:
+        """What whoever puts in documents under a number holds locked."""
+        return Lease(self.directory / f"producer-{producer}.lock")
 
-    def prune(self, keep: float, *, seconds: float = math.inf) -> int:
-        """Forget the runs that were delivered to every catalog more than `keep` seconds ago; how many they were.
-
-        A catalog that nobody delivers to now, and that has neither taken nor refused a run, does not count: its address
-        may be wrong. It ends after so many `seconds`, with a run; what is left is for the next time.
-        """
-        until = time.monotonic() + seconds
-        known = self._rows("SELECT DISTINCT catalog FROM deliveries WHERE state IN ('delivered', 'parked')")
-        meant = {number for (number,) in known} | {each for each in self.catalogs() if self.uploader(each) is not None}
-        rows = self._rows(
-            "SELECT id FROM runs WHERE fault = '' AND (SELECT count() FROM deliveries, json_each(?) WHERE run = runs.id"
-            " AND catalog = value AND state = 'delivered' AND changed < ?) = ?",
-            *(json.dumps(list(meant)), time.time() - keep, len(meant) or -1),
-        )
-        for count, (run,) in enumerate(rows):
-            if time.monotonic() >= until:
-                return count
-            self.forget(run)
-        self._prune_producers()
-        return len(rows)
-
-    def _prune_producers(self) -> None:
-        """Forget the resources of producers that are gone, and all of whose runs are."""
-        idle = self._rows("SELECT id FROM producers WHERE id NOT IN (SELECT producer FROM runs)")
-        # Held until all is done: a number that is free in a new database may be taken at any time.
-        leases = {producer: Lease(self._producer_lease(producer)) for (producer,) in idle}
-        gone = [producer for producer, lease in leases.items() if self.is_current and lease.take()]
-        try:
-            for producer in gone:
-                while self._delete_some(_RESOURCES, producer):
-                    pass
-            with self.transaction() as connection:
-                connection.executemany("DELETE FROM producers WHERE id = ?", [(producer,) for producer in gone])
-        finally:
-            for producer in gone:
-                leases[producer].remove()
-
-    def _producer_lease(self, producer: int) -> Path:
-        return self.directory / f"producer-{producer}.lock"
-
-    def _delete_some(self, statement: str, value: int) -> bool:
-        """Delete some of the documents that a statement finds for a value; whether there were any."""
-        chosen, size = [], 0
-        for number, length in self._rows(statement, value, _PRUNED_AT_ONCE):
-            chosen.append((number,))
-            size += length
-            if size >= _PRUNED_BYTES_AT_ONCE:
-                break
-        if not chosen:
-            return False
-        with self.transaction() as connection:
-            began = time.monotonic()
-            connection.executemany("DELETE FROM documents WHERE id = ?", chosen)
-        # As long again: whoever puts in documents looks now and then whether the database is free.
-        time.sleep(max(_PAUSE_SECONDS, time.monotonic() - began))
-        return True
-
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
+    def rows(self, statement: str, *values: Any) -> list[Any]:
+        """What a statement finds in the database."""
         with database_errors(self.directory), closing(self._connection.execute(statement, values)) as cursor:
             return cursor.fetchall()
 

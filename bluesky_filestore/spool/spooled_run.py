@@ -15,6 +15,7 @@ from bluesky_filestore.errors import RunNotFoundError, SpoolError
 
 from .entries import ENDED, Entry
 from .ledger import Ledger
+from .pruning import forget
 
 __all__ = ["SpooledRun", "export_line", "exported", "find_run"]
 
@@ -94,17 +95,18 @@ class SpooledRun:
         Raises
         ------
         SpoolError
-            If its writer is still putting in documents.
+            If its writer is still putting in documents. A run of a source may be forgotten, with its stop or without,
+            as soon as no process passes on what comes from there.
         """
         with closing(Ledger(self.directory)) as ledger:
             for _, entry in self.deliveries:
-                if entry.stopped is None and ledger.is_alive(entry.producer):
+                if entry.stopped is None and ledger.is_written(entry.producer):
                     raise SpoolError(
                         f"run {self.uid} is still going on; park it if it shall not be delivered, and forget it when "
-                        f"it has ended."
+                        f"it has ended, or the process that puts it here."
                     )
             for number in self.numbers:
-                ledger.forget(number)
+                forget(ledger, number)
 
     def documents(self) -> int:
         """How many documents the spool holds of it."""

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,23 +16,10 @@ from typing import Any, Literal, TypeAlias
 from bluesky_filestore.errors import SpoolError
 
 from .belonging import Belonging
-from .database import (
-    BUSY_SECONDS,
-    FILE_NAME,
-    LONGEST_BUSY_SECONDS,
-    connect,
-    database_errors,
-    identity,
-    is_busy,
-    is_damage,
-    not_taken,
-    not_writable,
-    open_or_make,
-    put_aside,
-    transaction,
-)
+from .database import BUSY_SECONDS, LONGEST_BUSY_SECONDS, connect, identity, is_busy, is_damage, not_taken, put_aside
 from .encoding import encode
-from .lease import Lease, forget_source, register_producer
+from .notes import NOTE
+from .producer import Encoded, Producer, stretches
 
 __all__ = ["Durability", "Store"]
 
@@ -47,7 +34,6 @@ Neither holds while another process keeps the database locked: documents are the
 _SYNC_SECONDS, _PAUSE_SECONDS, _OPENING_SECONDS = 1.0, 0.02, 5.0
 _CHECKPOINT_BYTES = 16_000_000
 _REFERENCES = ("uid", "run_start", "descriptor", "resource")
-_INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
 
 
 class Store:
@@ -73,16 +59,15 @@ class Store:
         self.directory, self._source, self._durability = directory, source, durability
         self.documents = 0
         """How many documents were taken."""
-        self._unsaved: deque[tuple[str, Mapping[str, Any], bytes, float]] = deque()
+        self._unsaved: deque[Encoded] = deque()
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._taken = itertools.count(1)
         self._trouble: sqlite3.DatabaseError | SpoolError | None = None
         self._busy_since: float | None = None
         self._dirty = self._closing = self._has_refused = False
         self._process = os.getpid()
-        self._wal_descriptors: list[int] = []
-        self._open()
-        self._belonging = Belonging.restored(self._connection, self.producer)
+        self._producer = self._new_producer(_OPENING_SECONDS)
+        self._wals = [self._producer.wal]
         self._identity = identity(self.directory)
         """Which file the database is; None while there is none, because another one could not be opened."""
         self._keeper = threading.Thread(target=self._keep, name="spool-keeper", daemon=True)
@@ -92,6 +77,11 @@ class Store:
     def is_ours(self) -> bool:
         """Whether it belongs to this process, and not to one from which this one was forked."""
         return os.getpid() == self._process
+
+    @property
+    def producer(self) -> int:
+        """The number under which documents are put in."""
+        return self._producer.number
 
     @property
     def unsaved(self) -> int:
@@ -106,7 +96,7 @@ class Store:
     @property
     def open_runs(self) -> tuple[str, ...]:
         """The runs that were started and not stopped yet, by uid."""
-        return self._belonging.open_runs
+        return self._producer.belonging.open_runs
 
     def append(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document.
@@ -118,33 +108,50 @@ class Store:
             no error, while somebody else has the database, for up to five seconds. Nothing is taken by a writer that
             is closed, or in a process that was forked from its own.
         """
+        self._take(((name, doc, self._encoded(name, doc), time.time()),))
+
+    def append_all(self, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Take documents that came together, which costs less than one by one; raises as `append`.
+
+        A process that is killed meanwhile leaves the first of them. Nobody's plan waits for this: it may take longer.
+        """
+        self._take([(name, doc, self._encoded(name, doc), time.time()) for name, doc in documents])
+
+    def _encoded(self, name: str, doc: Mapping[str, Any]) -> bytes:
         if self._closing:
             raise self._refusal("is closed; make a new one")
         if not self.is_ours:
             why = f"belongs to process {self._process}, from which this one was forked; make a new one here"
             raise self._refusal(why)
-        body, received = encode(doc), time.time()
-        self.documents = next(self._taken)
+        body = encode(doc)
+        if name != NOTE:
+            self.documents = next(self._taken)
+        return body
+
+    def _take(self, documents: Sequence[Encoded]) -> None:
         began = time.monotonic()
         if not self._lock.acquire(timeout=BUSY_SECONDS):
             # Whoever has it is at the ones before.
-            self._keep_in_memory(name, doc, body, received)
+            self._keep_in_memory(documents)
             self._wake.set()
             return
         try:
             if self._unsaved:
                 # The order is part of what is kept.
-                self._keep_in_memory(name, doc, body, received)
+                self._keep_in_memory(documents)
                 self._save_unsaved(until=began + BUSY_SECONDS)
                 return
+            done = 0
             try:
-                self._insert(name, doc, body, received)
+                for stretch in stretches(documents):
+                    self._insert(stretch)
+                    done += len(stretch)
             except (sqlite3.DatabaseError, SpoolError) as error:
-                self._keep_in_memory(name, doc, body, received)
+                self._keep_in_memory(documents[done:])
                 self._failed(error)
                 if not is_busy(error):
                     self._save_unsaved(until=began + BUSY_SECONDS)
-            if name == "stop":
+            if any(name == "stop" for name, *_ in documents):
                 self._sync()
         finally:
             self._lock.release()
@@ -166,8 +173,7 @@ class Store:
 
     def end_source(self) -> None:
         """Nothing more comes from the source, ever: runs that are open are taken to be cut short when it is closed."""
-        with database_errors(self.directory):
-            forget_source(self._connection, self.producer)
+        self._producer.end_source()
 
     def close(self) -> None:
         """Put everything on the disk. A second call, or one in a forked process, does nothing.
@@ -189,61 +195,24 @@ class Store:
                     time.sleep(_PAUSE_SECONDS if self._unsaved else 0)
             finally:
                 self._sync()
-                for descriptor in self._wal_descriptors:
+                for descriptor in self._wals:
                     os.close(descriptor)
-                self._connection.close()
-                self._alive.remove()
+                self._producer.close()
 
-    def _open(self, patience: float = _OPENING_SECONDS) -> None:
-        self._connection = open_or_make(self.directory, patience)
-        self._alive = Lease(self.directory / "producer.lock")
-        if self._durability == "full":
-            self._connection.execute("PRAGMA synchronous = FULL")
-        try:
-            with transaction(self._connection):
-                # Before anybody can see that there is such a producer, and take it for dead.
-                self.producer, self._alive = register_producer(self._connection, self.directory, self._source)
-            self._wal = os.open(self.directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
-            self._wal_descriptors.append(self._wal)
-        except (sqlite3.Error, OSError) as error:
-            self._connection.close()
-            self._alive.remove()
-            raise not_writable(self.directory, error) from error
+    def _new_producer(self, patience: float, belonging: Belonging | None = None) -> Producer:
+        is_full = self._durability == "full"
+        return Producer(self.directory, self._source, is_full=is_full, patience=patience, belonging=belonging)
 
-    def _keep_in_memory(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
-        about = {entry: doc[entry] for entry in _REFERENCES if entry in doc}
-        self._unsaved.append((name, about, body, received))
+    def _keep_in_memory(self, documents: Iterable[Encoded]) -> None:
+        for name, doc, body, received in documents:
+            about = {entry: doc[entry] for entry in _REFERENCES if entry in doc}
+            self._unsaved.append((name, about, body, received))
 
-    def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
-        if name in ("start", "stop"):
-            self._insert_end(name, doc, body, received)
-        else:
-            run = self._belonging.run_of(name, doc)
-            self._connection.execute(_INSERT, (self.producer, run, name, received, body))
+    def _insert(self, stretch: Sequence[Encoded]) -> None:
+        if stretch[0][0] in ("start", "stop"):
+            self._follow()
+        self._producer.insert(stretch)
         self._dirty = True
-
-    def _insert_end(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
-        """A document that begins or ends a run."""
-        self._follow()
-        uid = str(doc.get("uid" if name == "start" else "run_start", ""))
-        with transaction(self._connection):
-            if name == "start":
-                (run,) = self._connection.execute(
-                    "INSERT INTO runs (uid, producer, first, started) VALUES (?, ?, 0, ?) "
-                    "ON CONFLICT DO UPDATE SET uid = uid RETURNING id",
-                    (uid, self.producer, received),
-                ).fetchone()
-            else:
-                run = self._belonging.run_of(name, doc)
-            number = self._connection.execute(_INSERT, (self.producer, run, name, received, body)).lastrowid
-            if name == "start":
-                self._connection.execute("UPDATE runs SET first = ? WHERE id = ? AND first = 0", (number, run))
-            else:
-                self._connection.execute("UPDATE runs SET stopped = ? WHERE id = ?", (received, run))
-        if name == "start":
-            self._belonging.start(uid, run)
-        else:
-            self._belonging.stop(uid)
 
     def _save_unsaved(self, *, until: float = math.inf) -> None:
         """Put on the disk what is in memory, for as long as it takes it, or until a time.
@@ -253,16 +222,16 @@ class Store:
         try:
             if self._identity is None:
                 self._reopen()
-            self._connection.execute("PRAGMA busy_timeout = 0")
+            self._producer.connection.execute("PRAGMA busy_timeout = 0")
             try:
                 while self._unsaved:
-                    self._insert(*self._unsaved[0])
+                    self._insert((self._unsaved[0],))
                     self._unsaved.popleft()
                     self._busy_since = None
                     if time.monotonic() > until:
                         return
             finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+                self._producer.connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         except (sqlite3.DatabaseError, SpoolError) as error:
             self._failed(error)
             if self._trouble is not None:
@@ -301,12 +270,11 @@ class Store:
     def _reopen(self) -> None:
         # Until all of this has worked, it is tried again with each document.
         self._identity = None
-        self._connection.close()
-        self._alive.remove()
-        self._open(BUSY_SECONDS)
+        self._producer.close()
+        self._producer = self._new_producer(BUSY_SECONDS, self._producer.belonging)
+        self._wals.append(self._producer.wal)
         # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
-        with database_errors(self.directory), transaction(self._connection):
-            self._belonging.begin_broken(self._connection, self.producer)
+        self._producer.begin_broken()
         self._identity = identity(self.directory)
 
     def _refusal(self, why: str) -> SpoolError:
@@ -323,7 +291,7 @@ class Store:
     def _sync(self) -> bool:
         self._dirty = False
         try:
-            os.fsync(self._wal)
+            os.fsync(self._producer.wal)
         except OSError as error:
             _logger.error("The spool in %s cannot be put on the disk: %s.", self.directory, error.strerror)
             return False
@@ -342,7 +310,7 @@ class Store:
                         self._save_unsaved(until=time.monotonic() + _PAUSE_SECONDS)
                 if self._dirty:
                     self._sync()
-                if os.fstat(self._wal).st_size > _CHECKPOINT_BYTES:
+                if os.fstat(self._producer.wal).st_size > _CHECKPOINT_BYTES:
                     with closing(connect(self.directory)) as connection:
                         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except (SpoolError, sqlite3.Error, OSError) as error:

@@ -1,0 +1,140 @@
+"""What one process puts into the database of a spool, under a number of its own."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .belonging import Belonging
+from .database import FILE_NAME, database_errors, not_writable, open_or_make, transaction
+from .encoding import decode
+from .lease import Lease, forget_source, register_producer
+from .notes import NOTE, insert_note
+
+__all__ = ["Encoded", "Producer", "stretches"]
+
+Encoded: TypeAlias = tuple[str, Mapping[str, Any], bytes, float]
+"""The name of a document, the document (or what it refers to), its bytes, and when it was received."""
+
+_ENDS = ("start", "stop")
+_MOST_BYTES = 1_000_000
+_INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
+
+
+class Producer:
+    """Who puts documents into one database; not for several threads at once.
+
+    Parameters
+    ----------
+    directory : Path
+        The spool directory.
+    source : str
+        Where documents come from, if this process only passes them on.
+    is_full : bool
+        Whether a document is safe from a power failure when `insert` returns.
+    patience : float
+        For how many seconds others are waited for meanwhile.
+    belonging : Belonging, optional
+        What is known of earlier documents; by default what is in the database of this producer.
+
+    Raises
+    ------
+    SpoolError
+        If the directory cannot be used, or another process passes on what comes from there.
+    """
+
+    def __init__(
+        self, directory: Path, source: str, *, is_full: bool, patience: float, belonging: Belonging | None = None
+    ) -> None:
+        self.connection = open_or_make(directory, patience)
+        self._directory = directory
+        self._alive = Lease(directory / "producer.lock")
+        if is_full:
+            self.connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with transaction(self.connection):
+                # Before anybody can see that there is such a producer, and take it for dead.
+                self.number, self._alive = register_producer(self.connection, directory, source)
+            if belonging is None:
+                belonging = Belonging.restored(self.connection, self.number)
+            self.belonging = belonging
+            self.wal = os.open(directory / f"{FILE_NAME}-wal", os.O_RDWR | os.O_CLOEXEC)
+            """The log's descriptor, which outlives `close`: another thread may be putting it on the disk."""
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise not_writable(directory, error) from error
+
+    def close(self) -> None:
+        """Put nothing in any more."""
+        self.connection.close()
+        self._alive.remove()
+
+    def begin_broken(self) -> None:
+        """Begin the open runs here, which have lost what came before of them."""
+        with database_errors(self._directory), transaction(self.connection):
+            self.belonging.begin_broken(self.connection, self.number)
+
+    def end_source(self) -> None:
+        """Nothing more comes from the source, ever."""
+        with database_errors(self._directory):
+            forget_source(self.connection, self.number)
+
+    def insert(self, stretch: Sequence[Encoded]) -> None:
+        """Put documents of one of `stretches` into the database, all or none; the same may be given again then."""
+        if len(stretch) == 1 and stretch[0][0] != NOTE:
+            insert = self._insert_end if stretch[0][0] in _ENDS else self._insert
+            insert(*stretch[0])
+            return
+        with transaction(self.connection):
+            for document in stretch:
+                self._insert(*document)
+
+    def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
+        if name != NOTE:
+            run = self.belonging.run_of(name, doc)
+            self.connection.execute(_INSERT, (self.number, run, name, received, body))
+        elif (run := self.belonging.run_of("stop", doc)) is not None:
+            insert_note(self.connection, run, decode(body))
+
+    def _insert_end(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
+        """A document that begins or ends a run."""
+        uid = str(doc.get("uid" if name == "start" else "run_start", ""))
+        with transaction(self.connection):
+            if name == "start":
+                (run,) = self.connection.execute(
+                    "INSERT INTO runs (uid, producer, first, started) VALUES (?, ?, 0, ?) "
+                    "ON CONFLICT DO UPDATE SET uid = uid RETURNING id",
+                    (uid, self.number, received),
+                ).fetchone()
+            else:
+                run = self.belonging.run_of(name, doc)
+            number = self.connection.execute(_INSERT, (self.number, run, name, received, body)).lastrowid
+            if name == "start":
+                self.connection.execute("UPDATE runs SET first = ? WHERE id = ? AND first = 0", (number, run))
+            else:
+                self.connection.execute("UPDATE runs SET stopped = ? WHERE id = ?", (received, run))
+        if name == "start":
+            self.belonging.start(uid, run)
+        else:
+            self.belonging.stop(uid)
+
+
+def stretches(documents: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
+    """Parts of documents, in their order, that may go into a database in one transaction.
+
+    What begins or ends a run is one by itself: which runs are open changes with it, and must not if it fails. And
+    whoever else puts in documents has to wait for each.
+    """
+    begin = size = 0
+    for end, (name, _, body, _) in enumerate(documents):
+        size += len(body)
+        if name in _ENDS or size > _MOST_BYTES:
+            if begin < end:
+                yield documents[begin:end]
+            begin, size = end, len(body)
+        if name in _ENDS:
+            yield documents[end : end + 1]
+            begin, size = end + 1, 0
+    if begin < len(documents):
+        yield documents[begin:]
