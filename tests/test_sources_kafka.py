@@ -2,16 +2,21 @@
 
 import random
 import threading
+import time
+from contextlib import closing
 
 import bluesky_kafka
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from consuming import consumer, ended, in_spool, key, wait_for
-from small_runs import SmallRun
+from small_runs import SmallRun, plain
 from spooled import run_documents
+from tiled.client import from_uri
 
+from bluesky_filestore import documents as documents_of
 from bluesky_filestore.errors import SourceError
 from bluesky_filestore.sources.kafka import KafkaSource, properties_in
+from bluesky_filestore.spool.status import look_at
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +27,12 @@ def broker():
     return f"{found.host}:{found.port}", cluster
 
 
-def publish(address, topic, documents):
+def publish(address, topic, documents, pause=0.0):
     """Send documents as bluesky-kafka does."""
     publisher = bluesky_kafka.Publisher(topic, address, "a key", producer_config={"acks": "all"})
     for name, doc in documents:
         publisher(name, doc)
+        time.sleep(pause)
     publisher.flush()
 
 
@@ -39,31 +45,42 @@ def committed(address, topic, group="bluesky-filestore"):
     return sum(max(0, offset) for offset in offsets)
 
 
-def test_killed_at_random(tmp_path, broker):
-    """However often a consumer is killed, the spool has each document once in the end, and Kafka knows it."""
+def test_killed_at_random(tmp_path, broker, catalog, data_directory):
+    """However often a consumer is killed, spool and catalog have each document once in the end, and Kafka knows it."""
     address, _ = broker
-    runs = [SmallRun(tmp_path, 1, events=300).documents, run_documents(300)[1], run_documents(300)[1]]
+    small = SmallRun(data_directory, 31, events=150)
+    runs = [small.documents, run_documents(150)[1], run_documents(150)[1]]
     documents, left = [], [list(documents) for documents in runs]
     chosen = random.Random(5)
     while any(left):
         documents.append(chosen.choice([each for each in left if each]).pop(0))
     (tmp_path / "kafka").write_text("# quick\nsession.timeout.ms=6000\ngroup.instance.id = one\n")
-    arguments = [f"kafka://{address}/killed", "--spool", tmp_path / "spool", "--spool-only"]
-    arguments += ["--kafka-config", tmp_path / "kafka"]
-    third = len(documents) // 3
-    for begin in (0, third, 2 * third):
-        part = documents[begin : begin + third] if begin < 2 * third else documents[begin:]
-        sending = threading.Thread(target=publish, args=(address, "killed", part))
-        sending.start()
+    arguments = [f"kafka://{address}/killed", "--spool", tmp_path / "spool", "--kafka-config", tmp_path / "kafka"]
+    arguments += ["--catalog", catalog.uri, "--api-key", catalog.api_key]
+    half = len(documents) // 2
+    for begin, part in ((0, documents[:half]), (half, documents[half:])):
+        publish(address, "killed", part[:5])
         with consumer(*arguments):
-            enough = begin + chosen.randrange(third // 2)
+            wait_for(lambda begin=begin: in_spool(tmp_path / "spool").total() > begin)
+            # What is there at once is taken at once: it shall be killed in between.
+            sending = threading.Thread(target=publish, args=(address, "killed", part[5:], 0.004))
+            sending.start()
+            enough = begin + 5 + chosen.randrange(half // 2)
             wait_for(lambda enough=enough: in_spool(tmp_path / "spool").total() > enough)
         sending.join()
     with consumer(*arguments) as process:
         wait_for(lambda: in_spool(tmp_path / "spool").total() >= len(documents))
         wait_for(lambda: committed(address, "killed") == len(documents))
+        wait_for(lambda: [each.runs for each in look_at(tmp_path / "spool").catalogs] == [{"delivered": 3}])
         assert ended(process) == 0
     assert in_spool(tmp_path / "spool") == {key(name, doc): 1 for name, doc in documents}
+    client = from_uri(catalog.uri, api_key=catalog.api_key)
+    with closing(client.context):
+        small.compare(client)
+        for of_run in runs:
+            run = client[of_run[0][1]["uid"]]
+            assert list(plain(documents_of(run))) == list(plain(of_run))
+            assert "did not come" not in str(run.metadata["notes"])
 
 
 def test_what_is_no_document(tmp_path, broker, caplog):

@@ -86,8 +86,8 @@ def test_into_the_catalog(tmp_path, proxy, catalog, data_directory):
     assert run("deliver", spool, "--catalog", catalog.uri, "--check").returncode == 1
 
 
-def test_killed_in_the_middle(tmp_path, proxy):
-    """After a kill the next one goes on with the run; what was sent meanwhile is missing, the rest is there."""
+def test_killed_in_the_middle(tmp_path, proxy, catalog):
+    """After a kill the next one goes on with the run; what was sent meanwhile is missing, which the catalog says."""
     spool = tmp_path / "spool"
     documents = run_documents(60)[1]
     arguments = [published(proxy[1]), "--spool", spool, "--spool-only"]
@@ -106,6 +106,12 @@ def test_killed_in_the_middle(tmp_path, proxy):
             wait_for(lambda: in_spool(spool).total() == len(documents) - 10)
             assert ended(process) == 0
     assert in_spool(spool) == {key(*document): 1 for document in [*documents[:20], *documents[30:]]}
+    assert run("resume", spool, "--uri", catalog.uri, "--api-key", catalog.api_key).returncode == 0
+    client = from_uri(catalog.uri, api_key=catalog.api_key)
+    with closing(client.context):
+        found = client[documents[0][1]["uid"]]
+        assert list(found.metadata["notes"]) == ["Events 19 to 28 of stream 'primary' did not come."]
+        assert len(found["primary"]["seq_num"].read()) == 50
 
 
 def received(source, count):
