@@ -82,13 +82,14 @@ class Producer:
 
     def insert(self, stretch: Sequence[Encoded]) -> None:
         """Put documents of one of `stretches` into the database, all or none; the same may be given again then."""
-        if len(stretch) == 1 and stretch[0][0] != NOTE:
-            insert = self._insert_end if stretch[0][0] in _ENDS else self._insert
-            insert(*stretch[0])
-            return
-        with transaction(self.connection):
-            for document in stretch:
-                self._insert(*document)
+        if stretch[0][0] in _ENDS:
+            self._insert_end(*stretch[0])
+        elif len(stretch) == 1:
+            self._insert(*stretch[0])
+        else:
+            with transaction(self.connection):
+                for document in stretch:
+                    self._insert(*document)
 
     def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         if name != NOTE:

@@ -115,12 +115,13 @@ class Store:
 
         A process that is killed meanwhile leaves the first of them. Nobody's plan waits for this: it may take longer.
         """
-        self._take([(name, doc, self._encoded(name, doc), time.time()) for name, doc in documents])
+        if encoded := [(name, doc, self._encoded(name, doc), time.time()) for name, doc in documents]:
+            self._take(encoded)
 
     def _encoded(self, name: str, doc: Mapping[str, Any]) -> bytes:
         if self._closing:
             raise self._refusal("is closed; make a new one")
-        if not self.is_ours:
+        if os.getpid() != self._process:
             why = f"belongs to process {self._process}, from which this one was forked; make a new one here"
             raise self._refusal(why)
         body = encode(doc)
@@ -143,7 +144,7 @@ class Store:
                 return
             done = 0
             try:
-                for stretch in stretches(documents):
+                for stretch in (documents,) if len(documents) == 1 else stretches(documents):
                     self._insert(stretch)
                     done += len(stretch)
             except (sqlite3.DatabaseError, SpoolError) as error:
@@ -151,7 +152,7 @@ class Store:
                 self._failed(error)
                 if not is_busy(error):
                     self._save_unsaved(until=began + BUSY_SECONDS)
-            if any(name == "stop" for name, *_ in documents):
+            if documents[-1][0] == "stop" or (len(documents) > 1 and any(name == "stop" for name, *_ in documents)):
                 self._sync()
         finally:
             self._lock.release()
