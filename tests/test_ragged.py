@@ -194,7 +194,7 @@ def test_opaque(request, catalog, data_directory, tmp_path, place):
         resource = told.resource("VENDORS_OWN", directory, f"{place}_{number}.raw", gain=1)
         told.event(None, resource.compose_datum({"any": "words"}))
     pairs = told.end()
-    with CatalogWriter(client) as writer:
+    with CatalogWriter(client, spool=tmp_path / "spool") as writer:
         for name, doc in pairs:
             writer(name, doc)
     assert not writer.status().catalogs[0].parked
@@ -203,7 +203,7 @@ def test_opaque(request, catalog, data_directory, tmp_path, place):
     assert stream["image"].structure_family == "bytes"
     assert "spec 'VENDORS_OWN' is not known" in run.metadata["filestore"]["refused"]["primary"]["image"]
     assert list(stream.read(["x"])["x"].values) == [0.0, 1.0]
-    exported = stream["image"].raw_export(tmp_path)
+    exported = stream["image"].raw_export(tmp_path / "exported")
     assert sorted(path.read_bytes() for path in exported) == [bytes([number] * 10) for number in range(2)]
     assert [name for name, _ in documents(run)] == [name for name, _ in pairs]
     with pytest.raises(DocumentError, match="VENDORS_OWN"):
