@@ -121,7 +121,7 @@ class RaggedArray:
     array : RaggedInFiles, RaggedInCatalog or RowsOfEvents
         Reads them.
     shape : tuple of int or None
-        (rows, *shape of one), None along axes where rows differ.
+        Rows, and then that of one row, with None along axes where rows differ.
     dtype : numpy.dtype
         Of the values.
     name : str
