@@ -9,7 +9,7 @@ import event_model
 import numpy as np
 import pytest
 from proxy import Proxy
-from small_runs import _plain as plain
+from small_runs import plain
 from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter, documents

@@ -5,7 +5,7 @@ import time
 
 import event_model
 import pytest
-from small_runs import _plain as plain
+from small_runs import plain
 from spooled import run_documents, states
 
 from bluesky_filestore import CatalogWriter, documents
