@@ -56,6 +56,7 @@ def migrate(
             raise typer.Exit(_INTERRUPTED) from None
         finally:
             client.context.close()
+            runs.close()
         counts = all_runs.counts()
         _say_notes(console, all_runs)
     _say(console, f"{', '.join(f'{count:,} {word}' for word, count in counts.items() if count) or 'no runs'}.")

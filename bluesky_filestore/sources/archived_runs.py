@@ -66,6 +66,9 @@ class ArchivedRuns:
             if name == "stop":
                 belonging.stop(str(doc.get("run_start", "")))
 
+    def close(self) -> None:
+        """Nothing: an archive is closed when it has been read."""
+
 
 def _starts(path: Path) -> Iterator[Any]:
     """The starts in an archive, as far as it can be read: what is wrong with a run is said when that is read."""

@@ -32,6 +32,9 @@ class Runs(Protocol):
             If they cannot be had.
         """
 
+    def close(self) -> None:
+        """Ask for no more: connections are closed."""
+
 
 class MongoRuns(Collections):
     """The runs in a MongoDB, as `Runs`; see `Collections`."""
@@ -74,6 +77,10 @@ class ClientRuns:
     def documents_of(self, run: str) -> Iterator[tuple[str, Any]]:
         """The documents of one, singly."""
         yield from documents_of_run(self._client[run])
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.context.close()
 
 
 def runs_of(given: Any) -> Runs:

@@ -28,6 +28,10 @@ class Collections:
     def __init__(self, runs: Any, assets: Any | None = None) -> None:
         self._runs, self._assets = runs, runs if assets is None else assets
 
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self._runs.client.close()
+
     def uids(self) -> Iterator[str]:
         """The uids of all runs, oldest first."""
         for each in self._runs["run_start"].find({}, {"uid": True}, sort=[("time", 1)]):
