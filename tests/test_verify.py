@@ -177,6 +177,16 @@ def test_frames_that_no_event_has(written, catalog):
     assert "1 of 3 frames" in str(report)
 
 
+def test_numbers_without_end(written):
+    """Documents that claim any sequence number cost neither memory nor time."""
+    built, _ = written(one_camera("AD_HDF5", events=2))
+    number = [place for place, (name, _) in enumerate(built.documents) if name == "event"][-1]
+    changed = [
+        (name, {**doc, "seq_num": 10**12} if at == number else doc) for at, (name, doc) in enumerate(built.documents)
+    ]
+    assert f"{10**12 - 2:,} events are not there" in str(verify_run(changed))
+
+
 def test_rows_of_another_writer(catalog, data_directory):
     """A run of bluesky-tiled-plugins' writer whose frames are more than its events is found."""
     from bluesky_tiled_plugins import TiledWriter
@@ -264,5 +274,7 @@ def test_command(catalog, written):
     assert done.returncode == 1
     assert bad.uid in done.stdout
     assert Path(files_of(directory)[0]).parent.name in done.stdout
+    done = command("verify", "--since", "2999-01-01", *server)
+    assert (done.returncode, "no such runs" in done.stdout) == (0, True), done.stdout + done.stderr
     done = command("verify", "--last", "--all", *server)
     assert done.returncode == 2

@@ -1,7 +1,8 @@
 """Did I get my data? A run's documents, its catalog and its files, compared with one another."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import DocumentError, FileStoreError, OptionError, RunNotFoundError
@@ -64,15 +65,19 @@ def verify_run(
     OptionError
         If it is not said which run is meant.
     """
+    if isinstance(catalog, str):
+        from bluesky_filestore.catalogs.tiled.connecting import connect
+
+        client = connect(catalog)
+        try:
+            return verify_run(client, uid, root_map=root_map, every_frame=every_frame)
+        finally:
+            client.context.close()
     run = _find_run(catalog, uid, RootMap(root_map), every_frame)
     return RunReport(tuple(run.findings()), run.uid)
 
 
 def _find_run(catalog: Any, uid: str, root_map: RootMap, every_frame: bool) -> "_Run":
-    if isinstance(catalog, str):
-        from bluesky_filestore.catalogs.tiled.connecting import connect
-
-        catalog = connect(catalog)
     if not hasattr(catalog, "metadata"):
         documented = DocumentedRun(catalog, root_map)
         if not documented.uid.startswith(uid):
@@ -169,9 +174,9 @@ class _Run:
         return self.tree
 
     def _gaps(self, stream: str, seq_nums: Sequence[int]) -> Iterator[RunFinding]:
-        gaps = sorted(set(range(1, max(seq_nums, default=0) + 1)) - set(seq_nums))
-        if gaps:
-            words = f"events with the sequence numbers {', '.join(map(str, gaps[:_MOST_NUMBERS]))} are not there"
+        count, shown = _left_out(set(seq_nums), range(1, max(seq_nums, default=0) + 1))
+        if count:
+            words = f"{count:,} events are not there, those with the sequence numbers {shown}"
             yield _line("events", stream, False, words, _AGAIN)
 
     def _arrays(self, stream: str, events: int) -> Iterator[RunArray]:
@@ -218,11 +223,17 @@ class _Run:
 
     def _untaken(self) -> Iterator[RunFinding]:
         for (path, dataset), (count, taken) in self._taken.items():
-            rest = sorted(set(range(count)) - taken)
+            rest, shown = _left_out(taken, range(count))
             if rest:
-                which = f"{', '.join(map(str, rest[:_MOST_NUMBERS]))}{', ...' if len(rest) > _MOST_NUMBERS else ''}"
-                words = f"{len(rest):,} of {count:,} frames of {dataset} in {path} belong to no event: numbers {which}"
+                words = f"{rest:,} of {count:,} frames of {dataset} in {path} belong to no event: numbers {shown}"
                 yield _line("frames", "run", True, words, file=path)
+
+
+def _left_out(known: Set[int], numbers: range) -> tuple[int, str]:
+    """How many numbers of a range are not known, and the first of them; files and documents may claim any range."""
+    count = len(numbers) - sum(number in numbers for number in known)
+    first = list(islice((number for number in numbers if number not in known), min(count, _MOST_NUMBERS)))
+    return count, ", ".join([*map(str, first), *(["..."] if count > len(first) else [])])
 
 
 def _seq_nums(children: Mapping[str, Any]) -> list[int]:
