@@ -276,5 +276,7 @@ def test_command(catalog, written):
     assert Path(files_of(directory)[0]).parent.name in done.stdout
     done = command("verify", "--since", "2999-01-01", *server)
     assert (done.returncode, "no such runs" in done.stdout) == (0, True), done.stdout + done.stderr
+    done = command("verify", "--last", "--uri", "http://127.0.0.1:1")
+    assert (done.returncode, "no catalog answers" in done.stderr) == (2, True), done.stdout + done.stderr
     done = command("verify", "--last", "--all", *server)
     assert done.returncode == 2

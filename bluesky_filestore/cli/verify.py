@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from bluesky_filestore.errors import FileStoreError
+from bluesky_filestore.errors import CatalogError, FileStoreError
 
 from .console import Console
 from .preview import catalog_client, directories_of
@@ -49,8 +50,7 @@ def verify(
 
     if sum((bool(uids), last, bool(since), all_runs)) != 1:
         raise typer.BadParameter("say which runs, in one way: UID..., --last, --since DATE or --all.")
-    client = catalog_client(uri, profile, api_key)
-    moved = directories_of(root_map)
+    moved, moment = directories_of(root_map), _moment(since)
 
     def look(uid: str) -> "tuple[str, RunReport | str]":
         try:
@@ -58,7 +58,13 @@ def verify(
         except FileStoreError as error:
             return uid, str(error)
 
-    asked = uids or find_runs(client, since=_moment(since), most=1 if last else None)
+    try:
+        client = catalog_client(uri, profile, api_key)
+        asked = uids or find_runs(client, since=moment, most=1 if last else None)
+    except CatalogError as error:
+        # Not 1: nothing was found to be wrong with a run.
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
     worst = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for uid, report in _with_progress(pool.map(look, asked), len(asked)):
@@ -91,8 +97,6 @@ def _with_progress(reports: Iterator[Any], count: int) -> Iterator[Any]:
 
 
 def _show(uid: str, report: "RunReport | str", *, as_json: bool, whole: bool) -> None:
-    from rich.markup import escape
-
     if as_json:
         said = {"uid": uid, "error": report, "exit_code": 2} if isinstance(report, str) else report.to_json()
         typer.echo(json.dumps(said))
