@@ -21,6 +21,7 @@ from .hdf5_layout import Elsewhere, NoFramesError, dataset_in, linked_dataset
 from .hdf5_opening import open_hdf5
 from .hdf5_pieces import Pieces
 from .readable import ANYWHERE, Roots, file_errors
+from .tiff import ONE_FILE
 
 if TYPE_CHECKING:
     import h5py
@@ -77,7 +78,7 @@ def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
     formats: list[ArrayFormat] = []
 
     def look(path: str, name: str) -> "h5py.Dataset | Elsewhere | Pieces":
-        with file_errors(path), open_hdf5(path) as file:
+        with file_errors(path), open_hdf5(path, roots=roots) as file:
             found = dataset_in(file, path, name)
             if not isinstance(found, Elsewhere | Pieces):
                 unserved = why_not_served(found.shape, found.dtype)
@@ -98,7 +99,7 @@ def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
 def _tiff_format(path: str) -> ArrayFormat:
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(path, **ONE_FILE) as file:
         return ArrayFormat(tuple(file.series[0].shape), np.dtype(file.series[0].dtype))
 
 

@@ -128,7 +128,7 @@ class HDF5Files:
     ) -> NDArray[np.generic]:
         """As `read`, on the way from a virtual dataset."""
         real, name = self._followed(way.roots.admit(path), dataset, way.swmr, way.roots)
-        values = self._by_place(real, name, frames, part)
+        values = self._by_place(real, name, frames, part, way.roots)
         if values is not None:
             return values
         layout = self._known_layout(real, name, signature_of(real))
@@ -144,7 +144,7 @@ class HDF5Files:
         if layout.virtual is not None:
             # Nothing is held open meanwhile: the files that it leads to may lead back to this one.
             return self._put_together(self._grown(layout, real, name, way), real, name, frames, part, way)
-        values = self._by_place(real, name, frames, part)
+        values = self._by_place(real, name, frames, part, way.roots)
         if values is None:
             raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")
         return values
@@ -182,13 +182,14 @@ class HDF5Files:
         self._pool.close_file(path)
 
     def _by_place(
-        self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...]
+        self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...], roots: Roots
     ) -> NDArray[np.generic] | None:
         """Frames by their place in the file; None if that is not known, or not any more."""
         known = self._layouts.get((path, dataset))
         if known is None or known[1].offsets is None:
             return None
-        with ANYWHERE.opened(path) as descriptor:
+        directory = path.rpartition("/")[0]
+        with roots.opened(path, {directory: directory}) as descriptor:
             found = os.fstat(descriptor)
             layout = self._known_layout(
                 path, dataset, Signature(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -227,7 +228,7 @@ class HDF5Files:
         def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | Pieces | None":
             if (path, dataset) in self._layouts:
                 return None
-            with self._pool.open(path, swmr) as entry:
+            with self._pool.open(path, swmr, roots) as entry:
                 return entry.dataset(path, dataset)
 
         return linked_dataset(path, dataset, look, roots)
@@ -236,7 +237,7 @@ class HDF5Files:
     def _dataset(
         self, path: str, dataset: str, swmr: bool, roots: Roots
     ) -> "Iterator[tuple[h5py.Dataset, Layout, OpenFile]]":
-        with self._pool.open(path, swmr) as entry:
+        with self._pool.open(path, swmr, roots) as entry:
             found: Any = entry.dataset(path, dataset)
             if isinstance(found, Elsewhere) or entry.signature is None:
                 raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")

@@ -60,7 +60,7 @@ def check_links(path: str, roots: Roots) -> None:
 def _led_to(path: str, roots: Roots) -> list[str]:
     """The files that a file leads to, all of them under the roots."""
     led_to: list[str] = []
-    with file_errors(path), open_hdf5(path) as file:
+    with file_errors(path), open_hdf5(path, roots=roots) as file:
         if roots.directories is None:
             return []
 

@@ -1,13 +1,16 @@
 """An HDF5 file opened so that neither its writer nor other readers are in the way."""
 
 import os
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bluesky_filestore.errors import UnreadableFileError
+
 from .hdf5_sound import check_sound
 from .hdf5_superblock import check_not_cut_short, is_written_with_swmr
-from .readable import file_errors
+from .readable import ANYWHERE, Roots, file_errors, name_of
 
 if TYPE_CHECKING:
     import h5py
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["is_open_here", "open_hdf5"]
 
 
-def open_hdf5(path: str, *, locking: bool | str | None = None, driver: str | None = None) -> "h5py.File":
+def open_hdf5(
+    path: str, *, locking: bool | str | None = None, driver: str | None = None, roots: Roots = ANYWHERE
+) -> "h5py.File":
     """A file, open for reading, with the filters of hdf5plugin at hand.
 
     It is opened with SWMR only where its superblock says that it is being written so, by a writer that lives or one
@@ -30,6 +35,8 @@ def open_hdf5(path: str, *, locking: bool | str | None = None, driver: str | Non
         As h5py's: False for disks that have no locks.
     driver : str, optional
         As h5py's, for files that are not opened with SWMR, which only HDF5's own driver can do.
+    roots : Roots
+        Where it may lie.
 
     Raises
     ------
@@ -40,6 +47,28 @@ def open_hdf5(path: str, *, locking: bool | str | None = None, driver: str | Non
     """
     import hdf5plugin  # noqa: F401 - importing it registers its filters
 
+    if roots.directories is None:
+        return _open(path, locking, driver)
+    descriptor = roots.hold(path)
+    name = name_of(descriptor)
+    if not Path(name).exists():
+        os.close(descriptor)
+        return _open(path, locking, driver)
+    try:
+        # HDF5 looks along a path by itself, and would go where that leads by then.
+        file = _open(name, locking, driver)
+    except UnreadableFileError as error:
+        os.close(descriptor)
+        raise type(error)(str(error).replace(name, path)) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    # For as long as HDF5 has the file, it is open under this name.
+    weakref.finalize(file, os.close, descriptor)
+    return file
+
+
+def _open(path: str, locking: bool | str | None, driver: str | None) -> "h5py.File":
     check_not_cut_short(path)
     growing = is_written_with_swmr(path)
     if growing:

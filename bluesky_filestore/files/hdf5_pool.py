@@ -25,7 +25,7 @@ from .hdf5_layout import Elsewhere, dataset_in
 from .hdf5_opening import is_open_here, open_hdf5
 from .hdf5_pieces import Pieces
 from .hdf5_superblock import is_being_written
-from .readable import Signature, file_errors, signature_of
+from .readable import Roots, Signature, file_errors, signature_of
 
 if TYPE_CHECKING:
     import h5py
@@ -100,7 +100,7 @@ class HDF5Pool:
         return len(self._files)
 
     @contextmanager
-    def open(self, path: str, swmr: bool) -> Iterator[OpenFile]:
+    def open(self, path: str, swmr: bool, roots: Roots) -> Iterator[OpenFile]:
         """A file that stays open for the while, and perhaps longer.
 
         Parameters
@@ -109,6 +109,8 @@ class HDF5Pool:
             The file.
         swmr : bool
             Whether it may have grown since it was opened, if it was opened in SWMR mode.
+        roots : Roots
+            Where it may lie.
 
         Raises
         ------
@@ -120,7 +122,7 @@ class HDF5Pool:
             if not _is_still_true(entry.signature, signature, swmr and entry.grows):
                 entry.close()
             if entry.file is None:
-                entry.file = _opened(path, self._locking)
+                entry.file = _opened(path, self._locking, roots)
                 entry.grows = entry.file.swmr_mode
                 entry.is_shared = entry.file.driver != _DRIVER and is_open_here(path, but=entry.file)
             entry.signature = signature
@@ -199,8 +201,8 @@ def _is_still_true(before: Signature | None, now: Signature, swmr: bool) -> bool
     return before is not None and (before == now or (swmr and before.same_file(now)))
 
 
-def _opened(path: str, locking: bool | str | None) -> "h5py.File":
+def _opened(path: str, locking: bool | str | None, roots: Roots) -> "h5py.File":
     if locking is not False and is_being_written(path):
         # HDF5 refuses it, or it is this process that writes.
-        return open_hdf5(path, locking=locking)
-    return open_hdf5(path, locking=False, driver=_DRIVER)
+        return open_hdf5(path, locking=locking, roots=roots)
+    return open_hdf5(path, locking=False, driver=_DRIVER, roots=roots)

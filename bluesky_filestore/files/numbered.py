@@ -18,6 +18,7 @@ from bluesky_filestore.errors import (
 from bluesky_filestore.model.addressing import AxisIndex, slice_of_frames
 from bluesky_filestore.model.frame_axis import declared_shape, one_frame, shape_of_event, why_no_frames
 from bluesky_filestore.model.frame_map import Source
+from bluesky_filestore.model.paths import formatted
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 
 from .formats import ArrayFormat, stored_format
@@ -161,7 +162,7 @@ class SeriesFrames:
     def paths(self, wanted: range) -> list[str]:
         """The file of each; raises `DocumentError` if the template can't be filled in."""
         try:
-            return [self.template % (*self.before, number) for number in wanted]
+            return [formatted(self.template, *self.before, number) for number in wanted]
         except (TypeError, ValueError) as error:
             raise DocumentError(
                 f"template {self.template!r} can't be filled in with directory, name and number ({error}); "

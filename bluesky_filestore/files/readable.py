@@ -19,7 +19,17 @@ from bluesky_filestore.errors import (
     UnreadableFileError,
 )
 
-__all__ = ["ANYWHERE", "Roots", "Signature", "bytes_of", "file_errors", "locked_error", "read_at", "signature_of"]
+__all__ = [
+    "ANYWHERE",
+    "Roots",
+    "Signature",
+    "bytes_of",
+    "file_errors",
+    "locked_error",
+    "name_of",
+    "read_at",
+    "signature_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +72,19 @@ class Roots:
         """
         if self.directories is None:
             return path
-        real = _real(path)
-        for directory in self.directories:
-            if real == directory or real.startswith(directory.rstrip(os.sep) + os.sep):
-                return real
+        with file_errors(path):
+            real = _real(path)
+        self._check(real, path)
+        return real
+
+    def _check(self, real: str, path: str) -> None:
+        known = self.directories or ()
+        if any(real == directory or real.startswith(directory.rstrip(os.sep) + os.sep) for directory in known):
+            return
         where = f"{path}, which is {real}," if real != path else path
         raise ForbiddenFileError(
             f"file {where} is outside the directories that may be read; expected it below "
-            f"{', '.join(self.directories) or 'one of them (there are none)'}."
+            f"{', '.join(known) or 'one of them (there are none)'}."
         )
 
     @contextmanager
@@ -89,13 +104,27 @@ class Roots:
             In the form that says why.
         """
         with file_errors(path):
+            descriptor = self.hold(path, admitted)
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def hold(self, path: str, admitted: dict[str, str] | None = None) -> int:
+        """As `opened`, for those who close it themselves."""
+        with file_errors(path):
             descriptor = self._open(path, {} if admitted is None else admitted)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise UnreadableFileError(f"{path} is not a file; expected a file with frames.")
-                yield descriptor
-            finally:
+                opened = _path_of(descriptor) if self.directories is not None else None
+                if opened is not None:
+                    # Between the look at its directories and the opening one of them may have become a link.
+                    self._check(opened, path)
+            except BaseException:
                 os.close(descriptor)
+                raise
+            return descriptor
 
     def _open(self, path: str, admitted: dict[str, str]) -> int:
         # Without O_NONBLOCK the opening of a pipe waits for somebody to write to it.
@@ -123,14 +152,29 @@ def _real(path: str) -> str:
     try:
         # With O_PATH a file is only found, and not opened, whatever it is.
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a Path costs more than the call
-        finally:
-            os.close(descriptor)
     except (AttributeError, OSError):
         return os.path.realpath(path)
-    # Of what was deleted meanwhile, or lies outside of what this process can see, it tells no path.
-    return real if real.startswith("/") and not real.endswith(" (deleted)") else os.path.realpath(path)
+    try:
+        real = _path_of(descriptor)
+    finally:
+        os.close(descriptor)
+    # Of what was deleted meanwhile, or lies outside of what this process can see, Linux tells no path.
+    if real is None or not real.startswith("/") or real.endswith(" (deleted)"):
+        return os.path.realpath(path)
+    return real
+
+
+def _path_of(descriptor: int) -> str | None:
+    """Where an open file is, as Linux tells it; None on another system."""
+    try:
+        return os.readlink(name_of(descriptor))  # noqa: PTH115 - a Path costs more than the call
+    except OSError:
+        return None
+
+
+def name_of(descriptor: int) -> str:
+    """A name by which Linux opens this very file again, wherever it is by now."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def signature_of(path: str) -> Signature:
@@ -189,6 +233,10 @@ def file_errors(path: str) -> Iterator[None]:
         raise locked_error(path) from error
     except OSError as error:
         raise _unreadable(path, error) from error
+    except ValueError as error:
+        if "\0" not in path:
+            raise
+        raise UnreadableFileError(f"{path!r} is no name of a file; expected one without NUL in it.") from error
 
 
 def locked_error(path: str, words: str = "") -> LockedFileError:

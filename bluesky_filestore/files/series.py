@@ -11,11 +11,12 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import AddressError, TruncatedFileError, UnreadableFileError
+from bluesky_filestore.errors import AddressError, UnreadableFileError
 from bluesky_filestore.model.frame_axis import one_frame, same_but_for_ones
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .hdf5 import HDF5Files
+from .npy import read_npy
 from .readable import ANYWHERE, Roots, signature_of
 from .rows import AxisKey, FileProblem, Frames
 from .stamps import Stamp, Stamps, byte_samples, check_stamp, explain, frame_sample, stamp_file
@@ -291,28 +292,18 @@ def _opened_frame(
     with roots.opened(path, admitted) as descriptor:
         try:
             return read(descriptor, path, into)
-        except UnreadableFileError:
+        except (UnreadableFileError, OSError):
             raise
-        except (ValueError, EOFError, SyntaxError, KeyError, IndexError) as error:
-            # What the libraries raise for files that are not what they should be.
-            raise UnreadableFileError(f"file {path} cannot be read: {error}.") from error
-
-
-def _read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
-    with open(descriptor, "rb", closefd=False) as file:
-        try:
-            values: Any = np.load(file, allow_pickle=False)
-        except EOFError as error:
-            raise TruncatedFileError(f"file {path} was cut short: it is empty.") from error
-    if not isinstance(values, np.ndarray):
-        raise UnreadableFileError(f"file {path} holds several arrays (it is of numpy's npz); expected one, of npy.")
-    return values
+        except Exception as error:
+            # What the libraries raise for files that are not what they should be has no bounds.
+            raise UnreadableFileError(f"file {path} cannot be read: {str(error) or type(error).__name__}.") from error
 
 
 def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
     from PIL import Image
 
-    with open(descriptor, "rb", closefd=False) as file, Image.open(file) as image:
+    with open(descriptor, "rb", closefd=False) as file, Image.open(file, formats=["JPEG"]) as image:
+        # Others have parsers of their own, one of which starts a program.
         return np.asarray(image)
 
 
@@ -331,7 +322,7 @@ def _read_spe(descriptor: int, path: str, into: NDArray[np.generic] | None) -> N
 
 _READERS: dict[str, _ReadOpen] = {
     TIFF_SERIES: read_tiff,
-    NPY_SERIES: _read_npy,
+    NPY_SERIES: read_npy,
     JPEG_SERIES: _read_jpeg,
     SPE_FILES: _read_spe,
 }

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ from .readable import bytes_of, read_at
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["plain_pixels", "read_tiff"]
+__all__ = ["ONE_FILE", "plain_pixels", "read_tiff"]
+
+ONE_FILE: dict[str, Any] = {"is_ome": False, "is_mmstack": False, "is_ndtiff": False}
+"""For tifffile: a frame is in its own file, whatever others that names."""
 
 # Names and numbers are those of the TIFF 6.0 specification.
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -118,9 +121,10 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
     with os.fdopen(os.dup(descriptor), "rb") as file:
         file.seek(0)
         try:
-            with tifffile.TiffFile(file, name=path) as opened:
+            with tifffile.TiffFile(file, name=path, **ONE_FILE) as opened:
                 if _has_gaps(opened):
                     raise _unwritten(path)
+                _check_packed(opened, file)
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:
             raise ValueError(f"it is no TIFF file that can be read ({error})") from error
@@ -144,6 +148,44 @@ def _has_gaps(file: "tifffile.TiffFile") -> bool:
         if any(offset < _FIRST_OFFSET or not size for offset, size in places):
             return True
     return False
+
+
+def _check_packed(file: "tifffile.TiffFile", stream: BinaryIO) -> None:
+    """See that what is packed has the size that it should have: libraries make room for whatever comes out of it.
+
+    Raises
+    ------
+    ValueError
+        If it has not.
+    """
+    pages: Iterable[Any] = file.series[0].pages if file.series else ()
+    for page in pages:
+        keyframe = page.keyframe or page
+        packed = keyframe.compression
+        if packed == 1:
+            continue
+        size = math.prod(keyframe.chunks) * keyframe.dtype.itemsize
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            # Nothing becomes much more by being packed.
+            if count > 2 * size + _MOST_OVERHEAD:
+                raise ValueError(f"a piece of {size} bytes is packed in {count}; expected fewer")
+            if packed in _UNPACKERS and count * _HIGHEST_RATIO > _MOST_UNSEEN:
+                stream.seek(offset)
+                if len(_UNPACKERS[packed](stream.read(count), size + 1)) > size:
+                    raise ValueError(f"a piece of {size} bytes unpacks to more")
+
+
+def _inflated(packed: bytes, most: int) -> bytes:
+    return zlib.decompressobj().decompress(packed, most)
+
+
+def _unpacked_lzma(packed: bytes, most: int) -> bytes:
+    return lzma.LZMADecompressor().decompress(packed, most)
+
+
+# By the number of the compression; those whose result may be a thousand times and more as long.
+_UNPACKERS = {8: _inflated, 32946: _inflated, 34925: _unpacked_lzma}
+_MOST_OVERHEAD, _HIGHEST_RATIO, _MOST_UNSEEN = 4096, 1032, 2**28
 
 
 def _unwritten(path: str) -> TruncatedFileError:

@@ -14,7 +14,7 @@ from typing import Any
 from ophyd.device import Staged
 
 from bluesky_filestore.errors import DirectoryMissingError, FileExistsAlreadyError, StageError, TemplateError
-from bluesky_filestore.model.paths import PathSemantics, pure_path
+from bluesky_filestore.model.paths import PathSemantics, formatted, pure_path
 
 from .waiting import PathSetting, TimedSetting, optional, poll_until, pv_name, says
 
@@ -62,7 +62,7 @@ def _fill_in_template(plugin: Any, template: str, directory: str, name: str, num
 
 def fill_template(template: str, values: tuple[Any, ...]) -> str:
     """What C's printf makes of a template: it takes as many values as there are places."""
-    return str(template % values[: len(_literals(template)) - 1])
+    return str(formatted(template, *values[: len(_literals(template)) - 1]))
 
 
 def put_path(plugin: Any, path: str, flavour: PathSemantics, timeout: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from bluesky_filestore.errors import AddressError, DocumentError
 
-from .paths import has_one_number
+from .paths import formatted, has_one_number
 
 __all__ = [
     "FILE_SERIES",
@@ -147,7 +147,7 @@ class FileSeries:
 
     def file_name(self, asset: int, number: int) -> str:
         """The name of a file, without its directory."""
-        return self.templates[asset] % number
+        return formatted(self.templates[asset], number)
 
     def to_parameters(self) -> dict[str, Any]:
         """As the data source's parameters, fit for JSON."""
@@ -315,7 +315,7 @@ def _check_template(template: Any) -> None:
     if not isinstance(template, str) or not has_one_number(template):
         raise AddressError(f"template {template!r} has no field for the file's number; expected one, e.g. '%06d'.")
     try:
-        name = template % 1
+        name = formatted(template, 1)
     except (TypeError, ValueError) as error:
         raise AddressError(f"template {template!r} cannot be filled in: {error}; write '%' as '%%'.") from error
     if "/" in name or "\\" in name or "\0" in name:

@@ -10,7 +10,7 @@ import os
 import re
 from datetime import datetime
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from bluesky_filestore.errors import PathError, TemplateError
@@ -21,6 +21,7 @@ __all__ = [
     "absolute_root",
     "check_semantics",
     "fill_in",
+    "formatted",
     "from_uri",
     "has_one_number",
     "is_absolute",
@@ -41,6 +42,8 @@ _FLAVOURS: dict[str, type[PurePosixPath] | type[PureWindowsPath]] = {
     "windows": PureWindowsPath,
 }
 _NUMBER_FIELD = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
+# Wider than any path is long: the memory for it is taken before anything is known.
+_WIDE_FIELD = re.compile(r"%[^%a-zA-Z]*?(?:\d{5,}|\d*\.\d{5,})")
 _DRIVE_IN_URI = re.compile(r"/[A-Za-z]:(/|$)")
 # What RFC 3986 lets stand in a path segment, less ";" (Python's urlparse cuts the path there).
 _SAFE_IN_URI = "/:@!$&'()*+,=~"
@@ -241,14 +244,33 @@ def fill_in(template: str | PurePath | None, when: datetime) -> str:
 
 
 def has_one_number(template: str) -> bool:
-    """Whether a C-style template has one field for a whole number.
+    """Whether a C-style template has one field for a whole number, and none that is wider than a path can be.
 
     Examples
     --------
     >>> has_one_number("a_%06d.tiff"), has_one_number("100%%_%s"), has_one_number("%d_%d")
     (True, False, False)
     """
-    return len(_NUMBER_FIELD.findall(template.replace("%%", ""))) == 1
+    plain = template.replace("%%", "")
+    return len(_NUMBER_FIELD.findall(plain)) == 1 and _WIDE_FIELD.search(plain) is None
+
+
+def formatted(template: str, *values: Any) -> str:
+    """A C-style template with its fields filled in.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If that cannot be done, or a field is wider than a path can be.
+
+    Examples
+    --------
+    >>> formatted("%s_%06d.tiff", "a", 1)
+    'a_000001.tiff'
+    """
+    if _WIDE_FIELD.search(template):
+        raise ValueError("a field of it is wider than a path can be long")
+    return template % values
 
 
 def to_uri(path: str | PurePath, semantics: PathSemantics | None = None) -> str:

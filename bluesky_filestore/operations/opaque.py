@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Rows, Source
+from bluesky_filestore.model.paths import formatted
 from bluesky_filestore.model.specs import OPAQUE
 
 from .placement import Inspector, Placement, Refusal
@@ -27,7 +28,7 @@ def place_opaque(
             files.setdefault(source.path, source)
             continue
         numbers = [number for index in span.indices() for number in range(index, index + span.width)]
-        files |= {type(source.path)(source.template % number): source for number in numbers}
+        files |= {type(source.path)(formatted(source.template, number)): source for number in numbers}
     if not ours or not files:
         return refused
     looked_at = replace(next(iter(files.values())), mimetype=OPAQUE, is_handled=False)

@@ -17,6 +17,7 @@ from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_axis import declared_shape, one_frame
 from bluesky_filestore.model.frame_map import Rows, Source, Span
+from bluesky_filestore.model.paths import formatted
 from bluesky_filestore.model.ragged_rows import RAGGED, RaggedPart, RaggedRows, common_shape
 from bluesky_filestore.model.specs import HDF5
 from bluesky_filestore.model.stream_rows import append_rows
@@ -164,7 +165,7 @@ class _Seen:
             return
         numbers = [index * unit + part for index in span.indices() for part in range(frames)]
         template = source.template
-        files = [type(source.path)(template % number) for number in numbers]
+        files = [type(source.path)(formatted(template, number)) for number in numbers]
         found = [self._of_file(source, facts) for facts in self._inspect(source, files)] if files else []
         for row in range(span.count):
             of_row = found[row * frames : (row + 1) * frames]

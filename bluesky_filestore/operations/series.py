@@ -15,6 +15,7 @@ from bluesky_filestore.model.addressing import FILE_SERIES, FileSeries, RowSpan
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_axis import declared_shape, one_frame
 from bluesky_filestore.model.frame_map import Rows, Source, Span
+from bluesky_filestore.model.paths import formatted
 from bluesky_filestore.model.specs import HDF5
 
 from .placement import Inspector, Placement, Refusal
@@ -153,7 +154,7 @@ def _alike(
 
 
 def _file(source: Source, number: int) -> PurePath:
-    return type(source.path)((source.template or "") % number)
+    return type(source.path)(formatted(source.template or "", number))
 
 
 def _distinct(paths: Sequence[PurePath]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ _OTHERS = {b"origin", b"if-none-match", b"range"}
 # Each answer in the making holds two batches.
 _BATCH_BYTES = 2**20
 _MOST_BROKEN = 1000
+# What Tiled takes for a slice; that it refuses everything else, and in what words, is its own.
+_PART = r"-?\d+|-?\d*:-?\d*(?::-?\d*)?"
+_SLICE = re.compile(rf"(?:(?:{_PART})(?:,(?:{_PART}))*)?", re.ASCII)
 # A status from here on says that the server failed.
 _FAILURE = 500
 
@@ -161,7 +165,10 @@ def _wanted(adapter: FramesAdapter, request: _Request) -> _Wanted | None:
     structure = adapter.structure()
     shape = tuple(structure.shape)
     try:
-        index: Any = parsed_slice(request.query.get("slice", "")) or ...
+        asked = request.query.get("slice", "")
+        if _SLICE.fullmatch(asked) is None:
+            return None
+        index: Any = parsed_slice(asked) or ...
         if request.block:
             block = tuple(int(number) for number in request.query["block"].split(","))
             if len(block) != len(shape):
@@ -172,7 +179,7 @@ def _wanted(adapter: FramesAdapter, request: _Request) -> _Wanted | None:
         return None
     expected = request.query.get("expected_shape")
     found = ",".join(map(str, _shape(wanted))) or "scalar"
-    return wanted if expected in (None, found) and shape and 0 not in _shape(wanted) else None
+    return wanted if expected in (None, found) and shape else None
 
 
 def _shape(wanted: _Wanted) -> tuple[int, ...]:
@@ -180,10 +187,12 @@ def _shape(wanted: _Wanted) -> tuple[int, ...]:
 
 
 def _batches(wanted: _Wanted, whole: int, itemsize: int) -> Iterator[_Index]:
-    """Indices that give the elements in their order, a megabyte or at least a frame each.
+    """Indices that give the elements in their order, a megabyte or at least a frame each; none if there are none.
 
     The last `whole` axes are never cut: files are read by whole frames, and a frame would be read for each piece.
     """
+    if 0 in _shape(wanted):
+        return
     counting = enumerate(wanted[: len(wanted) - whole])
     axis, along = next(((axis, key) for axis, key in counting if isinstance(key, range) and len(key) > 1), (0, None))
     if along is None:
@@ -206,7 +215,9 @@ async def _in_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
 
 def _begun(adapter: FramesAdapter, wanted: _Wanted) -> tuple[Iterator[_Index], memoryview]:
     batches = _batches(wanted, adapter.axes_of_frame, adapter.dtype.itemsize)
-    return batches, _read(adapter, next(batches))
+    first = next(batches, None)
+    # Tiled cannot say in bytes that there are none.
+    return batches, memoryview(b"") if first is None else _read(adapter, first)
 
 
 def _check_all(adapter: FramesAdapter, wanted: _Wanted) -> None:

@@ -1,6 +1,7 @@
 """An array of frames as Tiled asks for it, and what a client is told where frames cannot be read."""
 
 import builtins
+import logging
 import math
 import operator
 from collections.abc import Iterator, Set
@@ -17,12 +18,11 @@ from tiled.structures.array import ArrayStructure
 from tiled.structures.core import Spec, StructureFamily
 
 from bluesky_filestore.errors import (
-    AddressError,
     ChangedFileError,
+    FileStoreError,
     ForbiddenFileError,
     LockedFileError,
     MissingFileError,
-    UnreadableFileError,
 )
 from bluesky_filestore.files.registered import OpenFrames, checked_dtype
 from bluesky_filestore.files.rows import array_of, as_axis_key, expanded_index
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from tiled.storage import Storage
     from tiled.type_aliases import JSON
 
-__all__ = ["FramesAdapter", "answered"]
+_logger = logging.getLogger(__name__)
+
+__all__ = ["MOST_BYTES", "FramesAdapter", "answered"]
+
+MOST_BYTES = 2**32
+"""No answer is longer: Tiled reads it whole before it compares it with its own, lower limit."""
 
 # The first that fits. 404 and not 410, of which Tiled's client tells its user nothing but "Gone".
 _STATUS = (
@@ -39,8 +44,8 @@ _STATUS = (
     (ForbiddenFileError, 403),
     (LockedFileError, 423),
     (ChangedFileError, 409),
-    (UnreadableFileError, 422),
-    (AddressError, 422),
+    # All else is the registration's fault.
+    (FileStoreError, 422),
 )
 
 
@@ -106,7 +111,10 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         """
         index = tuple(slice) if isinstance(slice, tuple) else slice
         # What does not fit is the client's mistake, whatever the state of the files.
-        expanded_index(index, self._shape)
+        wanted = _checked(index, self._shape)
+        size = math.prod(len(key) for key in wanted if isinstance(key, range)) * self._dtype.itemsize
+        if size > MOST_BYTES:
+            raise HTTPException(400, f"{size:,} bytes are asked for; expected {MOST_BYTES:,} at most: ask for a slice.")
         with answered():
             return checked_dtype(array_of(self._open_frames(), self._shape, index), self._dtype)
 
@@ -118,7 +126,7 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         """What a chunk, or a part of it, is of the whole array."""
         inside = [_range_of(sizes, place) for sizes, place in zip(self._chunks, block, strict=True)]
         index = (tuple(slice) if isinstance(slice, tuple) else slice) if slice else ...
-        keys = expanded_index(index, tuple(map(len, inside)))
+        keys = _checked(index, tuple(map(len, inside)))
         return tuple(
             key + whole.start if isinstance(key, int) else as_axis_key(whole[as_axis_key(key)])
             for key, whole in zip(keys, inside, strict=True)
@@ -133,9 +141,24 @@ def answered() -> Iterator[None]:
     """Answer a client in our words, with a status that tells whose fault it is."""
     try:
         yield
-    except (UnreadableFileError, AddressError) as error:
+    except HTTPException:
+        raise
+    except FileStoreError as error:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         raise HTTPException(status_code=status, detail=str(error)) from error
+    except Exception as error:
+        # Parsers of files that others made raise whatever they like; the log has where.
+        _logger.warning("An array cannot be served", exc_info=True)
+        words = f"it cannot be read as it is registered ({type(error).__name__}: {error})"
+        raise HTTPException(status_code=422, detail=words) from error
+
+
+def _checked(index: Any, shape: tuple[int, ...]) -> tuple[int | range, ...]:
+    try:
+        return expanded_index(index, shape)
+    except ValueError as error:
+        # A step of zero.
+        raise HTTPException(422, f"index {index!r} cannot be understood: {error}.") from error
 
 
 def _range_of(sizes: tuple[int, ...], place: int) -> range:

@@ -54,9 +54,8 @@ class HDF5Adapters:
             paths = tuple(paths_of(data_source))
             joined = self._joined(paths, data_source, parameters)
             if joined is not None:
-                return _JoinedAdapter(
-                    joined, data_source, metadata=dict(node.metadata_), specs=node.specs, parameters=parameters
-                )
+                said = {"metadata": dict(node.metadata_), "specs": node.specs}
+                return _JoinedAdapter(joined, data_source, parameters=parameters, roots=self._roots, **said)
             for path in paths:
                 check_links(path, self._roots)
             if parameters.get("swmr", True):
@@ -116,11 +115,12 @@ class _JoinedAdapter(FramesAdapter):
         metadata: Any,
         specs: Any,
         parameters: dict[str, Any],
+        roots: Roots,
     ) -> None:
         super().__init__(joined.frames, data_source.structure, metadata=metadata, specs=specs)
         self._name = joined.dataset.name
         self._path = path_of(next(asset.data_uri for asset in data_source.assets))
-        self._options = {name: parameters[name] for name in ("locking",) if name in parameters}
+        self._options = {"roots": roots, **{name: parameters[name] for name in ("locking",) if name in parameters}}
 
     def metadata(self) -> Any:
         """The node's metadata and the attributes of the dataset in the first file."""

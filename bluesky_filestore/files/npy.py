@@ -1,0 +1,57 @@
+"""One NPY file a frame: its header is believed as far as the file is long."""
+
+import math
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+
+from .readable import bytes_of, read_at
+
+__all__ = ["read_npy"]
+
+
+def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+    """The array of an open file.
+
+    Parameters
+    ----------
+    descriptor : int
+        The file, open for reading.
+    path : str
+        Its name, for messages.
+    into : array, optional
+        Not used.
+
+    Raises
+    ------
+    TruncatedFileError
+        If it is shorter than its header says, of which the memory would be taken.
+    UnreadableFileError
+        If it holds several arrays, or objects.
+    ValueError
+        If it is no such file.
+    """
+    length = os.fstat(descriptor).st_size
+    if not length:
+        raise TruncatedFileError(f"file {path} was cut short: it is empty.")
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(0)
+        if file.read(2) == b"PK":
+            raise UnreadableFileError(f"file {path} holds several arrays (it is of numpy's npz); expected one, of npy.")
+        file.seek(0)
+        # Another version than these two has names of fields in it, which frames have not.
+        is_first = np.lib.format.read_magic(file) == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, in_columns, dtype = read_header(file)
+        begin = file.tell()
+    if dtype.hasobject:
+        raise UnreadableFileError(f"file {path} holds objects of Python's, which are not loaded; expected numbers.")
+    end = begin + math.prod(shape) * dtype.itemsize
+    if length < end:
+        raise TruncatedFileError(f"file {path} ends after {length} bytes; expected {end}: it was cut short.")
+    values = np.empty(shape, dtype, order="F" if in_columns else "C")
+    read_at(descriptor, bytes_of(values.T if in_columns else values), begin, path)
+    return values
