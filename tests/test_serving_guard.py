@@ -2,11 +2,13 @@
 
 import io
 import logging
+import os
 
 import httpx
 import numpy as np
 import pyarrow
 import pytest
+from spooled import run_documents
 from tiled.client import from_uri
 from tiled.client.container import Container
 
@@ -170,3 +172,23 @@ def test_lane_leaves_to_tiled_what_it_does_not_understand(place, monkeypatch, ca
         answer = httpx.get(f"{place.uri}/api/v1/array/full/run/array", headers=headers)
         assert answer.content.decode() == SECRET
     assert caplog.text.count("Arrays are left to Tiled") == 1
+
+
+def test_files_are_private(tmp_path):
+    """What is kept for a user is his alone, whatever the umask: documents, catalogs, logs."""
+    before = os.umask(0)
+    try:
+        with (
+            serve_catalog(tmp_path / "catalog") as server,
+            CatalogWriter(server.client, spool=tmp_path / "spool") as writer,
+        ):
+            for document in run_documents(2)[1]:
+                writer(*document)
+            writer.flush()
+            # Those that SQLite and Tiled make beside and below.
+            made = [tmp_path / "catalog", tmp_path / "spool", *(tmp_path / "catalog").iterdir()]
+            made += (path for path in (tmp_path / "spool").rglob("*"))
+    finally:
+        os.umask(before)
+    assert {"catalog.db", "access.log", "server.log", "arrays"} <= {path.name for path in made}
+    assert [path for path in made if path.exists() and path.stat().st_mode & 0o077] == []

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.leanings import going_without
+from bluesky_filestore.private import make_private_directory, make_private_file
 
 from .adapters import adapters
 
@@ -88,7 +89,8 @@ def _let_read_while_written(database: Path) -> None:
 
     Without, a table that is read while rows are appended to any other is "database is locked", a failure of the server.
     """
-    database.parent.mkdir(parents=True, exist_ok=True)
+    make_private_directory(database.parent)
+    make_private_file(database)
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
 
@@ -117,6 +119,7 @@ def make_database(path: Path) -> None:
             (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise OSError(f"{made} is still being written; expected that Tiled is through with it.")
+        made.chmod(0o600)
         # Other than renaming it, it does not take the place of a catalog that somebody made meanwhile.
         os.link(made, path)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import CatalogError, DirectoryMissingError
 from bluesky_filestore.leanings import going_without, log_once
+from bluesky_filestore.private import make_private_directory, make_private_file
 
 if TYPE_CHECKING:
     import uvicorn
@@ -240,6 +241,7 @@ class CatalogServer:
         for own in [own for own in app_logger.handlers if type(own) is logging.StreamHandler]:
             app_logger.removeHandler(own)
         for name, file_name in _LOG_FILES.items():
+            make_private_file(self.directory / file_name)
             handler = logging.FileHandler(self.directory / file_name)
             handler.addFilter(_without_query)
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -306,7 +308,8 @@ def _existing(directory: str | Path) -> Path:
 def _writable(directory: Path) -> Path:
     path = directory.absolute()
     try:
-        (path / "arrays").mkdir(parents=True, exist_ok=True)
+        make_private_directory(path)
+        make_private_directory(path / "arrays")
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

@@ -35,6 +35,7 @@ from bluesky_filestore.delivery.uploader import Uploader
 from bluesky_filestore.errors import CatalogError, FileStoreError
 from bluesky_filestore.handlers import fill_event
 from bluesky_filestore.model.normalize import unpacked
+from bluesky_filestore.private import make_private_directory, make_private_file
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.run_tree import RunTree
 from bluesky_filestore.spool.store import Store
@@ -105,8 +106,9 @@ class Migration:
         at_once: int = 50,
     ) -> None:
         self._source, self._catalog, self._root_map, self._at_once = source, catalog, root_map, at_once
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(directory)
         self._spool = directory / "spool"
+        make_private_file(directory / "migration.sqlite")
         self._known = sqlite3.connect(directory / "migration.sqlite", isolation_level=None)
         self._known.execute(_SCHEMA)
 

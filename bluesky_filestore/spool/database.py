@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+from bluesky_filestore.private import make_private_directory, make_private_file
 
 __all__ = [
     "BACKSTOP_PAGES",
@@ -82,7 +83,7 @@ def open_or_make(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3
         If the directory cannot be made or written to, or the database is of a newer version of this package.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(directory)
     except OSError as error:
         raise SpoolError(
             f"the spool directory {directory} cannot be made ({error.strerror}); expected one that this user may write "
@@ -117,6 +118,7 @@ def connect(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Conn
     """
     path = directory / FILE_NAME
     with database_errors(directory):
+        make_private_file(path)
         connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, directory)
@@ -247,7 +249,7 @@ def _move_aside(directory: Path, reason: str) -> None:
     while aside.exists():
         number += 1
         aside = aside.with_name(f"{aside.name.partition('.')[0]}.{number}")
-    aside.mkdir()
+    make_private_directory(aside)
     # The log goes first: whoever opens a new database beside an old log destroys that.
     for part in ("-wal", "-shm", ""):
         file = directory / f"{FILE_NAME}{part}"
