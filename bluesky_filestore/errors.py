@@ -10,6 +10,7 @@ __all__ = [
     "CatalogFaultError",
     "CatalogUnreachableError",
     "ChangedFileError",
+    "ChangingFileError",
     "DeviceNotFoundError",
     "DirectoryMissingError",
     "DocumentError",
@@ -21,6 +22,7 @@ __all__ = [
     "HandlerNotFoundError",
     "IOCUnreachableError",
     "LockedFileError",
+    "ManifestError",
     "MissingFileError",
     "MissingFramesError",
     "OptionError",
@@ -98,6 +100,14 @@ class TruncatedFileError(UnreadableFileError, EOFError):
 
 class ChangedFileError(UnreadableFileError):
     """A data file that is not the one that was registered."""
+
+
+class ChangingFileError(UnreadableFileError):
+    """A data file that is written to while it is read as a whole."""
+
+
+class ManifestError(FileStoreError, ValueError):
+    """What says which files a run has, and does not say it as it should."""
 
 
 class StageError(FileStoreError, RuntimeError):

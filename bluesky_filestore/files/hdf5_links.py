@@ -17,7 +17,7 @@ from .readable import Roots, file_errors
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["check_file", "check_links"]
+__all__ = ["check_file", "check_links", "linked_files"]
 
 
 def check_file(path: str, roots: Roots) -> None:
@@ -57,6 +57,59 @@ def check_links(path: str, roots: Roots) -> None:
         seen.add(other)
 
 
+def linked_files(path: str, roots: Roots) -> list[tuple[str, str]]:
+    """The files that an HDF5 file has data from, each once: as it names them, and where they are for who reads frames.
+
+    What it names by number (``%b``) is counted up for as long as there are files. What is no HDF5 file names none.
+
+    Raises
+    ------
+    ForbiddenFileError
+        If the file itself is outside the roots; what it leads to may be, and is not looked at.
+    UnreadableFileError
+        If it cannot be read.
+    """
+    admitted = roots.admit(path)
+    if not _is_hdf5(admitted):
+        return []
+    found: dict[tuple[str, str], None] = {}
+    with file_errors(path), open_hdf5(admitted) as file:
+        try:
+            file.visititems_links(lambda name, link: found.update(dict.fromkeys(_named(file, path, name, link))))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UnreadableFileError(f"file {path} cannot be looked through for links: {error}.") from error
+    return [(name, here) for name, here in found if here != path]
+
+
+def _named(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[tuple[str, str]]:
+    """The files that a link, or the dataset behind it, names; external storage as if it were named from there."""
+    import h5py
+
+    if isinstance(link, h5py.ExternalLink):
+        yield link.filename, beside(path, link.filename)
+        return
+    found = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset):
+        return
+    for storage, _, _ in found.external or ():
+        here = storage_file(path, storage)
+        yield storage if Path(storage).is_absolute() else os.path.relpath(here, Path(path).parent), here
+    for source in found.virtual_sources() if found.is_virtual else ():
+        yield from ((other, beside(path, other)) for other in _numbered(source.file_name, path))
+
+
+def _numbered(named: str, path: str) -> Iterator[str]:
+    """The files that a source of a virtual dataset names, up to the first that is not there."""
+    seen = {"."}
+    for other in (named_block(named, block) for block in count()):
+        if other in seen:
+            return
+        yield other
+        if not os.path.lexists(beside(path, other)):
+            return
+        seen.add(other)
+
+
 def _led_to(path: str, roots: Roots) -> list[str]:
     """The files that a file leads to, all of them under the roots."""
     led_to: list[str] = []
@@ -92,12 +145,8 @@ def _of_link(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[str
         yield _regular(storage_file(path, storage))
     for source in found.virtual_sources() if found.is_virtual else ():
         # HDF5 counts the blocks up for as long as there is a file.
-        seen = set[str]()
-        for other in (named_block(source.file_name, block) for block in count()):
+        for other in _numbered(source.file_name, path):
             yield from _opened_for(path, other)
-            if other in seen or not os.path.lexists(beside(path, other)):
-                break
-            seen.add(other)
 
 
 def _opened_for(path: str, name: str) -> Iterator[str]:

@@ -155,13 +155,17 @@ class HandledFrames:
 
     def end_paths(self) -> list[str]:
         """The files of the first and of the last event, where the handler tells; else what it is made with."""
-        paths = []
-        for part, place in ((self.parts[0], 0), (self.parts[-1], -1)):
-            with self._handler(part) as handler:
-                told_by = getattr(handler, "get_file_list", None)
-                found = [self._path(part)] if told_by is None else told_by([part.datum_kwargs[place]])
-            paths += [str(path) for path in found]
-        return paths
+        ends = ((self.parts[0], 0), (self.parts[-1], -1))
+        return [path for part, place in ends for path in self.files_of(part, [part.datum_kwargs[place]])]
+
+    def files_of(self, part: HandledPart, datum_kwargs: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The files of some events of a part, where the handler tells; else what it is made with."""
+        with self._handler(part) as handler:
+            told_by = getattr(handler, "get_file_list", None)
+            if told_by is None:
+                return [self._path(part)]
+            with self._told(self._path(part), "the list of files of "):
+                return [str(path) for path in told_by(datum_kwargs)]
 
     def _compare(self, asset: int) -> None:
         if self.stamps is not None:

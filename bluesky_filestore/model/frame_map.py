@@ -151,6 +151,10 @@ class Assets:
             self._used.popitem(last=False)
         return found
 
+    def unused(self) -> list[tuple[str, int, int, Mapping[str, Any] | None]]:
+        """The datums that no event has used yet: source, first index, number of indices and arguments."""
+        return list(self._waiting.values())
+
     def datum_document(self, datum_id: str) -> Mapping[str, Any] | None:
         """The document of a datum, as long as it is remembered."""
         found = self._waiting.get(datum_id) or self._used.get(datum_id)

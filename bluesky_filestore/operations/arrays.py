@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bluesky_filestore.model.chunks import chunks_for_reading
+from bluesky_filestore.model.frame_axis import declared_shape
 from bluesky_filestore.model.frame_map import Assets, FrameMap, Source, Span
 
 from .forms import place
@@ -78,6 +79,18 @@ class ExternalArrays:
     def settled(self) -> bool:
         """Whether looking at the files again will not help."""
         return all(placed.settled for placed in self._placed.values())
+
+    def files_per_index(self, stream: str, key: str, source: Source, width: int) -> int:
+        """Of an array in a series: how many files an index stands for, of which an event has `width`.
+
+        What its files hold says it, else, where they are not there, the documents.
+        """
+        placed = self._placed.get((stream, key))
+        if placed is not None and placed.placement is not None and placed.placement.event.frames:
+            return placed.placement.event.frames // placed.known[0][0].width
+        declared = declared_shape(self._data_keys[stream, key])
+        frames = source.frames_per_event(declared, declared[-2:] if declared else ())
+        return max(1, frames // width) if source.data_key else frames
 
     def take(self, *, final: bool) -> list[Operation]:
         """What has to be registered for the rows that became known since the last time.

@@ -17,7 +17,10 @@ from .placement import Inspector, Placement, Refusal
 from .ragged import place_ragged, varies_by_documents, varies_by_files
 from .series import place_in_series
 
-__all__ = ["place"]
+__all__ = ["MOST_FILES", "place"]
+
+MOST_FILES = 2_000_000
+"""Of an array: what claims to be more was not written by a detector, and would be counted up for ever."""
 
 _SERIES = (TIFF_SERIES, JPEG_SERIES, NPY_SERIES, HDF5)
 _VARIES = (
@@ -60,6 +63,9 @@ def place(
     used = {span.source: sources[span.source] for span in rows.spans}
     if len({_kind(source) for source in used.values()}) > 1:
         return Refusal("its resources are of different kinds, which one array of a catalog cannot join")
+    claimed = sum(span.count * span.width for span in rows.spans if used[span.source].template is not None)
+    if claimed > MOST_FILES:
+        return Refusal(f"its documents claim {claimed:,} files; expected {MOST_FILES:,} at most: they are damaged")
     varies = varies_by_documents(rows, used)
     if varies and not final:
         return Refusal(_VARIES.format(varies), settled=False)

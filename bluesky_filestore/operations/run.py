@@ -84,7 +84,7 @@ class Run:
     ) -> None:
         self.uid: str = start["uid"]
         self._assets = assets
-        self._arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp)
+        self.arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp)
         self._journal = Journal(assets)
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}
@@ -147,7 +147,7 @@ class Run:
 
     def ask_what_is_read(self) -> None:
         """Ask what the server reads, if that matters and was not asked yet; raises as `take` does."""
-        self._arrays.ask()
+        self.arrays.ask()
 
     def take(self, *, final: bool = False) -> list[Operation]:
         """The operations that the documents so far ask for and that were not taken yet.
@@ -157,12 +157,12 @@ class Run:
         CatalogUnreachableError
             If nobody can say what the server reads; nothing has been taken then.
         """
-        self._arrays.ask()
+        self.arrays.ask()
         self._journal.look_for_late()
         for name, stream in self._streams.items():
             self._pending += self._made(f"events of stream '{name}'", partial(stream.table.take, final=final))
             self._losses += stream.table.take_losses()
-        self._pending += self._made("arrays of frames", lambda: self._arrays.take(final=final))
+        self._pending += self._made("arrays of frames", lambda: self.arrays.take(final=final))
         # Taken out when all of it is made: whatever goes wrong costs nothing else.
         operations, self._pending = self._pending, []
         return operations
@@ -209,7 +209,7 @@ class Run:
         table = EventTable(self.uid, name, data_keys)
         self._streams[name] = _Stream(data_keys, renamed, table, external, stored)
         for key in external:
-            self._arrays.describe(name, key, data_keys[key])
+            self.arrays.describe(name, key, data_keys[key])
         self._pending.append(CreateStream(self.uid, name, stored))
         return stored
 
@@ -239,7 +239,7 @@ class Run:
             data = {key: value for key, value in data.items() if key not in datum_ids}
         uid, seq_num, when, which = doc["uid"], doc["seq_num"], doc["time"], stream.descriptors[doc["descriptor"]]
         # Nothing may go wrong from here on: frames, table and journal have to have the same events.
-        self._arrays.frames.add_event(name, seq_num, datum_ids)
+        self.arrays.frames.add_event(name, seq_num, datum_ids)
         number, before = self._journal.add_event(datum_ids)
         record = EventRecord(number, uid, which, before, datum_ids, filled=AS_USUAL if as_usual else filled)
         stream.retaken += seq_num <= stream.highest
@@ -249,7 +249,7 @@ class Run:
     def _stream_datum(self, doc: Mapping[str, Any]) -> None:
         name, uid = self._stream_of[doc["descriptor"]], doc["stream_resource"]
         if uid in self._assets.unusable:
-            self._arrays.refuse(name, self._only_stream_key(name), self._assets.unusable[uid])
+            self.arrays.refuse(name, self._only_stream_key(name), self._assets.unusable[uid])
             self._journal.add("stream_datum", doc)
             return
         key = self._assets.sources[uid].data_key or self._only_stream_key(name)
@@ -258,7 +258,7 @@ class Run:
             raise DocumentError(
                 f"stream_datum {doc['uid']!r} is for data key {key!r}, which is no external key of stream {name!r}"
             )
-        self._arrays.frames.add_range(name, key, range_of(doc))
+        self.arrays.frames.add_range(name, key, range_of(doc))
         self._journal.add("stream_datum", doc)
 
     def _only_stream_key(self, name: str) -> str:
@@ -266,7 +266,7 @@ class Run:
         return keys[0] if len(keys) == 1 else "?"
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
-        self._arrays.ended = doc.get("time")
+        self.arrays.ended = doc.get("time")
         self._end()
         self._stop_doc = self._stored("the stop", doc)
         self._said |= unstored("stop", doc, self._stop_doc)
@@ -283,7 +283,7 @@ class Run:
                     f"{stream.retaken} points of stream '{name}' were taken again, after the plan went back to a "
                     f"checkpoint; each time is a row, and rows of one point have the same seq_num."
                 )
-        for sentence in self._made("notes of frames", self._arrays.notes):
+        for sentence in self._made("notes of frames", self.arrays.notes):
             self.note(sentence)
         rest = self._journal.rest()
         for text in self._made("documents before the stop", lambda: [exact_json(rest)] if rest else []):
@@ -305,17 +305,17 @@ class Run:
     @property
     def settled(self) -> bool:
         """Whether looking at its files again will not help."""
-        return self._arrays.settled
+        return self.arrays.settled
 
     def settle(self) -> list[Operation]:
         """After the stop: what has become known of files that were missing or still being written."""
-        operations = self._arrays.take(final=True)
+        operations = self.arrays.take(final=True)
         if operations or self.settled:
             operations.append(self._close())
         return operations
 
     def _close(self) -> CloseRun:
-        said = self._arrays.said({name: stream.table for name, stream in self._streams.items()})
+        said = self.arrays.said({name: stream.table for name, stream in self._streams.items()})
         notes = [*self._notes, *sentences(said)]
         entries = {"stop": self._stop_doc, "filestore": plain(said), "notes": notes, "documents": dict(self._said)}
         return CloseRun(self.uid, entries)

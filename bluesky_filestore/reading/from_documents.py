@@ -18,6 +18,7 @@ from bluesky_filestore.model.ragged_rows import RaggedShape
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.announcing import announce
+from bluesky_filestore.operations.arrays import ExternalArrays
 from bluesky_filestore.operations.operations import CloseRun, DropArray, Operation, PlaceArray
 from bluesky_filestore.operations.run import Run
 
@@ -98,9 +99,11 @@ class DocumentedRun:
         """The sequence numbers of the events of each stream, in their order."""
         self.stop: Mapping[str, Any] | None = None
         """The stop, if it has come."""
+        self.root_map = root_map
+        """Where its files are now."""
+        self.assets = Assets(has_handler)
+        """Its resources and datums."""
         self._streams: dict[str, str] = {}
-        self._root_map = root_map
-        self._assets = Assets(has_handler)
         self._run: Run | None = None
         for packed_name, packed in documents:
             for name, doc in unpacked(packed_name, packed):
@@ -126,11 +129,16 @@ class DocumentedRun:
             placed.mimetype,
             placed.parameters,
             placed.properties,
-            mapped_paths(files, placed.mimetype, self._root_map),
+            mapped_paths(files, placed.mimetype, self.root_map),
             placed.shape,
             np.dtype(placed.dtype),
         )
         return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {self.uid[:8]}", placed.ragged)
+
+    @property
+    def arrays(self) -> ExternalArrays:
+        """Which rows of which files its arrays are, under the names that they have in a catalog."""
+        return self._started().arrays
 
     def said(self, key: _Key) -> list[str]:
         """What has to be said of an array: why it is refused, or ends before the events do, or is not as described."""
@@ -147,11 +155,11 @@ class DocumentedRun:
         if name == "start":
             if self._run is not None:
                 raise DocumentError(f"after run {self.uid!r} comes {doc['uid']!r}; expected documents of one run.")
-            self.uid, self._run = doc["uid"], Run(doc, self._assets, self._look, lambda mimetype: mimetype != OPAQUE)
+            self.uid, self._run = doc["uid"], Run(doc, self.assets, self._look, lambda mimetype: mimetype != OPAQUE)
             return
         try:
             if name in _ANNOUNCEMENTS:
-                announce(name, doc, self._assets)
+                announce(name, doc, self.assets)
             else:
                 self._started().receive(name, doc)
         except DocumentError as error:
@@ -182,7 +190,7 @@ class DocumentedRun:
         return self._run
 
     def _look(self, source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
-        return inspect(source, [self._root_map.find_here(file) for file in files])
+        return inspect(source, [self.root_map.find_here(file) for file in files])
 
 
 def _external_keys(doc: Mapping[str, Any]) -> dict[_Key, _Key]:
