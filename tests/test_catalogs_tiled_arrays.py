@@ -4,6 +4,7 @@ import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import event_model
 import h5py
@@ -21,9 +22,11 @@ from tiled.structures.data_source import DataSource
 from bluesky_filestore import serve_catalog
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.once import FailedOnceError, without_retries
+from bluesky_filestore.delivery.stamping import sizes_of
 from bluesky_filestore.errors import CatalogUnreachableError, RowsDifferError
 from bluesky_filestore.handlers.asking import inspect
 from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS
+from bluesky_filestore.model.asset_paths import path_of_asset
 from bluesky_filestore.model.frame_map import Assets
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 from bluesky_filestore.operations.operations import (
@@ -247,7 +250,7 @@ class Life:
     def operations(self, batch):
         """Operations for so many events at once."""
         assets = Assets()
-        run = Run(self.composed.start_doc, assets, inspect)
+        run = Run(self.composed.start_doc, assets, inspect, sizes_of=sizes_of)
         events = 0
         for name, doc in self.documents:
             if name in ("resource", "datum"):
@@ -422,3 +425,22 @@ def test_files_instead_of_values(stream):
         again.apply(place(uid, directory, range(2), first_file=1))
     again.apply(place(uid, directory, range(2)))
     np.testing.assert_array_equal(client[uid]["primary"]["image"].read(), frames[:2])
+
+
+def test_sizes_of_files(stock):
+    """A catalog has each file's as it is at its run's end: of one that grew since it was registered as well."""
+    client, data = stock
+    directory = data / f"sizes{next(numbers)}"
+    directory.mkdir()
+    life = Life(directory)
+    catalog, registered = TiledCatalog(client), 0
+    for operation in life.operations(2):
+        catalog.apply(operation)
+        registered += isinstance(operation, PlaceArray)
+        if registered == 1:
+            with (directory / "0.h5").open("ab") as file:
+                file.write(bytes(1000))
+    image = client[life.uid].base["primary"].new_variation(include_data_sources=True)["image"]
+    sizes = {Path(path_of_asset(asset.data_uri)): asset.size for asset in image.data_sources()[0].assets}
+    assert sizes == {path: path.stat().st_size for path in (directory / "0.h5", directory / "1.h5")}
+    assert sizes_of([str(directory), str(directory / "none"), str(directory / "1.h5")])[:2] == [None, None]

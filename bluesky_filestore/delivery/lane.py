@@ -31,7 +31,7 @@ from .health import CatalogHealth
 from .problems import Problems
 from .run_delivery import RunDelivery, RunDocuments
 from .settings import AS_USUAL, DeliverySettings
-from .stamping import stamp
+from .stamping import sizes_of, stamp
 
 __all__ = ["Lane"]
 
@@ -166,7 +166,7 @@ class Lane:
                 self._assets.forget_old()
 
     def _documents_of(self, start: Mapping[str, Any]) -> RunDocuments:
-        return Run(start, self._assets, inspect, self._catalog.reads, stamp)
+        return Run(start, self._assets, inspect, self._catalog.reads, stamp, sizes_of)
 
     def gather(self) -> None:
         """Make operations of everything that was handed on; raises as `write` does."""

@@ -1,8 +1,11 @@
 """What the files of an array are like when it is registered, so that whoever reads it knows them again."""
 
 import logging
+import os
+import stat
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,13 +18,26 @@ from bluesky_filestore.operations.placement import Placement
 if TYPE_CHECKING:
     from bluesky_filestore.files.hdf5 import HDF5Files
 
-__all__ = ["stamp"]
+__all__ = ["sizes_of", "stamp"]
 
 _logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
 """Seconds."""
 _CLOSED_WITHIN = 60.0
 """Seconds after a run's end in which its files are closed by whoever wrote them."""
+
+
+def sizes_of(files: Sequence[str]) -> list[int | None]:
+    """How large files are, in bytes; of what is not in sight, or no file, nothing."""
+    return [_size_of(file) for file in files]
+
+
+def _size_of(file: str) -> int | None:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - there may be 10,000, and a Path costs more than the call
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def stamp(placement: Placement, before: Placement | None, ended: float) -> Placement:

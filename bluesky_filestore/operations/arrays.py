@@ -12,7 +12,17 @@ from bluesky_filestore.model.frame_map import Assets, FrameMap, Source, Span
 
 from .forms import place
 from .operations import DropArray, Operation, PlaceArray, own_dims
-from .placement import ASKED_FOR, Inspector, Placement, Reads, Refusal, Stamper, stamps_nothing
+from .placement import (
+    ASKED_FOR,
+    Inspector,
+    Placement,
+    Reads,
+    Refusal,
+    SizesOf,
+    Stamper,
+    knows_no_sizes,
+    stamps_nothing,
+)
 
 __all__ = ["ExternalArrays", "Said"]
 
@@ -53,13 +63,22 @@ class ExternalArrays:
         Asked once, before the first array is placed: how an array is registered does not change with the server.
     stamp : Stamper
         Says at the end of the run what the files are like.
+    sizes_of : SizesOf
+        Says how large they are.
     """
 
     def __init__(
-        self, run: str, assets: Assets, inspect: Inspector, reads: Reads, stamp: Stamper = stamps_nothing
+        self,
+        run: str,
+        assets: Assets,
+        inspect: Inspector,
+        reads: Reads,
+        stamp: Stamper = stamps_nothing,
+        sizes_of: SizesOf = knows_no_sizes,
     ) -> None:
         self.frames = FrameMap(assets)
         self._run, self._assets, self._inspect, self._reads, self._stamp = run, assets, inspect, reads, stamp
+        self._sizes_of = sizes_of
         self.ended: Any = None
         """When the run ended, in seconds since 1970; None, or whatever its stop says, if that is not known."""
         self._ours: frozenset[str] | None = None
@@ -255,6 +274,9 @@ class ExternalArrays:
         dims = ("time", *named) if named and len(named) == len(shape) - 1 else None
         if placed.missing or not final:
             dims = own_dims(array[1], len(shape))
+        # Files of a live run grow: at its end those that were registered before are looked at, too.
+        first_sized = 0 if final else first_file
+        sizes = self._sizes_of(placed.files[first_sized:])
         return PlaceArray(
             self._run,
             *array,
@@ -269,6 +291,7 @@ class ExternalArrays:
             dims=dims if placed.ragged is None and not placed.refused else None,
             ragged=placed.ragged,
             size=placed.size,
+            file_sizes={number: size for number, size in enumerate(sizes, first_sized) if size is not None},
             # What bluesky-tiled-plugins' validate() has to know so as not to take the frame axis out again.
             metadata={"frame_per_point": event.frames} if event.shape == (event.frames, *event.frame_shape) else {},
         )

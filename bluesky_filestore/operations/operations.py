@@ -160,6 +160,8 @@ class PlaceArray:
     """The shape of an event where events differ, None along axes that do."""
     size: int = 0
     """How many values it has then."""
+    file_sizes: Mapping[int, int] = field(default_factory=dict)
+    """In bytes, by the number of the file, as far as known; of files that were registered before, too."""
 
 
 def own_dims(data_key: str, ndim: int) -> tuple[str, ...]:

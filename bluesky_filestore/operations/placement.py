@@ -19,7 +19,9 @@ __all__ = [
     "Placement",
     "Reads",
     "Refusal",
+    "SizesOf",
     "Stamper",
+    "knows_no_sizes",
     "reads_nothing_of_ours",
     "stamps_nothing",
 ]
@@ -36,6 +38,9 @@ Stamper: TypeAlias = "Callable[[Placement, Placement | None, float], Placement]"
 """Adds what the files of an array are like to its properties, or why that cannot be told; it is given what is
 registered of it, and when its run ended."""
 
+SizesOf: TypeAlias = "Callable[[Sequence[str]], list[int | None]]"
+"""The sizes of files in bytes, as far as they are in sight; of a directory there is none."""
+
 
 def reads_nothing_of_ours(mimetype: str) -> bool:
     """What a stock server answers."""
@@ -45,6 +50,11 @@ def reads_nothing_of_ours(mimetype: str) -> bool:
 def stamps_nothing(placement: "Placement", before: "Placement | None", ended: float) -> "Placement":
     """For those who do not register, or ask in the middle of a run."""
     return placement
+
+
+def knows_no_sizes(files: Sequence[str]) -> list[int | None]:
+    """For those who see no files."""
+    return [None] * len(files)
 
 
 @dataclass(frozen=True, slots=True)

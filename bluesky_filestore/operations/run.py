@@ -22,7 +22,7 @@ from .event_table import EventTable
 from .gathering import GatheredEvent
 from .journal import Journal
 from .operations import CloseRun, CreateStream, Operation, UpdateStream
-from .placement import Inspector, Reads, Stamper, reads_nothing_of_ours, stamps_nothing
+from .placement import Inspector, Reads, SizesOf, Stamper, knows_no_sizes, reads_nothing_of_ours, stamps_nothing
 from .run_metadata import create_run, sentences, unstored
 
 __all__ = ["Run", "announce"]
@@ -72,6 +72,8 @@ class Run:
         Says whether the catalog's server has our own adapters. By default it has none.
     stamp : Stamper
         Says at the end of the run what its files are like. By default nobody asks.
+    sizes_of : SizesOf
+        Says how large they are. By default nobody sees them.
     """
 
     def __init__(
@@ -81,10 +83,11 @@ class Run:
         inspect: Inspector,
         reads: Reads = reads_nothing_of_ours,
         stamp: Stamper = stamps_nothing,
+        sizes_of: SizesOf = knows_no_sizes,
     ) -> None:
         self.uid: str = start["uid"]
         self._assets = assets
-        self.arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp)
+        self.arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp, sizes_of)
         self._journal = Journal(assets)
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}

@@ -56,6 +56,9 @@ __all__ = ["TiledArray"]
 
 _logger = logging.getLogger(__name__)
 
+_MOST_SENT_AGAIN = 100
+"""Files whose sizes may have become others since; those of a long series do not grow, and would cost seconds."""
+
 
 class _State(Enum):
     UNKNOWN, WRITTEN, PLACED, LONGER = auto(), auto(), auto(), auto()
@@ -148,7 +151,7 @@ class TiledArray:
         if node is None:
             self._register(operation, wanted)
         else:
-            _put(node, _external_source(operation, wanted[len(present) :], first=len(present)))
+            _put(node, _external_source(operation, wanted, first=len(present)))
         surplus = present[len(wanted) :]
         rows = None if operation.mimetype == OPAQUE else operation.shape[0]
         self.files, self.expected = [*wanted, *surplus], rows
@@ -185,7 +188,7 @@ class TiledArray:
         return [asset.data_uri for asset in sorted(node.data_sources()[0].assets, key=lambda asset: asset.num or 0)]
 
     def _register(self, operation: PlaceArray, uris: Sequence[str]) -> None:
-        source = _external_source(operation, uris, first=0)
+        source = _external_source(operation, uris)
         self._nodes.make(self._path, _family(operation), data_sources=[source], metadata=dict(operation.metadata))
 
     def _with_earlier(self, node: Any, operation: AppendArray) -> AppendArray:
@@ -249,7 +252,8 @@ def _own_source(operation: AppendArray, rows: int) -> "DataSource[Any]":
     return DataSource(structure_family=StructureFamily.array, structure=structure)
 
 
-def _external_source(operation: PlaceArray, uris: Sequence[str], *, first: int) -> "DataSource[Any]":
+def _external_source(operation: PlaceArray, uris: Sequence[str], *, first: int = 0) -> "DataSource[Any]":
+    """With the files from a number on, and those before of which the size is known by now."""
     import numpy as np
     from tiled.structures.core import StructureFamily
     from tiled.structures.data_source import DataSource, Management
@@ -260,7 +264,11 @@ def _external_source(operation: PlaceArray, uris: Sequence[str], *, first: int) 
         mimetype=operation.mimetype,
         parameters=dict(operation.parameters),
         properties=dict(operation.properties),
-        assets=[_asset(operation, uri, number) for number, uri in enumerate(uris, start=first)],
+        assets=[
+            _asset(operation, uri, number)
+            for number, uri in enumerate(uris)
+            if number >= first or (first <= _MOST_SENT_AGAIN and number in operation.file_sizes)
+        ],
         management=Management.external,
     )
 
@@ -300,7 +308,8 @@ def _asset(operation: PlaceArray, uri: str, number: int) -> "Asset":
         operation.mimetype,
         *(part["mimetype"] for part in of_parts),
     ]
-    return Asset(data_uri=uri, is_directory=is_directory, parameter="data_uris", num=number)
+    size = None if is_directory else operation.file_sizes.get(number)
+    return Asset(data_uri=uri, is_directory=is_directory, parameter="data_uris", num=number, size=size)
 
 
 def _structure(
