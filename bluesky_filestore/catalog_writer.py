@@ -33,9 +33,12 @@ from bluesky_filestore.tiled_writer_options import OPTIONS, Patch, add_specs, ch
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
+    from bluesky_filestore.bundles.describing import FileDescriber
+
 __all__ = ["CatalogWriter", "WriterStatus"]
 
 _WEEK = 7 * 86_400.0
+_DESCRIBE_AT_CLOSE = 2.0
 
 
 class CatalogWriter(SpoolWriter):
@@ -85,6 +88,13 @@ class CatalogWriter(SpoolWriter):
         Other runs never wait for it, and a catalog that is away uses up nobody's patience.
     patches : mapping of str to callable, optional
         For the name of a document a function that is given each such document, a copy, and returns what is kept of it.
+    checksums : bool
+        Whether the files of each run are read for their SHA-256 when the catalog has the run: in a thread of its own,
+        at a low priority, with one core at the most. `close` waits two seconds for it, and says what is left;
+        ``bluesky-filestore manifest`` does that. By default not: it reads all of a run's data once more.
+    sidecars : bool
+        Whether each run gets a file beside the first of its files, with its documents and the manifest of its files:
+        from these ``bluesky-filestore recover`` makes a catalog anew.
     spec_to_mimetype : mapping of str to str, optional
         What the files of a Resource's spec are, for specs that are not known; in all of this process.
     **of_tiled_writer
@@ -103,6 +113,10 @@ class CatalogWriter(SpoolWriter):
     >>> RE.subscribe(writer)  # doctest: +SKIP
     """
 
+    _private: Path | None = None
+    _last_status: WriterStatus | None = None
+    _describer: "FileDescriber | None" = None
+
     def __init__(
         self,
         client: "Container | Iterable[Container] | TiledCatalog",
@@ -118,6 +132,8 @@ class CatalogWriter(SpoolWriter):
         validate: bool | None = True,
         park_after: float = 60.0,
         patches: Mapping[str, Patch] | None = None,
+        checksums: bool = False,
+        sidecars: bool = False,
         spec_to_mimetype: Mapping[str, str] | None = None,
         **of_tiled_writer: Any,
     ) -> None:
@@ -130,10 +146,10 @@ class CatalogWriter(SpoolWriter):
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after)
+        if checksums or sidecars:
+            settings = self._describing(settings, checksums=checksums, sidecars=sidecars)
         how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
         spooling: Callable[..., Spooling] = partial(Spooling, catalogs=catalogs, **how)
-        self._private: Path | None = None
-        self._last_status: WriterStatus | None = None
         lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")
         if spool is not None and (lasting or spool != "auto"):
             try:
@@ -269,12 +285,31 @@ class CatalogWriter(SpoolWriter):
             atexit.unregister(self._at_exit)
         try:
             self._spooling.close()
+            self._end_describing(_DESCRIBE_AT_CLOSE)
             if self._private is not None and self._last_status is None:
                 self._last_status = self.status()
                 remove_if_delivered(self._private)
         finally:
+            self._end_describing(0.0)
             for catalog in self._catalogs:
                 catalog.close()
+
+    def _describing(self, settings: DeliverySettings, *, checksums: bool, sidecars: bool) -> DeliverySettings:
+        """Have the files of runs described that a catalog has."""
+        # Who does not want it does not load what it takes.
+        from bluesky_filestore.bundles.describing import FileDescriber
+
+        self._describer = FileDescriber(checksums=checksums, sidecars=sidecars, is_settled=self._is_settled)
+        return replace(settings, on_readable=self._describer.take)
+
+    def _is_settled(self, uid: str) -> bool:
+        spooling: Spooling | None = getattr(self, "_spooling", None)
+        return spooling is not None and uid not in spooling.unsettled_runs
+
+    def _end_describing(self, timeout: float) -> None:
+        if self._describer is not None:
+            self._describer.close(timeout)
+            self._describer = None
 
     def __repr__(self) -> str:
         return f"<CatalogWriter for {', '.join(each.catalog.uri for each in self._spooling.uploaders)}>"

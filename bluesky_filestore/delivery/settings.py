@@ -1,6 +1,9 @@
 """How a spool is delivered, as its user wants it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from bluesky_filestore.operations.operations import Catalog
 
 __all__ = ["AS_USUAL", "DeliverySettings"]
 
@@ -20,6 +23,8 @@ class DeliverySettings:
     park_after: float = 60.0
     """For how many seconds, and three times at least, a request is tried at which the catalog fails while it answers
     others. Then it is left out, with the reason among the problems."""
+    on_readable: Callable[[Catalog, Sequence[str]], object] = lambda catalog, uids: None
+    """Told, by the thread that delivers, which runs a catalog has to their end since the last time."""
 
 
 AS_USUAL = DeliverySettings()

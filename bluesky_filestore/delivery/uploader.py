@@ -43,7 +43,6 @@ from .yielding import small_slices
 __all__ = ["Uploader"]
 
 _logger = logging.getLogger(__name__)
-
 _FIRST_WAIT, _LONGEST_WAIT, _FIRST_LOOK, _SLOWEST_LOOK = 0.5, 60.0, 0.05, 5.0
 _HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, _POLL_SECONDS, _REMEMBERED = 5.0, 0.5, 0.05, 10_000
 
@@ -327,6 +326,7 @@ class Uploader:
             # What is missing now is looked for soon.
             self._look, self._next_look = _FIRST_LOOK, 0.0
         self._remember(known)
+        self._settings.on_readable(self.catalog, tuple(known))
 
     def _notice(self, error: CatalogError) -> None:
         if self.error is None:

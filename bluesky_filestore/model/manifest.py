@@ -18,7 +18,10 @@ from typing import Any
 
 from bluesky_filestore.errors import ManifestError
 
-__all__ = ["Manifest", "ManifestEntry"]
+__all__ = ["MANIFEST", "Manifest", "ManifestEntry"]
+
+MANIFEST = "manifest"
+"""The entry of a catalog's metadata, and the name of the last line of a sidecar."""
 
 _VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -214,7 +217,8 @@ def _check_version(said: Any) -> None:
 
 def _listed(said: Mapping[str, Any], name: str) -> Sequence[Any]:
     listed = said.get(name)
-    if not isinstance(listed, list | tuple):
+    # Tiled's client has sequences of its own.
+    if not isinstance(listed, Sequence) or isinstance(listed, str | bytes):
         raise ManifestError(f"{name} of a manifest is {_shown(listed)}; expected a list.")
     return listed
 

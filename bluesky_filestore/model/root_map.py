@@ -49,10 +49,17 @@ class RootMap:
             If the path is not absolute.
         """
         asked = pure_path(path, semantics_of(path))
-        for old, new in self._pairs:
-            if type(old) is type(asked) and asked.is_relative_to(old):
-                return pure_path(new / asked.relative_to(old).as_posix(), semantics_of(new))
-        return asked
+        pair = self.pair_for(asked)
+        if pair is None:
+            return asked
+        old, new = pair
+        return pure_path(new / asked.relative_to(old).as_posix(), semantics_of(new))
+
+    def pair_for(self, path: FlavouredPath) -> tuple[FlavouredPath, FlavouredPath] | None:
+        """The longest directory of the map that holds a path, and where that is now; None if none does."""
+        return next(
+            ((old, new) for old, new in self._pairs if type(old) is type(path) and path.is_relative_to(old)), None
+        )
 
     def find_here(self, path: str | PurePath) -> FlavouredPath:
         """The same, checked to be a path that this machine can have.

@@ -52,7 +52,7 @@ from bluesky_filestore.operations.operations import (
 from .arrays import TiledArray
 from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_away, is_gone, key_for, may_still_be_done
 from .mimetypes import Mimetypes
-from .nodes import NodePath, Nodes, row_count
+from .nodes import NodePath, Nodes, replace_entries, row_count
 from .once import without_retries
 from .tables import TiledTable
 
@@ -198,7 +198,7 @@ class TiledCatalog:
             case CreateStream():
                 self._create_stream(operation)
             case UpdateStream():
-                _replace_entries(self._nodes.get((operation.run, operation.stream)), operation.metadata)
+                replace_entries(self._nodes.get((operation.run, operation.stream)), operation.metadata)
             case AppendRows():
                 path = (operation.run, operation.stream, operation.table)
                 self._tables.setdefault(path, TiledTable(path, self._nodes)).append(operation)
@@ -287,7 +287,7 @@ class TiledCatalog:
                 f"makes it; expected one writer for a run: of a CatalogWriter and a TiledWriter of one RunEngine and "
                 f"one catalog, unsubscribe one."
             )
-        _replace_entries(node, {_MARK: {}})
+        replace_entries(node, {_MARK: {}})
 
     def _create_stream(self, operation: CreateStream) -> None:
         from tiled.structures.core import Spec
@@ -311,7 +311,7 @@ class TiledCatalog:
         if run in self._doubted:
             expected = {path: each.expected for path, each in (tables | arrays).items() if each.expected is not None}
             self._held[run] = self._held.get(run, {}) | expected
-        _replace_entries(self._nodes.get((run,)), operation.metadata)
+        replace_entries(self._nodes.get((run,)), operation.metadata)
         self._forget_run(run)
 
     def _check_run(self, run: str) -> None:
@@ -342,9 +342,3 @@ def connected_or_away(
         if not (may_be_away and is_away(error) and key_for(uri, client_kwargs)):
             raise
     return catalog
-
-
-def _replace_entries(node: Any, entries: Mapping[str, Any]) -> None:
-    # Not update_metadata, which merges deeply: what an entry no longer says would stay.
-    patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in entries.items()]
-    node.patch_metadata(metadata_patch=patch, drop_revision=True)

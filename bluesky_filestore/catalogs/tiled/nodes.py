@@ -15,7 +15,7 @@ from .connecting import catalog_errors
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes", "find_run", "find_runs", "row_count"]
+__all__ = ["NodePath", "Nodes", "find_run", "find_runs", "replace_entries", "row_count"]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
@@ -197,6 +197,13 @@ def _as_container(client: "Container") -> "Container":
         with going_without(_logger, "A container of Tiled's client", "runs are looked for in the way of their catalog"):
             return Container(client.context, item=client.item, structure_clients=client.structure_clients)
     return client
+
+
+def replace_entries(node: Any, entries: Mapping[str, Any]) -> None:
+    """Set entries of a node's metadata."""
+    # Not update_metadata, which merges deeply: what an entry no longer says would stay.
+    patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in entries.items()]
+    node.patch_metadata(metadata_patch=patch, drop_revision=True)
 
 
 def row_count(node: Any) -> int:
