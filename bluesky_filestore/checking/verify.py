@@ -13,6 +13,7 @@ from bluesky_filestore.reading.from_documents import DocumentedRun, Documents
 from bluesky_filestore.reading.from_node import registered_of
 from bluesky_filestore.reading.run_tree import RunTree
 
+from .checksums import compare_checksums
 from .run_arrays import RunArray
 from .run_report import RunFinding, RunReport
 
@@ -31,6 +32,7 @@ def verify_run(
     *,
     root_map: Mapping[str, str] | None = None,
     every_frame: bool = False,
+    checksums: bool = False,
 ) -> RunReport:
     """Compare a run's documents, its catalog and its files with one another; nothing is changed.
 
@@ -47,6 +49,9 @@ def verify_run(
         Where directories are now, as for `open_array`.
     every_frame : bool
         Whether each frame is read, and not some.
+    checksums : bool
+        Whether all of each file is read, and compared with the manifest of the run (`CatalogWriter` makes one if asked,
+        and so does ``bluesky-filestore manifest``).
 
     Returns
     -------
@@ -70,11 +75,14 @@ def verify_run(
 
         client = connect(catalog)
         try:
-            return verify_run(client, uid, root_map=root_map, every_frame=every_frame)
+            return verify_run(client, uid, root_map=root_map, every_frame=every_frame, checksums=checksums)
         finally:
             client.context.close()
     run = _find_run(catalog, uid, RootMap(root_map), every_frame)
-    return RunReport(tuple(run.findings()), run.uid)
+    findings = tuple(run.findings())
+    if checksums:
+        findings += tuple(compare_checksums(run.uid, run.root_map, run.documented, run.tree))
+    return RunReport(findings, run.uid)
 
 
 def _find_run(catalog: Any, uid: str, root_map: RootMap, every_frame: bool) -> "_Run":

@@ -13,6 +13,7 @@ from bluesky_filestore.leanings import going_without
 
 from .console import Console
 from .local import demo, doctor, serve, sim
+from .manifests import manifest
 from .migrating import migrate
 from .preview import preview
 from .runs import export, forget, park, rename
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _COMMANDS = (
-    *(demo, sim, serve, doctor, verify, preview, status, resume),
+    *(demo, sim, serve, doctor, verify, manifest, preview, status, resume),
     *(deliver, consume, park, forget, rename, export, migrate),
 )
 for _command in _COMMANDS:

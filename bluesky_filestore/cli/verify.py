@@ -17,7 +17,7 @@ from .preview import catalog_client, directories_of
 if TYPE_CHECKING:
     from bluesky_filestore.checking.run_report import RunReport
 
-__all__ = ["verify"]
+__all__ = ["moment_of", "verify"]
 
 _AT_ONCE = 4
 _VERDICTS = (
@@ -39,6 +39,7 @@ def verify(
         list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
     ] = None,
     every_frame: Annotated[bool, typer.Option("--every-frame", help="Read each frame, not some of them.")] = False,
+    checksums: Annotated[bool, typer.Option("--checksums", help="Read all of each file, by the manifest.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; one line a run.")] = False,
 ) -> None:
     """Compare runs with their files and their catalog.
@@ -50,11 +51,11 @@ def verify(
 
     if sum((bool(uids), last, bool(since), all_runs)) != 1:
         raise typer.BadParameter("say which runs, in one way: UID..., --last, --since DATE or --all.")
-    moved, moment = directories_of(root_map), _moment(since)
+    moved, moment = directories_of(root_map), moment_of(since)
 
     def look(uid: str) -> "tuple[str, RunReport | str]":
         try:
-            return uid, verify_run(client, uid, root_map=moved, every_frame=every_frame)
+            return uid, verify_run(client, uid, root_map=moved, every_frame=every_frame, checksums=checksums)
         except FileStoreError as error:
             return uid, str(error)
 
@@ -77,7 +78,7 @@ def verify(
     raise typer.Exit(worst)
 
 
-def _moment(since: str) -> float | None:
+def moment_of(since: str) -> float | None:
     """Seconds since 1970 of a date that a user gave; None if he gave none."""
     try:
         return datetime.fromisoformat(since).timestamp() if since else None
