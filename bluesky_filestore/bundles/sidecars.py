@@ -2,7 +2,7 @@
 
 It is JSON lines, ``["name", {...}]`` each, as `bluesky-filestore export` and suitcase-jsonl write them. The documents
 come in their order. The last line, ``["manifest", {...}]``, says which files the run has (`Manifest.to_json`), in which
-directory the file lay when it was written, in the documents' words, and the SHA-256 of all lines before it: a file
+directory the file lay when it was written, in the documents' words, and a SHA-256 of all that the file says: one
 without, or with another, is damaged.
 
 A sidecar appears as a whole or not at all, and takes the place of nothing but a sidecar of the same run.
@@ -48,6 +48,8 @@ class Sidecar:
     """Its files."""
     directory: str
     """Where the sidecar was when it was written, in the words of the documents."""
+    digest: str
+    """The SHA-256 of the documents: those of copies are alike, wherever they are."""
 
 
 def sidecar_name(uid: str) -> str:
@@ -113,10 +115,16 @@ def _write_lines(
         line = f"{exact_json([name, doc])}\n".encode()
         digest.update(line)
         file.write(line)
-    said = {**manifest.to_json(), "directory": directory, "lines_sha256": digest.hexdigest()}
+    said = {**manifest.to_json(), "directory": directory}
+    said["sha256"] = _digest_of_all(digest.hexdigest(), manifest, directory)
     file.write(f"{json.dumps([MANIFEST, said])}\n".encode())
     file.flush()
     os.fsync(file.fileno())
+
+
+def _digest_of_all(lines: str, manifest: Manifest, directory: str) -> str:
+    said = json.dumps([lines, manifest.to_json(), directory], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _appear(unfinished: Path, path: Path) -> None:
@@ -182,14 +190,14 @@ def read_sidecar(path: Path, roots: Roots = ANYWHERE) -> Sidecar:
             documents.append((name, doc))
         if said is None:
             raise ManifestError("its last line is no manifest; expected one: it was cut short.")
-        if said.get("lines_sha256") != digest.hexdigest():
-            raise ManifestError("its lines are not those that were written: it was damaged, or changed by hand.")
         manifest, directory = Manifest.from_json(said), said.get("directory")
         if not documents or documents[0][1].get("uid") != manifest.uid or not isinstance(directory, str):
             raise ManifestError("its manifest does not say of which run it is, or where; expected that of its start.")
+        if said.get("sha256") != _digest_of_all(digest.hexdigest(), manifest, directory):
+            raise ManifestError("its lines are not those that were written: it was damaged, or changed by hand.")
     except ManifestError as error:
         raise ManifestError(f"{path} is no sidecar that can be used: {error}") from error
-    return Sidecar(path, tuple(documents), manifest, directory)
+    return Sidecar(path, tuple(documents), manifest, directory, digest.hexdigest())
 
 
 def _lines(path: Path, roots: Roots) -> Iterator[bytes]:

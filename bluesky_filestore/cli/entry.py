@@ -16,6 +16,7 @@ from .local import demo, doctor, serve, sim
 from .manifests import manifest
 from .migrating import migrate
 from .preview import preview
+from .recovering import recover
 from .runs import export, forget, park, rename
 from .services import consume, deliver
 from .spools import resume, status
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 _COMMANDS = (
     *(demo, sim, serve, doctor, verify, manifest, preview, status, resume),
-    *(deliver, consume, park, forget, rename, export, migrate),
+    *(deliver, consume, park, forget, rename, export, migrate, recover),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -3,7 +3,7 @@
 =====================  ===============================================================================================
 written by             what is in a file
 =====================  ===============================================================================================
-suitcase-jsonl, ours   ``["name", {...}]`` a line
+suitcase-jsonl, ours   ``["name", {...}]`` a line; so are the sidecars of `bluesky_filestore.bundles.sidecars`
 TiledWriter's backup,  ``{"name": "name", "doc": {...}}`` a line; or the same in one array, which nobody ended if its
 bluesky's JSON writers writer was killed
 suitcase-msgpack       ``["name", {...}]`` one after the other, with the values of numpy as msgpack_numpy has them
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, TypeAlias
 
 from bluesky_filestore.errors import SourceError
+from bluesky_filestore.model.manifest import MANIFEST
 from bluesky_filestore.spool.encoding import Unpacker
 
 from .mongo import exported_runs, is_export, opened
@@ -99,6 +100,9 @@ def read_archive(path: Path, on_fault: OnFault = _refuse) -> Iterator[Document]:
         first = _first_byte(stream)
         items = _json_items(stream, path, on_fault) if first in b"[{" else _msgpack_items(stream, path, on_fault)
         for where, item in items:
+            if isinstance(item, list) and item[:1] == [MANIFEST]:
+                # The last line of a sidecar, which says what is in the run's files.
+                continue
             try:
                 document = named(item)
             except SourceError as error:

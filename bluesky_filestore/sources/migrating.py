@@ -49,6 +49,8 @@ CopyState: TypeAlias = Literal["same", "differs", "failed"]
 _MOST_WORDS, _SHOWN = 20, 60
 _PATIENCE_SECONDS = 600.0
 _MISSING = object()
+_ODD = (FileStoreError, OSError, LookupError, ValueError, TypeError, AttributeError)
+"""What documents of anybody's may come to; other runs are copied all the same."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     uid TEXT PRIMARY KEY, state TEXT NOT NULL, events INTEGER, frames INTEGER, differences TEXT, notes TEXT
@@ -183,7 +185,7 @@ class Migration:
                     # All of it before the first is handed on: half of a run is none.
                     for name, doc in list(self._source.documents_of(uid)):
                         store.append(name, doc)
-                except (FileStoreError, OSError, KeyError, ValueError) as error:
+                except _ODD as error:
                     failed[uid] = f"it cannot be read: {error!r}"
         parked = self._deliver([uid for uid in batch if uid not in failed])
         for uid in batch:
@@ -192,7 +194,7 @@ class Migration:
                 continue
             try:
                 yield self._compare(uid, parked.get(uid, ""))
-            except (FileStoreError, OSError, KeyError, ValueError) as error:
+            except _ODD as error:
                 yield Copied(uid, "failed", differences=(f"it cannot be compared: {error!r}",))
 
     def _deliver(self, uids: list[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from .connecting import catalog_errors
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes", "find_run", "find_runs", "replace_entries", "row_count"]
+__all__ = ["NodePath", "Nodes", "find_run", "find_runs", "has_run", "replace_entries", "row_count"]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
@@ -162,6 +162,14 @@ def find_run(client: "Container", uid: str) -> "tuple[str, Container]":
                 f"expected just one."
             )
         return found[0], client[found[0]]
+
+
+def has_run(client: "Container", uid: str) -> bool:
+    """Whether a catalog has just this run; raises `CatalogError` if it does not answer."""
+    if not is_node_name(uid):
+        return False
+    with catalog_errors(str(client.uri)):
+        return uid in _as_container(client)
 
 
 def find_runs(client: "Container", *, since: float | None = None, most: int | None = None) -> list[str]:
