@@ -32,6 +32,7 @@ __all__ = [
     "TriggerBase",
     "__version__",
     "deregister_handler",
+    "describe_files",
     "discover_handlers",
     "doctor",
     "documents",
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .bundles.manifests import describe_files
     from .catalog_writer import CatalogWriter
     from .checking import doctor
     from .checking.verify import verify_run
@@ -92,6 +94,7 @@ _HOMES = {
     "CatalogWriter": "catalog_writer",
     "SpoolWriter": "spool_writer",
     "deregister_handler": "handlers",
+    "describe_files": "bundles.manifests",
     "discover_handlers": "handlers",
     "doctor": "checking",
     "documents": "reading.document_reader",

@@ -10,7 +10,7 @@ from .readable import ANYWHERE, Roots, Signature, file_errors, signature_of
 
 __all__ = ["digest_of", "sha256_of"]
 
-_PIECE = 1 << 20
+_PIECE, _LEAST = 1 << 20, 1 << 12
 
 
 def sha256_of(path: str, *, roots: Roots = ANYWHERE, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -40,9 +40,10 @@ def digest_of(
 ) -> tuple[str, Signature]:
     """The SHA-256 of a file, and what the file looked like before and after it was read; the rest is as `sha256_of`."""
     digest = hashlib.sha256()
-    piece = memoryview(bytearray(_PIECE))
     with roots.opened(path) as descriptor, file_errors(path):
         before, done = _signature(descriptor), 0
+        # Of small files there may be 10,000.
+        piece = memoryview(bytearray(min(_PIECE, max(_LEAST, before.size))))
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while count := os.readv(descriptor, [piece]):
