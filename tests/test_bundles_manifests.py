@@ -9,20 +9,28 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from document_streams import KINDS, Camera, Case, Step, build
 
-from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore import CatalogWriter, documents, verify_run
 from bluesky_filestore.bundles import describing
 from bluesky_filestore.bundles.manifests import describe_files, manifest_of
 from bluesky_filestore.bundles.sidecars import read_sidecar, sidecar_name
-from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.catalogs.tiled import nodes
+from bluesky_filestore.errors import CatalogUnreachableError, DocumentError
 from bluesky_filestore.files import checksums
 from bluesky_filestore.model.manifest import Manifest
 from bluesky_filestore.reading.run_tree import RunTree
 from tests.test_bad_input import Documents
 
 numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A machine that is busy takes its time; that a writer waits no longer than promised is a test of its own."""
+    monkeypatch.setattr("bluesky_filestore.catalog_writer._DESCRIBE_AT_CLOSE", 60.0)
 
 
 @pytest.fixture
@@ -116,6 +124,28 @@ def test_done_again_it_reads_what_is_new(catalog, built):
     assert describe_files(node, replace=True).problems == ()
     sha256 = manifest_of(run.uid, RunTree(node)).by_path[str(changed)].sha256
     assert sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_interrupted_in_the_middle(catalog, data_directory, monkeypatch):
+    """What was kept before is right, what was not is said not to be known, and the next time makes up for it."""
+    cameras = tuple(Camera(f"{name}_image", "AD_HDF5", 1, "<u2") for name in ("one", "other"))
+    directory = data_directory / "manifests" / str(next(numbers))
+    node = deliver(catalog.client, build(Case(cameras, {"primary": (0, 1)}, ((Step("primary"),) * 2,)), directory))
+    replace_entries, kept = nodes.replace_entries, []
+
+    def once(node, entries):
+        if kept:
+            raise httpx.ConnectError("gone")
+        kept.append(replace_entries(node, entries))
+
+    monkeypatch.setattr("bluesky_filestore.catalogs.tiled.manifests.replace_entries", once)
+    with pytest.raises(CatalogUnreachableError):
+        describe_files(node)
+    report = verify_run(node, checksums=True)
+    assert (report.exit_code, "1 files are not in the manifest" in str(report)) == (2, True), str(report)
+    monkeypatch.undo()
+    describe_files(node)
+    assert verify_run(node, checksums=True).exit_code == 0
 
 
 def test_what_cannot_be_looked_at_is_said(catalog, built, data_directory):

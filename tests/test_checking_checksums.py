@@ -21,6 +21,12 @@ numbers = itertools.count()
 DIRTY = 30
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A machine that is busy takes its time; that a writer waits no longer than promised is a test of its own."""
+    monkeypatch.setattr("bluesky_filestore.catalog_writer._DESCRIBE_AT_CLOSE", 60.0)
+
+
 @pytest.fixture(scope="module")
 def described(catalog, data_directory):
     """Writes a run of a kind of detector with its manifest; gives the run's node, documents and directory."""

@@ -47,6 +47,12 @@ for _ in sys.stdin:
 """What is imported takes longest: each recovery is a process that was forked from one."""
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A machine that is busy takes its time; that a writer waits no longer than promised is a test of its own."""
+    monkeypatch.setattr("bluesky_filestore.catalog_writer._DESCRIBE_AT_CLOSE", 60.0)
+
+
 @pytest.fixture
 def written(catalog, data_directory):
     """Writes runs with sidecars, of a kind each, in a directory each below one; gives that, and the uids."""

@@ -207,8 +207,8 @@ def _parsed(text: str | bytes) -> Mapping[str, Any]:
 
 
 def _check_version(said: Any) -> None:
-    version = said.get("manifest") if isinstance(said, Mapping) else said
-    if version != _VERSION or isinstance(version, bool):
+    version = said.get("manifest") if isinstance(said, Mapping) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version != _VERSION:
         raise ManifestError(
             f"a manifest is of version {_shown(version)}; expected {_VERSION}: it is damaged, or a later version of "
             f"bluesky_filestore wrote it."

@@ -34,6 +34,7 @@ from bluesky_filestore.model.paths import FlavouredPath, pure_path, semantics_of
 from bluesky_filestore.model.relocations import Relocation, Relocations
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.operations.columns import is_node_name
+from bluesky_filestore.private import make_private_directory
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.from_documents import DocumentedRun
 from bluesky_filestore.reading.run_files import files_of
@@ -105,7 +106,7 @@ def recover(
     """
     if not directory.is_dir():
         raise SourceError(f"there is no directory {directory}; expected one with the files of runs.")
-    state.mkdir(parents=True, exist_ok=True)
+    make_private_directory(state)
     with _alone(state):
         # What an earlier life has brought back, the catalog may have lost since.
         shutil.rmtree(state / "migration", ignore_errors=True)
