@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from bluesky_tiled_plugins import TiledWriter
 from document_streams import KINDS, Camera, Case, Step, build
 
 from bluesky_filestore import CatalogWriter, documents, verify_run
@@ -236,3 +237,24 @@ def test_it_goes_behind_the_plan(catalog, built, monkeypatch):
     assert len({thread for thread, _ in seen}) == 1
     assert min(nice for _, nice in seen) >= 10
     assert all(manifest_of(run.uid, RunTree(catalog.client[run.uid])).has_checksums for run in runs)
+
+
+@pytest.mark.parametrize("kind", ["stream HDF5", "stream TIFF"])
+def test_runs_of_another_writer(stock, kind):
+    """TiledWriter's, too: their files are those that are registered, and flipped bytes are found."""
+    client, readable = stock
+    directory = readable / f"other {next(numbers)}"
+    run = build(Case((Camera("cam_image", kind, 1, "<u2"),), {"primary": (0,)}, ((Step("primary"),) * 3,)), directory)
+    writer = TiledWriter(client)
+    for name, doc in run.documents:
+        writer(name, doc)
+    node = client[run.uid]
+    assert verify_run(node, checksums=True).exit_code == 2
+    found = describe_files(node, sidecar=True)
+    assert {entry.path: entry.sha256 for entry in found.manifest.entries} == files_in(directory)
+    assert found.problems == ("the catalog does not hold its documents, so that there is no sidecar to be written",)
+    assert verify_run(node, checksums=True).exit_code == 0
+    damaged = sorted(directory.iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    (problem,) = [each for each in verify_run(node, checksums=True).problems if each.check == "checksums"]
+    assert problem.file == str(damaged)

@@ -253,3 +253,10 @@ def test_only_what_may_be_read_is_looked_into(tmp_path):
     manifest = make_manifest(run, roots=roots, on_problem=lambda file, error: problems.append(str(error)))
     assert ([entry.path for entry in manifest.entries], len(problems)) == ([f"{tmp_path}/in/a.h5"], 1)
     assert np.all(["outside" in words for words in problems])
+
+
+def test_resources_that_say_nothing_are_told(tmp_path):
+    """Whose files nobody can know: they are not all of a run then."""
+    found = find_files(documented(Documents("AD_TIFF", "", tmp_path)))
+    assert (found.files, len(found.problems)) == ([], 1)
+    assert "no template of the files' names" in found.problems[0]

@@ -14,7 +14,7 @@ from bluesky_filestore.model.relocations import Relocations
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.from_documents import DocumentedRun
-from bluesky_filestore.reading.run_files import RunFile, entry_of, find_files
+from bluesky_filestore.reading.run_files import FilesOfRun, RunFile, entry_of, find_files, find_registered
 from bluesky_filestore.reading.run_tree import RunTree
 
 from .sidecars import write_sidecar
@@ -66,7 +66,7 @@ def describe_files(
     Parameters
     ----------
     run : tiled.client.container.Container
-        A run of a catalog that `CatalogWriter` wrote, and that has ended.
+        A run of a catalog that has ended; of one that another writer wrote the files are those that are registered.
     checksums : bool
         Whether files are read for their checksums; without, their sizes and times are kept.
     sidecar : bool
@@ -83,7 +83,7 @@ def describe_files(
     Raises
     ------
     DocumentError
-        If the catalog does not hold its documents, or the run has not ended.
+        If the run has not ended.
     ManifestError
         If what the catalog has of a manifest cannot be understood.
     CatalogError
@@ -92,18 +92,37 @@ def describe_files(
     tree = RunTree(run)
     if not {"stop", "notes"} & set(tree.metadata):
         raise DocumentError(f"{run.uri} has not ended; expected a run whose files are complete.")
-    documents = list(documents_of(tree))
-    documented = DocumentedRun(documents, RootMap(root_map))
-    before = manifest_of(documented.uid, tree) or Manifest(documented.uid, ())
+    uid, moved = str(tree.metadata["start"]["uid"]), RootMap(root_map)
+    documents, found, names = _documents_and_files(tree, moved)
+    before = manifest_of(uid, tree) or Manifest(uid, ())
     beside = known.by_path if known is not None else {}
-    found = find_files(documented)
     maker = _Maker(checksums, replace, before.by_path, on_bytes, list(found.problems))
     entries = [entry for file in found.files if (entry := maker.entry(file, beside.get(file.path))) is not None]
     # What a file led to when it was described is the run's, whether it leads there now or not.
-    manifest = (Manifest(documented.uid, ()) if replace else before).joined(Manifest(documented.uid, tuple(entries)))
-    maker.problems += keep_manifest(run, tree, documented, found.files, manifest)
-    path = _write_beside(documents, found.files, manifest, maker.problems) if sidecar else None
+    manifest = (Manifest(uid, ()) if replace else before).joined(Manifest(uid, tuple(entries)))
+    maker.problems += keep_manifest(run, tree, names, found.files, manifest)
+    path = _write_beside(documents, found.files, manifest, maker.problems) if sidecar and found.files else None
     return DescribedFiles(manifest, tuple(maker.problems), path)
+
+
+def _documents_and_files(
+    tree: RunTree, root_map: RootMap
+) -> tuple[list[tuple[str, Any]] | None, FilesOfRun, Mapping[tuple[str, str], NodeName]]:
+    """The documents of a run, if the catalog has them, its files, and what its arrays are called there."""
+    try:
+        documents = list(documents_of(tree))
+    except DocumentError:
+        arrays = _arrays(tree)
+        assets = {name: [asset.data_uri for asset in _assets(node)] for name, node in arrays.items()}
+        return None, find_registered(assets, root_map), {name: name for name in arrays}
+    documented = DocumentedRun(documents, root_map)
+    return documents, find_files(documented), documented.external
+
+
+def _assets(node: Any) -> Sequence[Any]:
+    """What an array is made of outside of the catalog."""
+    sources = node.data_sources() or ()
+    return [asset for source in sources if source.management == "external" for asset in source.assets]
 
 
 def manifest_of(uid: str, tree: RunTree) -> Manifest | None:
@@ -117,9 +136,26 @@ def manifest_of(uid: str, tree: RunTree) -> Manifest | None:
 
 
 def keep_manifest(
-    run: "Container", tree: RunTree, documented: DocumentedRun, files: Sequence[RunFile], manifest: Manifest
+    run: "Container",
+    tree: RunTree,
+    names: Mapping[tuple[str, str], NodeName],
+    files: Sequence[RunFile],
+    manifest: Manifest,
 ) -> list[str]:
     """Have the catalog keep a manifest of a run; what it has no room for is told in words.
+
+    Parameters
+    ----------
+    run : tiled.client.container.Container
+        The run.
+    tree : RunTree
+        What is in it.
+    names : Mapping
+        What the arrays are called in the catalog, by stream and data key.
+    files : sequence of RunFile
+        Its files, with the arrays that need them.
+    manifest : Manifest
+        What they are like.
 
     Raises
     ------
@@ -129,9 +165,9 @@ def keep_manifest(
     arrays = _arrays(tree)
     array_of: dict[str, NodeName] = {}
     for file in files:
-        names = [name for key in file.needed_by if (name := documented.external[key]) in arrays]
-        if names:
-            array_of[file.path] = names[0]
+        of_file = [name for key in file.needed_by if (name := names[key]) in arrays]
+        if of_file:
+            array_of[file.path] = of_file[0]
     left = write_manifest(getattr(run, "base", run), arrays, manifest, array_of.get)
     words = (
         f"{len(left):,} files belong to no array of the catalog, such as {left[0]}, and are too many for the run's "
@@ -180,8 +216,11 @@ def _arrays(tree: RunTree) -> dict[NodeName, Any]:
 
 
 def _write_beside(
-    documents: list[tuple[str, Any]], files: list[RunFile], manifest: Manifest, problems: list[str]
+    documents: list[tuple[str, Any]] | None, files: list[RunFile], manifest: Manifest, problems: list[str]
 ) -> Path | None:
+    if documents is None:
+        problems.append("the catalog does not hold its documents, so that there is no sidecar to be written")
+        return None
     first = next((file for file in files if file.here is not None and Path(file.here).is_file()), None)
     if first is None or first.here is None:
         problems.append("none of its files is there, so that there is no place for a sidecar beside them")

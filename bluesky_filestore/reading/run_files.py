@@ -14,15 +14,17 @@ from bluesky_filestore.files.checksums import digest_of
 from bluesky_filestore.files.hdf5_links import linked_files
 from bluesky_filestore.files.readable import ANYWHERE, Roots, signature_of
 from bluesky_filestore.model.addressing import HandledPart
+from bluesky_filestore.model.asset_paths import path_of_asset
 from bluesky_filestore.model.frame_map import Source, Span
 from bluesky_filestore.model.manifest import Manifest, ManifestEntry
 from bluesky_filestore.model.paths import FlavouredPath, is_absolute, pure_path, semantics_of
+from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.model.specs import JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 from bluesky_filestore.operations.forms import MOST_FILES
 
 from .from_documents import DocumentedRun
 
-__all__ = ["FilesOfRun", "RunFile", "entry_of", "files_of", "find_files", "make_manifest"]
+__all__ = ["FilesOfRun", "RunFile", "entry_of", "files_of", "find_files", "find_registered", "make_manifest"]
 
 _Key: TypeAlias = tuple[str, str]
 _Rows: TypeAlias = "tuple[range, ...]"
@@ -77,9 +79,18 @@ def find_files(documented: DocumentedRun, *, roots: Roots = ANYWHERE) -> FilesOf
     DocumentError
         If the documents claim more files than any run has.
     """
-    finder = _Finder(documented, roots)
-    finder.find()
-    return FilesOfRun(finder.files(), finder.problems)
+    finder = _Finder(documented.root_map, roots)
+    finder.find(documented)
+    return finder.all()
+
+
+def find_registered(assets: Mapping[_Key, Iterable[str]], root_map: RootMap) -> FilesOfRun:
+    """The files of a run by the assets of its arrays, where a catalog has no documents of it; else as `find_files`."""
+    finder = _Finder(root_map, ANYWHERE)
+    for key, uris in assets.items():
+        for uri in uris:
+            finder.note_asset(key, uri)
+    return finder.all()
 
 
 def make_manifest(
@@ -169,26 +180,43 @@ class _Found:
 
 
 class _Finder:
-    """Looks for the files of one run: `find`, then `files` and `problems`."""
+    """Looks for the files of one run: those that are named, then, for `all`, those that they lead to."""
 
-    def __init__(self, documented: DocumentedRun, roots: Roots) -> None:
-        self.problems: list[str] = []
-        self._documented, self._roots = documented, roots
+    def __init__(self, root_map: RootMap, roots: Roots) -> None:
+        self._root_map, self._roots = root_map, roots
+        self._problems: list[str] = []
         self._found: dict[str, _Found] = {}
-        self._sources = documented.assets.sources
+        self._sources: Mapping[str, Source] = {}
 
-    def files(self) -> list[RunFile]:
+    def all(self) -> FilesOfRun:
         """What was found."""
-        return [
+        self._follow_links()
+        files = [
             RunFile(path, each.here, {key: tuple(rows) for key, rows in each.rows.items()}, each.led_from)
             for path, each in self._found.items()
         ]
+        return FilesOfRun(files, self._problems)
 
-    def find(self) -> None:
+    def note_asset(self, key: _Key, uri: str) -> None:
+        """Take a file that is registered; which rows need it is not said."""
+        try:
+            path = pure_path(path_of_asset(uri), semantics_of(path_of_asset(uri)))
+        except FileStoreError as error:
+            self._problem(f"{'/'.join(key)}: {str(error).rstrip('.')}")
+            return
+        here = self._here(path)
+        if here is not None and Path(here).is_dir():
+            self._problem(f"{path} is a directory; which files of it are the run's, nobody knows")
+        else:
+            self._note(str(path), here, key, range(0))
+            self._found[str(path)].rows.setdefault(key, [])
+
+    def find(self, documented: DocumentedRun) -> None:
         """Go through all that the documents say."""
-        arrays = self._documented.arrays
+        arrays, assets = documented.arrays, documented.assets
+        self._sources = assets.sources
         known = set(arrays.frames.arrays())
-        for old, new in self._documented.external.items():
+        for old, new in documented.external.items():
             if new not in known:
                 continue
             rows, row = arrays.frames.rows(*new), 0
@@ -204,7 +232,7 @@ class _Finder:
                     Span(left.source, left.start, left.count, left.width, left.width),
                 )
                 self._add_span(source, span, arrays.files_per_index(*new, source, left.width), [])
-        for uid, start, count, kwargs in self._documented.assets.unused():
+        for uid, start, count, kwargs in assets.unused():
             if uid in self._sources:
                 source = self._sources[uid]
                 each = source.files_per_index or source.frames_per_index or 1
@@ -212,7 +240,9 @@ class _Finder:
         for source in self._sources.values():
             if source.template is None and not source.is_handled:
                 self._add(source.path, source)
-        self._follow_links()
+        for uid, reason in assets.unusable.items():
+            if assets.documents.get(uid, ("",))[0] in ("resource", "stream_resource"):
+                self._problem(f"where the files of resource {uid} are is not known: {reason.rstrip('.')}")
 
     def _add_span(
         self,
@@ -234,7 +264,7 @@ class _Finder:
             return
         if len(self._found) + span.count * span.width * each > MOST_FILES:
             raise DocumentError(
-                f"run {self._documented.uid!r} claims more than {MOST_FILES:,} files, such as {source.template}; "
+                f"a run claims more than {MOST_FILES:,} files, such as {source.template}; "
                 f"expected fewer: its documents are damaged."
             )
         for place, index in enumerate(span.indices()):
@@ -249,15 +279,7 @@ class _Finder:
             return
         self._note(str(path), here, key, rows, may_lead=source.mimetype not in _LEAD_NOWHERE)
 
-    def _note(
-        self,
-        path: str,
-        here: str | None,
-        key: _Key | None = None,
-        rows: range = range(0),
-        *,
-        may_lead: bool = True,
-    ) -> None:
+    def _note(self, path: str, here: str | None, key: _Key | None, rows: range, *, may_lead: bool = True) -> None:
         found = self._found.setdefault(path, _Found(here, may_lead))
         if key is not None and rows:
             found.add(key, rows)
@@ -287,7 +309,7 @@ class _Finder:
 
     def _here(self, path: FlavouredPath) -> str | None:
         try:
-            return str(self._documented.root_map.find_here(path))
+            return str(self._root_map.find_here(path))
         except PathError:
             return None
 
@@ -312,8 +334,8 @@ class _Finder:
             self._problem(f"where {found.here} leads to is not known: {error}")
 
     def _problem(self, words: str) -> None:
-        if words not in self.problems:
-            self.problems.append(words)
+        if words not in self._problems:
+            self._problems.append(words)
 
 
 def _named_beside(path: PurePath, name: str) -> str:

@@ -207,7 +207,7 @@ class _LostRuns:
             manifest = Manifest(uid, tuple({entry.path: entry for entry in entries}.values()))
             tree = RunTree(node)
             documented = DocumentedRun(documents_of(tree), RootMap())
-            words = keep_manifest(node, tree, documented, files_of(documented), manifest)
+            words = keep_manifest(node, tree, documented.external, files_of(documented), manifest)
         except (DocumentError, OSError) as error:
             return (f"its manifest is not in the catalog: {error}",)
         self._remember(self._begun - {uid})
