@@ -17,6 +17,7 @@ from spooled import put, run_documents
 
 from bluesky_filestore.errors import SourceError
 from bluesky_filestore.sources.archives import archives_in, read_archive
+from bluesky_filestore.sources.consuming import ArchiveSource
 from bluesky_filestore.spool.spooled_run import exported, find_run
 
 
@@ -216,3 +217,76 @@ def test_archives_of_a_directory(tmp_path):
     for name in [*names, "notes.txt"]:
         (tmp_path / name).touch()
     assert archives_in([tmp_path, tmp_path / "a.jsonl"]) == [tmp_path / name for name in names]
+
+
+def halved(directory, documents):
+    """As suitcase-jsonl does, compressed, and cut in the middle."""
+    path = directory / "cut.jsonl.gz"
+    whole = gzip.compress("".join(f"{json.dumps(pair)}\n" for pair in documents).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+def altered(directory, documents):
+    """The same, of which a byte is another one."""
+    path = compressed(lines)(directory, documents)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+def cut_msgpack(directory, documents):
+    """As suitcase-msgpack does, compressed, and cut."""
+    path = compressed(packed)(directory, documents)
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def cut_bson(directory, documents):
+    """As mongodump does, and cut."""
+    (directory / "dump").mkdir()
+    for collection, docs in collections(documents).items():
+        whole = b"".join(map(as_bson, docs))
+        (directory / "dump" / f"{collection}.bson").write_bytes(whole[:-9] if collection == "event" else whole)
+    return directory / "dump"
+
+
+def cut_export(directory, documents):
+    """As mongoexport does, compressed, and cut."""
+    (directory / "dump").mkdir()
+    for collection, docs in collections(documents).items():
+        whole = gzip.compress(b"".join(map(as_json, docs)))
+        (directory / "dump" / f"{collection}.json.gz").write_bytes(whole[:-9] if collection == "event" else whole)
+    return directory / "dump"
+
+
+def other_file(directory, documents):
+    """No archive at all."""
+    (directory / "other.msgpack").write_bytes(b"\xc1\xff\x00")
+    return directory / "other.msgpack"
+
+
+@pytest.mark.parametrize("damage", [halved, altered, cut_msgpack, cut_bson, cut_export, other_file])
+def test_a_damaged_archive_costs_no_other(tmp_path, damage):
+    """What cannot be read of one archive is said, with its name, and those that follow are read all the same."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    path = damage(first, plain(run_documents(40)[1]))
+    documents = plain(run_documents(2)[1])
+    source = ArchiveSource([path, lines(second, documents)])
+    read = [pair for pair in source.documents() if pair is not None]
+    assert read[-len(documents) :] == documents
+    assert source.faults
+    assert all(str(path) in fault for fault in source.faults)
+    with pytest.raises(SourceError, match=r"cannot be read|is no archive"):
+        list(read_archive(path))
+
+
+def test_a_mark_of_utf_8(tmp_path):
+    """A file that an editor of Windows has put its mark before is read as any other."""
+    documents = plain(run_documents(2)[1])
+    path = lines(tmp_path, documents)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(read_archive(path)) == documents

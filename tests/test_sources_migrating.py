@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from brokers import API_KEY, served
 from small_runs import SmallRun, plain
+from spooled import run_documents
 from typer.testing import CliRunner
 
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.cli.entry import app
-from bluesky_filestore.errors import OptionError, SourceError
+from bluesky_filestore.errors import CatalogError, OptionError, SourceError
 from bluesky_filestore.sources.archived_runs import ArchivedRuns
 from bluesky_filestore.sources.databroker import MongoRuns, runs_of
 from bluesky_filestore.sources.migrating import Migration, differences
@@ -158,6 +159,38 @@ def test_archives(tmp_path, kind):
         list(ArchivedRuns([tmp_path / f"one.{kind}"]).documents_of(runs[2].uid))
     with pytest.raises(SourceError, match="there is no"):
         ArchivedRuns([tmp_path / "nothing"])
+
+
+def test_a_damaged_line_costs_one_run(tmp_path, catalog, monkeypatch):
+    """Of an archive of many runs only the one that a damaged line is in is not copied; what has no uid is said."""
+    monkeypatch.setenv("TILED_API_KEY", catalog.api_key)
+    runs = [run_documents(3)[1] for _ in range(3)]
+    written = [[_as_json(pair) for pair in documents] for documents in runs]
+    written[1][3], damaged = written[1][3][:30] + b"\n", 2 + len(runs[0]) + 4
+    path = tmp_path / "all.jsonl"
+    odd = [_as_json(("start", {"time": 1.0})), _as_json(("start", {"uid": "no time", "time": None}))]
+    path.write_bytes(b"".join([*odd, *(line for lines in written for line in lines)]))
+    found = ArchivedRuns([path])
+    uids = [documents[0][1]["uid"] for documents in runs]
+    assert list(found.uids()) == ["no time", *uids]
+    assert [f"line {damaged} " in fault for fault in found.faults] == [False, True]
+    assert "a start without a uid" in found.faults[0]
+    for place in (0, 2):
+        assert list(plain(found.documents_of(uids[place]))) == list(plain(runs[place]))
+    with pytest.raises(SourceError, match=f"line {damaged} cannot be read"):
+        list(found.documents_of(uids[1]))
+    path.write_bytes(b"".join([written[1][3], *written[0]]))
+    command = ["migrate", str(path), catalog.uri, "--state", str(tmp_path / "state")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "1 same" in result.stdout
+    assert "not copied: " in result.stdout
+
+
+def test_nobody_answers():
+    """A MongoDB that is not there is said in a sentence, at once."""
+    with pytest.raises(CatalogError, match=r"no MongoDB answers at mongodb://localhost:1/runs .*refused"):
+        MongoRuns.from_uri("mongodb://user:secret@localhost:1/runs?serverSelectionTimeoutMS=300")
 
 
 def _as_json(pair):

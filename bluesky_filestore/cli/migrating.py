@@ -45,6 +45,8 @@ def migrate(
     directory = state or _default_state(source, str(client.uri))
     began, copied, events, frames = time.monotonic(), 0, 0, 0
     _say(console, f"{runs.count():,} runs in {_shown(source)}; what was copied is remembered in {directory}.")
+    for fault in runs.faults[:_MOST_LISTED]:
+        _say(console, f"not copied: {fault}")
     with Migration(runs, TiledCatalog(client), directory, root_map=directories_of(root_map)) as all_runs:
         try:
             for each in all_runs.copy(limit, again=again):
@@ -68,7 +70,7 @@ def migrate(
             f"{copied:,} runs with {events:,} events in {took:,.1f} s, {frames:,} frames compared: "
             f"{copied / took:,.1f} runs a second; 1,000,000 such runs take {days:,.1f} days.",
         )
-    if counts["differs"] or counts["failed"]:
+    if counts["differs"] or counts["failed"] or runs.faults:
         raise typer.Exit(1)
 
 

@@ -1,6 +1,5 @@
 """Runs in archives, one after the other, of which any may be asked for."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from .archives import archives_in, read_archive
 
 __all__ = ["ArchivedRuns"]
 
-_logger = logging.getLogger(__name__)
+_SHOWN = 80
 
 
 class ArchivedRuns:
@@ -30,7 +29,9 @@ class ArchivedRuns:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        starts = [(doc.get("time", 0.0), doc["uid"], path) for path in archives_in(paths) for doc in _starts(path)]
+        self.faults: list[str] = []
+        """What could not be read, in words."""
+        starts = [(*_when(doc), path) for path in archives_in(paths) for doc in self._starts(path)]
         self._where = {uid: path for _, uid, path in sorted(starts, key=lambda start: start[:2])}
 
     def count(self) -> int:
@@ -49,17 +50,23 @@ class ArchivedRuns:
         DocumentError
             If there is no such run.
         SourceError
-            If its archive cannot be read to the run's end.
+            If what its archive has between the run's start and its stop cannot all be read.
         """
         if run not in self._where:
             raise DocumentError(f"there is no run {run!r} in the archives; expected the whole uid of one.")
         belonging, started, meant = Belonging(), 0, 0
-        for name, doc in read_archive(self._where[run]):
-            if name == "start":
+
+        def note(sentence: str) -> None:
+            # Before the run began it is of another one.
+            if meant:
+                raise SourceError(sentence)
+
+        for name, doc in read_archive(self._where[run], note):
+            if name == "start" and "uid" in doc:
                 started += 1
                 belonging.start(doc["uid"], started)
                 meant = started if doc["uid"] == run else meant
-            if (started if name == "start" else belonging.run_of(name, doc)) == meant:
+            if meant and (started if name == "start" else belonging.run_of(name, doc)) == meant:
                 yield name, doc
                 if name == "stop":
                     return
@@ -69,10 +76,19 @@ class ArchivedRuns:
     def close(self) -> None:
         """Nothing: an archive is closed when it has been read."""
 
+    def _starts(self, path: Path) -> Iterator[Any]:
+        """The starts in an archive; what cannot be read is among the faults, and does not stand before the rest."""
+        try:
+            for name, doc in read_archive(path, self.faults.append):
+                if name == "start" and "uid" in doc:
+                    yield doc
+                elif name == "start":
+                    self.faults.append(f"{path} has a start without a uid: {str(doc)[:_SHOWN]}")
+        except (SourceError, OSError) as error:
+            self.faults.append(str(error))
 
-def _starts(path: Path) -> Iterator[Any]:
-    """The starts in an archive, as far as it can be read: what is wrong with a run is said when that is read."""
-    try:
-        yield from (doc for name, doc in read_archive(path) if name == "start")
-    except SourceError as error:
-        _logger.warning("%s", error)
+
+def _when(start: Any) -> tuple[float, str]:
+    """The time and the uid of a run; what is no time is before all."""
+    time = start.get("time")
+    return float(time) if isinstance(time, int | float) else 0.0, str(start["uid"])

@@ -24,7 +24,7 @@ from bluesky_filestore.errors import SourceError
 from bluesky_filestore.model.manifest import MANIFEST
 from bluesky_filestore.spool.encoding import Unpacker
 
-from .mongo import exported_runs, is_export, opened
+from .mongo import DAMAGED, exported_runs, is_export, opened
 from .wire import named, numpy_hook
 
 __all__ = ["Document", "OnFault", "archives_in", "read_archive"]
@@ -36,6 +36,8 @@ OnFault: TypeAlias = Callable[[str], object]
 """Is given a sentence for each document that cannot be read, and may go on without it, or raise."""
 
 _SUFFIXES = (".jsonl", ".json", ".msgpack", ".ndjson")
+# The mark that editors put before UTF-8; no document begins with any of these bytes.
+_MARK = b"\xef\xbb\xbf"
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -84,7 +86,7 @@ def read_archive(path: Path, on_fault: OnFault = _refuse) -> Iterator[Document]:
     Raises
     ------
     SourceError
-        If it is no archive; or, unless `on_fault` has it otherwise, if a document cannot be read.
+        Unless `on_fault` has it otherwise: if it is no archive, or a document cannot be read.
     OSError
         If the file cannot be read.
 
@@ -97,24 +99,27 @@ def read_archive(path: Path, on_fault: OnFault = _refuse) -> Iterator[Document]:
         yield from exported_runs(path, on_fault)
         return
     with closing(opened(path)) as stream:
-        first = _first_byte(stream)
-        items = _json_items(stream, path, on_fault) if first in b"[{" else _msgpack_items(stream, path, on_fault)
-        for where, item in items:
-            if isinstance(item, list) and item[:1] == [MANIFEST]:
-                # The last line of a sidecar, which says what is in the run's files.
-                continue
-            try:
-                document = named(item)
-            except SourceError as error:
-                on_fault(f"{path}, {where}: {error}")
-            else:
-                yield document
+        try:
+            first = _first_byte(stream)
+            items = _json_items(stream, path, on_fault) if first in b"[{" else _msgpack_items(stream, path, on_fault)
+            for where, item in items:
+                if isinstance(item, list) and item[:1] == [MANIFEST]:
+                    # The last line of a sidecar, which says what is in the run's files.
+                    continue
+                try:
+                    document = named(item)
+                except SourceError as error:
+                    on_fault(f"{path}, {where}: {error}")
+                else:
+                    yield document
+        except DAMAGED as error:
+            on_fault(f"{path} cannot be read to its end ({error}): it is damaged, or whoever wrote it was cut short.")
 
 
 def _first_byte(stream: IO[bytes]) -> bytes:
-    """The first byte that is no space, before which the stream then is."""
+    """The first byte that is no space, nor of the mark of UTF-8, before which the stream then is."""
     while byte := stream.read(1):
-        if not byte.isspace():
+        if not byte.isspace() and byte not in _MARK:
             stream.seek(-1, 1)
             break
     return byte
@@ -175,10 +180,13 @@ def _msgpack_items(stream: IO[bytes], path: Path, on_fault: OnFault) -> Iterator
         begin = items.tell()
         try:
             item = items.unpack()
-        except Exception as error:  # noqa: BLE001 - of msgpack, or of what makes values of numpy
+        except Exception as error:
+            # Of msgpack, or of what makes values of numpy; what is wrong with the file itself is for who opened it.
+            if isinstance(error, DAMAGED):
+                raise
             if number == 0:
-                _refuse(f"{path} is no archive ({error!r}); expected JSON lines, JSON or msgpack.")
-            if offset + begin != stream.tell():
+                on_fault(f"{path} is no archive ({error!r}); expected JSON lines, JSON or msgpack.")
+            elif offset + begin != stream.tell():
                 on_fault(f"{path} cannot be read after document {number}, at byte {begin} ({error!r}).")
             return
         number += 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.errors import SourceError, SpoolError
 from bluesky_filestore.spool.store import Store
 
 from . import Source
@@ -37,7 +37,10 @@ class ArchiveSource:
     def documents(self) -> Iterator[tuple[str, dict[str, Any]] | None]:
         """The documents in their order."""
         for path in self._paths:
-            yield from read_archive(path, self._note)
+            try:
+                yield from read_archive(path, self._note)
+            except (SourceError, OSError) as error:
+                self._note(str(error))
 
     def _note(self, sentence: str) -> None:
         self.faults.append(sentence)

@@ -1,12 +1,13 @@
 """Runs of a databroker, one after the other: out of its MongoDB, or by way of the server that it is behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bluesky_filestore.catalog_address import shown_address
 from bluesky_filestore.catalogs.databroker.broker import client_of, collections_of, takes_documents
 from bluesky_filestore.catalogs.databroker.collections import Collections
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run
-from bluesky_filestore.errors import OptionError
+from bluesky_filestore.errors import CatalogError, OptionError
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -16,6 +17,10 @@ __all__ = ["ClientRuns", "MongoRuns", "Runs", "runs_of"]
 
 class Runs(Protocol):
     """Runs that are somewhere else."""
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """What is there of which no run can be had, in words."""
 
     def count(self) -> int:
         """How many there are, or were a moment ago."""
@@ -47,21 +52,36 @@ class MongoRuns(Collections):
         ------
         OptionError
             If the address names no database.
+        CatalogError
+            If no MongoDB answers there.
         """
         from pymongo import MongoClient
-        from pymongo.errors import ConfigurationError
+        from pymongo.errors import ConfigurationError, PyMongoError
 
         try:
-            return cls(MongoClient(uri, serverSelectionTimeoutMS=10_000).get_default_database())
+            # What the address says goes before what we say, and not, as it would by itself, behind it.
+            ours: Any = {} if "serverselectiontimeoutms" in uri.lower() else {"serverSelectionTimeoutMS": 10_000}
+            database: Any = MongoClient(uri, **ours).get_default_database()
         except ConfigurationError as error:
             raise OptionError(
                 f"the address of the MongoDB cannot be used ({error}); expected one with the name of a database, such "
                 f"as mongodb://localhost:27017/metadatastore."
             ) from error
+        try:
+            database.command("ping")
+        except PyMongoError as error:
+            database.client.close()
+            raise CatalogError(
+                f"no MongoDB answers at {shown_address(uri)} ({str(error).partition(' (')[0]}); check the address, the "
+                f"user, and that it runs."
+            ) from error
+        return cls(database)
 
 
 class ClientRuns:
     """The runs behind a client of databroker's, as `Runs`."""
+
+    faults: Sequence[str] = ()
 
     def __init__(self, client: "Container") -> None:
         self._client = client

@@ -10,6 +10,7 @@ import gzip
 import json
 import math
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,10 @@ from typing import IO, Any, cast
 
 from bluesky_filestore.errors import SourceError
 
-__all__ = ["exported_runs", "is_export", "opened"]
+__all__ = ["DAMAGED", "exported_runs", "is_export", "opened"]
+
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+"""What reading a compressed file raises that is cut short, or of which bytes are others."""
 
 _GZIP = b"\x1f\x8b"
 _COLLECTIONS = {
@@ -76,8 +80,11 @@ def exported_runs(directory: Path, on_fault: Callable[[str], object]) -> Iterato
         index.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_SCHEMA}")
         for path in sorted(directory.rglob("*")):
             if collection := _collection(path):
-                for doc in _documents(path, on_fault):
-                    _enter(index, collection, doc)
+                try:
+                    for doc in _documents(path, on_fault):
+                        _enter(index, collection, doc)
+                except DAMAGED as error:
+                    on_fault(f"{path} cannot be read to its end ({error}): it is damaged, or was cut short.")
         index.executescript(_INDEXES)
         ((lost,),) = index.execute(_LOST)
         if lost:
@@ -152,7 +159,7 @@ def opened(path: Path) -> IO[bytes]:
 def _documents(path: Path, on_fault: Callable[[str], object]) -> Iterator[dict[str, Any]]:
     with closing(opened(path)) as stream:
         if path.name.removesuffix(".gz").endswith(".bson"):
-            yield from _of_bson(path, stream)
+            yield from _of_bson(path, stream, on_fault)
             return
         for number, line in enumerate(stream, 1):
             # Of an array that is on lines, the last one may end it.
@@ -161,20 +168,29 @@ def _documents(path: Path, on_fault: Callable[[str], object]) -> Iterator[dict[s
             if text in (b"", b"]"):
                 continue
             try:
-                yield json.loads(text, object_hook=_plain)
+                doc = json.loads(text, object_hook=_plain)
             except ValueError as error:
                 on_fault(f"{path}, line {number} cannot be read ({error}).")
+                continue
+            if isinstance(doc, dict):
+                yield doc
+            else:
+                on_fault(f"{path}, line {number} is {repr(doc)[:80]}; expected a document, {{...}}.")
 
 
-def _of_bson(path: Path, stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+def _of_bson(path: Path, stream: IO[bytes], on_fault: Callable[[str], object]) -> Iterator[dict[str, Any]]:
     try:
         from bson import decode_file_iter
+        from bson.errors import BSONError
     except ImportError as error:
         raise SourceError(
             f"{path} is of BSON, which pymongo reads, and that is not installed: pip install pymongo; or export the "
             f"collections with mongoexport, which writes JSON."
         ) from error
-    yield from decode_file_iter(stream)
+    try:
+        yield from decode_file_iter(stream)
+    except BSONError as error:
+        on_fault(f"{path} cannot be read to its end ({error}): it is damaged, or was cut short.")
 
 
 def _plain(found: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ What a tree of databroker makes of them, and what a migration reads, is in these
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
@@ -24,6 +24,9 @@ class Collections:
     runs, assets : pymongo.database.Database
         Where runs and events, and where resources and datums are; mostly the same.
     """
+
+    faults: Sequence[str] = ()
+    """Nothing: who asks for a document that cannot be had is told so then."""
 
     def __init__(self, runs: Any, assets: Any | None = None) -> None:
         self._runs, self._assets = runs, runs if assets is None else assets
