@@ -100,6 +100,61 @@ def test_in_the_middle_of_a_run(tmp_path, caplog):
     assert len([record for record in caplog.records if "set aside" in record.getMessage()]) <= 3
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_out_of_order(tmp_path_factory, data):
+    """However documents of a run come before its stop, each is in the spool once, behind what it refers to."""
+    directory = tmp_path_factory.mktemp("spool")
+    *some, stop = SmallRun(directory, 1, events=3).documents
+    came = [*data.draw(st.permutations(some)), stop]
+    _, aside, _ = poured(directory, came, data.draw(st.integers(1, 20)))
+    with closing(Ledger(directory)) as ledger:
+        found = [(each.name, each.doc()) for each in ledger.documents_after(0, 10**6, 2**40)]
+        (entry,) = ledger.entries(0)
+    assert aside == 0
+    assert entry.stopped is not None
+    uids = [doc.get("datum_id") or doc["uid"] for _, doc in found]
+    assert sorted(uids) == sorted(doc.get("datum_id") or doc["uid"] for _, doc in came)
+    for place, (name, doc) in enumerate(found):
+        # A resource may belong to a staging that began before the run.
+        of = {"event": "descriptor", "datum": "resource", "descriptor": "run_start", "stop": "run_start"}.get(name)
+        assert of is None or doc[of] in uids[:place]
+
+
+def test_after_its_stop(tmp_path, caplog):
+    """An event that comes after the stop of its run is set aside and said, and no repetition; those that are are."""
+    documents = gappy("primary 3")
+    late = "event", documents[5][1] | {"uid": "late", "seq_num": 3}
+    assert poured(tmp_path, [*documents, late, *documents[3:6]])[:2] == (3, 1)
+    assert json.loads((tmp_path / ASIDE).read_text())[1]["uid"] == "late"
+    assert "came of a run whose stop had come" in caplog.text
+
+
+def test_events_out_of_order_are_no_further_gaps(tmp_path):
+    """What was missed and comes after all is said to have come, once, in the catalog as well."""
+    documents = run_documents(6)[1]
+    documents[2:8] = [documents[2 + number] for number in (1, 4, 2, 0, 3, 5)]
+    _, _, gaps = poured(tmp_path, documents)
+    said = [gap.partition(": ")[2].replace(" of stream 'primary'", "") for gap in gaps]
+    assert said == [
+        "Event 1 did not come.",
+        "Events 3 to 4 did not come.",
+        "Event 3 came after all, later than others.",
+        "Event 1 came after all, later than others.",
+        "Event 4 came after all, later than others.",
+    ]
+
+
+def test_few_of_many_gaps_are_listed(tmp_path, monkeypatch):
+    """A service that runs for ever keeps the last of what it said, and counts all of it."""
+    monkeypatch.setattr(intake_module, "_MOST_LISTED", 3)
+    documents = run_documents(20)[1]
+    with closing(Store(tmp_path, source=SOURCE)) as store, Intake(store) as intake:
+        intake.take([each for each in documents if each[1].get("seq_num", 1) % 2])
+        assert (intake.lacking, len(intake.gaps)) == (10, 3)
+        assert "Event 20 " in intake.gaps[-1]
+
+
 def test_descriptor_tells_the_run(tmp_path, caplog):
     """Events of a run that is set aside are not said apart from it if its descriptor came."""
     poured(tmp_path, run_documents(5)[1][1:])

@@ -176,7 +176,7 @@ def _counts(store: Any, intake: Any) -> str:
     words = f"{store.documents:,} documents taken, {intake.repeated:,} were there already"
     if intake.aside:
         words += f", {intake.aside:,} set aside"
-    return f"{words}, {len(intake.gaps):,} gaps" if intake.gaps else words
+    return f"{words}, {intake.lacking:,} gaps" if intake.lacking else words
 
 
 def _target(

@@ -1,8 +1,8 @@
-"""One event on its way into a table, and what the table's columns will not say of it."""
+"""Events on their way into a table, and what the table's columns will not say of them."""
 
 import datetime
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from bluesky_filestore.model.event_record import EventRecord
 
 from .columns import is_masked, storable
 
-__all__ = ["GatheredEvent", "completed"]
+__all__ = ["GatheredEvent", "Numbering", "completed"]
 
 _EXACT_IN_FLOAT = range(-(2**53), 2**53 + 1)
+_MOST_SKIPPED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,46 @@ class GatheredEvent:
     """Their times."""
     record: EventRecord
     """What else is known of it."""
+
+
+@dataclass(slots=True)
+class Numbering:
+    """The sequence numbers of a stream's events, in the order in which they came."""
+
+    highest: int = 0
+    """The highest so far."""
+    retaken: int = 0
+    """How many had come before."""
+    late: int = 0
+    """How many came after higher ones, and had not come before."""
+    skipped: set[int] = field(default_factory=set)
+    """Those below the highest that did not come; some of them, of very many."""
+
+    def add(self, seq_num: int) -> None:
+        """An event has come."""
+        if seq_num > self.highest:
+            self.skipped.update(range(max(self.highest + 1, seq_num - _MOST_SKIPPED), seq_num))
+            self.highest = seq_num
+        elif seq_num in self.skipped:
+            self.skipped.remove(seq_num)
+            self.late += 1
+        else:
+            self.retaken += 1
+
+    def notes(self, stream: str) -> list[str]:
+        """What is to be said of a stream whose numbers do not simply go up."""
+        notes = []
+        if self.retaken:
+            notes.append(
+                f"{self.retaken} points of stream '{stream}' were taken again, after the plan went back to a "
+                f"checkpoint; each time is a row, and rows of one point have the same seq_num."
+            )
+        if self.late:
+            notes.append(
+                f"{self.late} events of stream '{stream}' came after later ones; rows are in the order in which they "
+                f"came, and seq_num says which is which."
+            )
+        return notes
 
 
 def completed(

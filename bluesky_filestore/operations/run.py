@@ -19,7 +19,7 @@ from .announcing import announce
 from .arrays import ExternalArrays
 from .columns import plain
 from .event_table import EventTable
-from .gathering import GatheredEvent
+from .gathering import GatheredEvent, Numbering
 from .journal import Journal
 from .operations import CloseRun, CreateStream, Operation, UpdateStream
 from .placement import Inspector, Reads, SizesOf, Stamper, knows_no_sizes, reads_nothing_of_ours, stamps_nothing
@@ -51,10 +51,8 @@ class _Stream:
     """The uids of its descriptors, and which of them each is."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     """What later descriptors of the stream said of its configuration."""
-    highest: int = 0
-    """The highest sequence number so far."""
-    retaken: int = 0
-    """How many events had a sequence number that had come before."""
+    numbering: Numbering = field(default_factory=Numbering)
+    """The sequence numbers of its events."""
 
 
 class Run:
@@ -245,8 +243,7 @@ class Run:
         self.arrays.frames.add_event(name, seq_num, datum_ids)
         number, before = self._journal.add_event(datum_ids)
         record = EventRecord(number, uid, which, before, datum_ids, filled=AS_USUAL if as_usual else filled)
-        stream.retaken += seq_num <= stream.highest
-        stream.highest = max(stream.highest, seq_num)
+        stream.numbering.add(seq_num)
         stream.table.add(GatheredEvent(seq_num, when, data, timestamps, record))
 
     def _stream_datum(self, doc: Mapping[str, Any]) -> None:
@@ -281,11 +278,8 @@ class Run:
         for name, stream in self._streams.items():
             for sentence in self._made(f"notes of stream '{name}'", stream.table.all_notes):
                 self.note(sentence)
-            if stream.retaken:
-                self.note(
-                    f"{stream.retaken} points of stream '{name}' were taken again, after the plan went back to a "
-                    f"checkpoint; each time is a row, and rows of one point have the same seq_num."
-                )
+            for sentence in stream.numbering.notes(name):
+                self.note(sentence)
         for sentence in self._made("notes of frames", self.arrays.notes):
             self.note(sentence)
         rest = self._journal.rest()

@@ -9,15 +9,18 @@ it is                                                 then
 of a run whose start came                             it is put into the spool
 the same as one that came, by its uid                 nothing: the spool has it
 of a run that the spool has to its end                nothing
-of a run whose start did not come                     it is set aside, in a file beside the spool, and said once a run;
-                                                      of some 200 MB of these the last are kept
+of a run whose start did not come, or refers to what  it is set aside, in a file beside the spool, and said once a run;
+did not come                                          of some 200 MB of these the last are kept
+such a one, of which that comes after all             it is put into the spool then, behind it, if not very many others
+                                                      were set aside meanwhile
+of a run that has its stop and lacked something       it is set aside: it came too late
 ====================================================  ==============================================================
 
 What did not come is noted, too: the catalog has it among the notes of the run, see `bluesky_filestore.spool.notes`.
 
-`_runs` holds for each run that is open what came of it, and None for one that is complete; `_streams` which run and
-stream a descriptor is of. What is said of gaps goes by `seq_num`, which counts from 1 in each stream, and by the
-stop's `num_events`.
+`_runs` holds for each run that is open, or stopped and lacks something, what came of it, and None for one that is
+complete; `_streams` which run and stream a descriptor is of; `_waiting` what was set aside, by the uid of what it waits
+for. What is said of gaps goes by `seq_num`, which counts from 1 in each stream, and by the stop's `num_events`.
 """
 
 import logging
@@ -44,8 +47,8 @@ ASIDE_BEFORE = "set-aside.before.jsonl"
 _MOST_ASIDE = 100_000_000
 _LENGTH = 8
 _RUNS, _REMEMBERED = 10_000, 100_000
-_LATELY = 100
-_MOST_NOTED = 100
+_LATELY, _MOST_NOTED = 100, 100
+_MOST_WAITING, _MOST_LISTED = 10_000, 1_000
 
 
 @dataclass(slots=True)
@@ -58,8 +61,21 @@ class _Tally:
     """The last seq_num of each stream; of stream datums, of each of their resources."""
     highest: dict[str, int] = field(default_factory=dict)
     """The highest of each stream; 0 for one that was only described."""
+    missing: dict[tuple[str, str], list[range]] = field(default_factory=dict)
+    """The seq_nums below the last that did not come, as `last`."""
     noted: int = 0
     """How much that did not come was noted."""
+    is_stopped: bool = False
+    """Whether its stop came."""
+
+    def is_late(self, key: tuple[str, str], first: int, last: int) -> bool:
+        """Whether these numbers are some that were missed; they are not, from now on."""
+        for place, numbers in enumerate(ranges := self.missing.get(key, [])):
+            if first in numbers and last in numbers:
+                left = range(numbers.start, first), range(last + 1, numbers.stop)
+                ranges[place : place + 1] = [each for each in left if each]
+                return True
+        return False
 
 
 class Intake:
@@ -76,8 +92,10 @@ class Intake:
         """How many documents came that the spool had."""
         self.aside = 0
         """How many were set aside."""
+        self.lacking = 0
+        """How often something did not come."""
         self.gaps: list[str] = []
-        """What did not come, in words."""
+        """What did not come, in words; the last thousand times."""
         self._store = store
         self._ledger = Ledger(store.directory)
         self._runs: OrderedDict[str, _Tally | None] = OrderedDict()
@@ -85,6 +103,8 @@ class Intake:
         self._resources: OrderedDict[str, None] = OrderedDict()
         self._datums: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._waiting: OrderedDict[str, list[tuple[str, Mapping[str, Any]]]] = OrderedDict()
+        self._are_waiting = 0
         self._notes: list[tuple[str, Mapping[str, Any]]] = []
         self._level = logging.DEBUG
         self._remember_spooled()
@@ -107,18 +127,31 @@ class Intake:
         """
         new: list[tuple[str, Mapping[str, Any]]] = []
         for name, doc in documents:
-            is_new = self._is_new(name, doc)
-            # Before the document that tells of it: both are safe, or none is, and that document comes again.
-            new += self._notes
-            self._notes.clear()
-            if is_new:
-                new.append((name, doc))
+            self._take(name, doc, new)
         self._store.append_all(new)
         if len(self._runs) > _RUNS:
             self._forget_runs()
         for remembered in (self._streams, self._resources, self._datums, self._unknown):
             while len(remembered) > _REMEMBERED:
                 remembered.popitem(last=False)
+
+    def _take(self, name: str, doc: Mapping[str, Any], new: list[tuple[str, Mapping[str, Any]]]) -> None:
+        """Put a document among the new ones if it is one, and what has waited for it behind it."""
+        is_new = self._is_new(name, doc)
+        # Before the document that tells of it: both are safe, or none is, and that document comes again.
+        new += self._notes
+        self._notes.clear()
+        if is_new:
+            new.append((name, doc))
+            begun = str(doc.get("uid")) if name in ("start", "descriptor", "resource") else ""
+            waited = self._waiting.pop(begun, ()) if begun else ()
+            self.aside -= len(waited)
+            self._are_waiting -= len(waited)
+            for each in waited:
+                self._take(*each, new)
+            if waited:
+                self._unknown.pop(begun, None)
+                _logger.warning("The %s came that %d documents were set aside for; they are taken.", name, len(waited))
 
     def _is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Whether a document is to be put into the spool; what it tells is remembered."""
@@ -143,6 +176,8 @@ class Intake:
         if tally is None or self._had(tally, doc):
             self.repeated += 1
             return False
+        if tally.is_stopped:
+            return self._set_aside(uid, name, doc, "of a run whose stop had come", waits=False)
         if name == "descriptor":
             tally.highest.setdefault(stream, 0)
         elif name == "stop":
@@ -193,6 +228,11 @@ class Intake:
         before = tally.last.get(key, tally.highest.get(stream, 0))
         if first > before + 1:
             self._say_gap(uid, stream, before + 1, first - 1)
+            if tally.noted <= _MOST_NOTED:
+                tally.missing.setdefault(key, []).append(range(before + 1, first))
+        elif tally.is_late(key, first, last):
+            self._say(uid, f"{_named(first, last)} of stream {stream!r} came after all, later than others.")
+            return
         tally.last[key] = last
         tally.highest[stream] = max(last, tally.highest.get(stream, 0))
 
@@ -204,15 +244,18 @@ class Intake:
                 self._say(uid, f"The descriptor of stream {stream!r} with {count} events did not come.")
             elif came is not None and isinstance(count, int) and came < count:
                 self._say_gap(uid, stream, came + 1, count)
-        self._runs[uid] = None
+        tally.is_stopped = True
+        if not tally.noted:
+            self._runs[uid] = None
 
     def _say_gap(self, uid: str, stream: str, first: int, last: int) -> None:
-        which = f"Event {first}" if first == last else f"Events {first} to {last}"
-        self._say(uid, f"{which} of stream {stream!r} did not come.")
+        self._say(uid, f"{_named(first, last)} of stream {stream!r} did not come.")
 
     def _say(self, uid: str, sentence: str) -> None:
         words = f"Run {uid[:_LENGTH]}: {sentence}"
+        self.lacking += 1
         self.gaps.append(words)
+        del self.gaps[:-_MOST_LISTED]
         _logger.log(self._level, "%s", words)
         tally = self._runs[uid]
         if tally is not None and tally.noted <= _MOST_NOTED:
@@ -221,14 +264,27 @@ class Intake:
             text = "More did not come than is noted here; the log of whoever took it has all." if is_last else sentence
             self._notes.append((NOTE, {"run_start": uid, "text": text}))
 
-    def _set_aside(self, of: str, name: str, doc: Mapping[str, Any]) -> bool:
+    def _set_aside(
+        self,
+        of: str,
+        name: str,
+        doc: Mapping[str, Any],
+        why: str = "of something whose beginning did not",
+        *,
+        waits: bool = True,
+    ) -> bool:
         path = self._store.directory / ASIDE
+        if waits:
+            self._waiting.setdefault(of, []).append((name, doc))
+            self._are_waiting += 1
+            while self._are_waiting > _MOST_WAITING:
+                self._are_waiting -= len(self._waiting.popitem(last=False)[1])
         if of not in self._unknown:
             self._unknown[of] = None
             _logger.warning(
-                "A %s document came of something whose beginning did not (%s): this one and those that follow are set "
-                "aside in %s.",
+                "A %s document came %s (%s): this one and those that follow are set aside in %s.",
                 name,
+                why,
                 of[:_LENGTH],
                 path,
             )
@@ -247,12 +303,15 @@ class Intake:
         return False
 
     def _forget_runs(self) -> None:
-        complete = [uid for uid, tally in self._runs.items() if tally is None]
+        complete = [uid for uid, tally in self._runs.items() if tally is None or tally.is_stopped]
         for uid in complete[: len(complete) // 2]:
             del self._runs[uid]
 
     def _remember_spooled(self) -> None:
         """Know what whoever passed documents on before us has put into the spool."""
+        for spooled in self._ledger.announced_before(self._ledger.last_document() + 1, self._store.producer):
+            known = self._datums if spooled.name.startswith("datum") else self._resources
+            known[_announced(spooled.name, spooled.doc())] = None
         ours = [entry for entry in self._ledger.entries(0) if entry.producer == self._store.producer and entry.first]
         lately = {entry.number for entry in ours[-_LATELY:]}
         for entry in ours:
@@ -262,13 +321,15 @@ class Intake:
                     self._is_new(name, doc)
                 if entry.stopped is not None:
                     self._runs[entry.uid] = None
-        for spooled in self._ledger.announced_before(self._ledger.last_document() + 1, self._store.producer):
-            known = self._datums if spooled.name.startswith("datum") else self._resources
-            known[_announced(spooled.name, spooled.doc())] = None
         # What was missing then has been said, and noted.
         self.repeated = 0
         self.gaps.clear()
+        self.lacking = 0
         self._notes.clear()
+
+
+def _named(first: int, last: int) -> str:
+    return f"Event {first}" if first == last else f"Events {first} to {last}"
 
 
 def _announced(name: str, doc: Mapping[str, Any]) -> str:
