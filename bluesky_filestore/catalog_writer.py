@@ -323,6 +323,9 @@ def _catalogs(given: Any) -> list[TiledCatalog]:
     clients = [given] if hasattr(given, "context") or not isinstance(given, Iterable) else list(map(client_of, given))
     if not clients or not all(hasattr(each, "context") for each in clients):
         raise OptionError(f"{given!r} is no client of Tiled; expected a container, a Broker, or several.")
+    for each in clients:
+        if any(spec.name.startswith("Bluesky") for spec in getattr(each, "specs", ())):
+            raise OptionError(f"{each!r} is in a catalog, and none; expected a container that holds runs.")
     return [TiledCatalog(each) for each in clients]
 
 

@@ -57,6 +57,8 @@ def check_patches(patches: Mapping[str, Patch] | None) -> dict[str, Patch]:
     OptionError
         If there is no such document, or one is no function.
     """
+    if not isinstance(patches or {}, Mapping):
+        raise OptionError(f"patches={patches!r} is no mapping; expected one of documents' names to functions.")
     for name, patch in (patches or {}).items():
         if name not in _DOCUMENTS or not callable(patch):
             raise OptionError(
@@ -66,7 +68,15 @@ def check_patches(patches: Mapping[str, Patch] | None) -> dict[str, Patch]:
 
 
 def add_specs(spec_to_mimetype: Mapping[str, str] | None) -> None:
-    """Have the Resources of these specs taken for files of these mimetypes; raises as `add_spec` does."""
+    """Have the Resources of these specs taken for files of these mimetypes.
+
+    Raises
+    ------
+    OptionError
+        As `add_spec` does, and if it is no mapping.
+    """
+    if not isinstance(spec_to_mimetype or {}, Mapping):
+        raise OptionError(f"spec_to_mimetype={spec_to_mimetype!r} is no mapping; expected one of specs to mimetypes.")
     for spec, mimetype in (spec_to_mimetype or {}).items():
         add_spec(spec, mimetype)
 

@@ -215,6 +215,28 @@ def test_pages_and_twice(broker, tmp_path):
     check_once(tree_of(broker.v2), run)
 
 
+def test_two_writers(broker, tmp_path):
+    """Of two writers of one process that pass on the same runs, as where a file ran twice, each puts in what lacks."""
+    runs = [SmallRun(tmp_path, number, events=20) for number in (5, 6)]
+    spools = [tmp_path / "one", tmp_path / "other"]
+    with CatalogWriter(broker, spool=spools[0]) as one, CatalogWriter(broker, spool=spools[1]) as other:
+        for name, doc in [pair for run in runs for pair in run.documents]:
+            one(name, doc)
+            other(name, doc)
+    for run in runs:
+        check_once(tree_of(broker.v2), run)
+
+
+def test_a_run_is_no_catalog(broker, tmp_path):
+    """A run is refused where a catalog was meant."""
+    run = SmallRun(tmp_path, 9, events=1)
+    with CatalogWriter(broker) as writer:
+        for name, doc in run.documents:
+            writer(name, doc)
+    with pytest.raises(OptionError, match="is in a catalog, and none"):
+        CatalogWriter(broker.v2[run.uid])
+
+
 def test_a_resource_of_an_earlier_run(broker, tmp_path):
     """Resources and datums that came before their run, with none, or after their event are there once."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

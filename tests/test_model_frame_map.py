@@ -290,6 +290,12 @@ def test_arrays_without_events_share_their_rows(documented):
         good = rows.index(None) if None in rows else len(rows)
         assert (known.count, known.expected, bool(known.problem)) == (good, len(rows), None in rows)
         assert sum(span.count for span in known.spans) == good
+    frames.end()
+    for key, rows in said.items():
+        known = frames.rows("primary", key)
+        # In the end one that is behind the others lacks rows.
+        assert known.expected == max(len(rows), len(shared))
+        assert bool(known.problem) == (known.count < known.expected)
 
 
 @given(

@@ -358,3 +358,10 @@ def test_problems_with_other_documents(directory, caplog):
     array = open_array([*documents, ("resource", other)])
     np.testing.assert_array_equal(array[1, 0], FRAMES[1])
     assert "came twice, with different words" in caplog.text
+
+
+def test_a_file_that_may_not_be_read(register):
+    """A file that the server may not read is said to be that, and the key is not blamed for it."""
+    node = register("hdf5", where="/elsewhere/beyond")
+    with pytest.raises(CatalogError, match=r"refused \(status 403\): .*outside the readable storage area"):
+        open_array(node)[0]

@@ -262,3 +262,36 @@ def test_wide_stream(place):
     if "ours" in data.name:
         told = [(doc["seq_num"], doc["data"], doc["timestamps"]) for name, doc in node.documents() if name == "event"]
         assert told == [(doc["seq_num"], doc["data"], doc["timestamps"]) for doc in only(pairs, "event")]
+
+
+def test_a_detector_that_lags_behind(catalog, data_directory, tmp_path):
+    """Of a fly scan of which one detector has fewer frames all that there is is read, and what lacks is said."""
+    with h5py.File(data_directory / "lags.h5", "w") as file:
+        file["/d"] = np.arange(24, dtype="<u2").reshape(4, 2, 3)
+    run = event_model.compose_run()
+    key = {"source": "s", "dtype": "array", "shape": [1, 2, 3], "dtype_numpy": "<u2", "external": "STREAM:"}
+    bundle = run.compose_descriptor(name="primary", data_keys={"first": key, "second": key})
+    pairs = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)]
+    for name, count in (("first", 4), ("second", 3)):
+        made = run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{data_directory}/lags.h5",
+            data_key=name,
+            parameters={"dataset": "/d", "chunk_shape": (1,)},
+        )
+        pairs.append(("stream_resource", made.stream_resource_doc))
+        datum = made.compose_stream_datum(
+            indices={"start": 0, "stop": count},
+            seq_nums={"start": 1, "stop": count + 1},
+            descriptor=bundle.descriptor_doc,
+        )
+        pairs.append(("stream_datum", datum))
+    with CatalogWriter(catalog.client, spool=tmp_path) as writer:
+        for name, doc in [*pairs, ("stop", run.compose_stop())]:
+            writer(name, doc)
+    node = catalog.client[run.start_doc["uid"]]
+    read = node["primary"].read()
+    assert [len(read[name]) for name in ("first", "second")] == [4, 3]
+    missing = {"events": [3], "reason": "its stream_datums speak of 3 of the 4 points of its stream"}
+    assert node.metadata["filestore"]["missing"] == {"primary": {"second": missing}}
+    assert any("'second' in stream 'primary' ends before the events do" in note for note in node.metadata["notes"])

@@ -9,10 +9,10 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 
 from bluesky_filestore import CatalogWriter, register_handler
-from bluesky_filestore.errors import OptionError
+from bluesky_filestore.errors import OptionError, UnknownSpecError
 from bluesky_filestore.handlers.registry import deregister_handler
 from bluesky_filestore.model.normalize import source_of_resource
-from bluesky_filestore.model.specs import HDF5, TIFF_SERIES, add_spec
+from bluesky_filestore.model.specs import HDF5, TIFF_SERIES, add_spec, spec_named
 from bluesky_filestore.tiled_writer_options import OPTIONS, check_patches, patched, refuse_others
 
 OURS = set(signature(CatalogWriter).parameters)
@@ -129,3 +129,23 @@ def test_read_by_a_stock_server(stock, tmp_path):
     node = client[run.start_doc["uid"]]
     assert node.metadata["start"]["sample"] == "gold"
     assert (node["primary"]["image"].read() == frames[:, None]).all()
+
+
+def test_a_mimetype_goes_with_its_handler():
+    """A handler that takes another's place, or is taken away, is not believed what the other said of its files."""
+    for forget in (
+        lambda: register_handler("ONCE_HDF5", list, overwrite=True),
+        lambda: deregister_handler("ONCE_HDF5"),
+    ):
+        register_handler("ONCE_HDF5", dict, overwrite=True, mimetype=HDF5)
+        assert spec_named("ONCE_HDF5").mimetype == HDF5
+        forget()
+        with pytest.raises(UnknownSpecError, match="spec 'ONCE_HDF5' is not known"):
+            spec_named("ONCE_HDF5")
+
+
+@pytest.mark.parametrize("option", ["patches", "spec_to_mimetype"])
+def test_no_mapping(option, tmp_path):
+    """What is no mapping is refused with what was expected."""
+    with pytest.raises(OptionError, match=rf"{option}=\['start'\] is no mapping; expected one of"):
+        CatalogWriter(object(), spool=tmp_path, **{option: ["start"]})

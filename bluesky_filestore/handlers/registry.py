@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from bluesky_filestore.errors import DuplicateHandlerError, HandlerNotFoundError
-from bluesky_filestore.model.specs import FRAME_MIMETYPES, add_spec
+from bluesky_filestore.model.specs import FRAME_MIMETYPES, add_spec, remove_spec
 from bluesky_filestore.protocols import HandlerClass
 
 __all__ = [
@@ -46,6 +46,7 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
         self._lock = threading.RLock()
         self._classes: dict[str, HandlerClass] = {}
         self._by_hand: set[str] = set()
+        self._with_mimetype: set[str] = set()
         self._offers: dict[str, list[EntryPoint]] | None = None
         self._reported: set[str] = set()
         self._targets: list[weakref.ref[Any]] = []
@@ -102,8 +103,12 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
                 )
             if mimetype is None and getattr(handler_class, "mimetype", None) in FRAME_MIMETYPES:
                 mimetype = str(handler_class.mimetype)  # type: ignore[attr-defined]
-            if mimetype is not None:
+            if mimetype is None:
+                # What another handler said of its files is not true of this one's.
+                self._forget_mimetype(spec)
+            else:
                 add_spec(spec, mimetype)
+                self._with_mimetype.add(spec)
             self._classes[spec] = handler_class
             self._by_hand.add(spec)
         for target in self._shared():
@@ -121,11 +126,17 @@ class HandlerRegistry(Mapping[str, HandlerClass]):
         found = self._load(spec)
         with self._lock:
             self._by_hand.discard(spec)
+            self._forget_mimetype(spec)
             self._classes.pop(spec, None)
             self._found().pop(spec, None)
         for target in self._shared():
             target.deregister_handler(spec)
         return found
+
+    def _forget_mimetype(self, spec: str) -> None:
+        if spec in self._with_mimetype:
+            self._with_mimetype.remove(spec)
+            remove_spec(spec)
 
     def share_with(self, targets: Iterable[Any]) -> None:
         """Have other registries read each spec as this one does, now and later, for as long as they live.

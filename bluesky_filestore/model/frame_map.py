@@ -214,7 +214,10 @@ class FrameMap:
         if (stream, key) in self._by_datum:
             return self._by_datum[stream, key].known(self.row_count(stream), self._assets)
         if seq_nums is None:
-            return self._by_range[stream, key].without_events(*self._without_events[stream].reached(key))
+            shared = self._without_events[stream]
+            # Before, another array may only be ahead.
+            points = shared.count if self._is_over else 0
+            return self._by_range[stream, key].without_events(*shared.reached(key), points)
         return self._by_range[stream, key].known(seq_nums, final=self._is_over)
 
     def numbers_without_events(self, stream: str) -> list[tuple[int, int]]:
@@ -233,8 +236,9 @@ class _SharedRows:
     def __init__(self) -> None:
         self.numbers: list[tuple[int, int]] = []
         """First sequence numbers, and how many follow each, in the order of the rows."""
+        self.count = 0
+        """How many rows there are."""
         self._starts: list[int] = []
-        self._count = 0
         self._reached: dict[str, tuple[int, str]] = {}
 
     def reached(self, key: str) -> tuple[int, str]:
@@ -246,7 +250,7 @@ class _SharedRows:
         row, problem = self.reached(key)
         seq_num, left = documented.seq_num, documented.count
         while left > 0 and not problem:
-            if row == self._count:
+            if row == self.count:
                 self._append(seq_num, left)
             place = bisect_right(self._starts, row) - 1
             expected = self.numbers[place][0] + row - self._starts[place]
@@ -262,8 +266,8 @@ class _SharedRows:
             self.numbers[-1] = self.numbers[-1][0], self.numbers[-1][1] + count
         else:
             self.numbers.append((seq_num, count))
-            self._starts.append(self._count)
-        self._count += count
+            self._starts.append(self.count)
+        self.count += count
 
 
 class _RowsByDatum:

@@ -22,6 +22,7 @@ __all__ = [
     "Layout",
     "Spec",
     "add_spec",
+    "remove_spec",
     "spec_named",
 ]
 
@@ -92,6 +93,11 @@ def add_spec(name: str, mimetype: str) -> None:
             raise OptionError(f"spec {name!r} is of {SPECS[name].mimetype}, and cannot be of {mimetype} as well.")
         return
     _ADDED[name] = Spec(name, mimetype, "file") if mimetype == HDF5 else Spec(name, mimetype, "series", None, "one")
+
+
+def remove_spec(name: str) -> None:
+    """Take back what `add_spec` did, if it did."""
+    _ADDED.pop(name, None)
 
 
 def spec_named(name: str) -> Spec:

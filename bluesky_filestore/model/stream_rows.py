@@ -160,15 +160,20 @@ class RowsByRange:
             self._in_order = self._in_order and documented.seq_num >= last.seq_num + last.count
         self._free.append(documented)
 
-    def without_events(self, count: int, problem: str) -> Rows:
-        """The first rows of a stream without events, whose order is that of the documents; given why no more are."""
+    def without_events(self, count: int, problem: str, points: int) -> Rows:
+        """The first rows of a stream without events, whose order is that of the documents; given why no more are.
+
+        There shall be as many as of the other arrays of the stream, of which some have that many `points`.
+        """
         spans: list[Span] = []
         left = count
         for documented in self._free:
             part = min(left, documented.count)
             append_rows(spans, documented.source, documented.start, part, documented.width)
             left -= part
-        return Rows(tuple(spans), count, sum(documented.count for documented in self._free), problem)
+        if not problem and count < points:
+            problem = f"its stream_datums speak of {count} of the {points} points of its stream"
+        return Rows(tuple(spans), count, max(points, sum(documented.count for documented in self._free)), problem)
 
     def known(self, seq_nums: Sequence[int], *, final: bool) -> Rows:
         """The rows so far; with `final`, no document of the run is to come any more."""

@@ -18,12 +18,15 @@ out. What it says of a run that goes on takes for granted that documents came in
 when such a run is closed it is looked at again, and what it lacks then is an error.
 
 Between calls `_known` has what was found of each run that goes on; it is empty for a run that was begun by us and whose
-every answer came. It is for the thread that delivers.
+every answer came. It is for the thread that delivers. Of a tree in this process it belongs to the tree, has what was
+put there as well, and is for whoever holds its lock: of several writers that pass on one run each document is there
+once.
 """
 
 import base64
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +59,8 @@ class _Known:
 
     ids: set[str] = field(default_factory=set)
     """The uids of its documents, and datum ids."""
+    was_begun: bool = False
+    """Whether it was there already."""
     times: dict[str, Sequence[float]] = field(default_factory=dict)
     """The time of the last event of each `seq_num`, by descriptor, where that has to tell."""
     wanted: set[str] = field(default_factory=set)
@@ -67,6 +72,26 @@ class _Known:
             return True
         times = self.times.get(doc["descriptor"], ()) if name == "event" else ()
         return bool(doc["seq_num"] <= len(times) and times[doc["seq_num"] - 1] >= doc["time"]) if len(times) else False
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What is known of the runs in a catalog."""
+
+    runs: dict[str, _Known] = field(default_factory=dict)
+    """By their uids."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """To be held while it is looked at or changed."""
+
+
+def _shared_by(tree: Any | None) -> _Shared:
+    """What whoever writes to a tree in this process knows together; else a new one."""
+    if tree is None:
+        return _Shared()
+    if not hasattr(tree, "_bluesky_filestore_known"):
+        tree._bluesky_filestore_known = _Shared()
+    found: _Shared = tree._bluesky_filestore_known
+    return found
 
 
 class DocumentStore:
@@ -81,7 +106,8 @@ class DocumentStore:
     def __init__(self, client: "Container") -> None:
         self._client = client
         self._tree, self._here = tree_of(client), collections_of(client)
-        self._known: dict[str, _Known] = {}
+        self._shared = _shared_by(self._tree)
+        self._known = self._shared.runs
         self._quiet_since = time.monotonic()
 
     def apply(self, operation: Operation) -> None:
@@ -112,28 +138,35 @@ class DocumentStore:
         CatalogError
             If the server refuses it.
         """
+        with self._shared.lock:
+            self._insert(operation)
+
+    def _insert(self, operation: InsertDocument) -> None:
         run, name = operation.run, operation.name
         if run not in self._known:
             self._known[run] = self._look_at(run)
         known, doc = self._known[run], _plain(operation.document, f"{name} of run {run}")
-        if self._here is not None and name in _ANNOUNCEMENTS and (known.ids or operation.is_shared):
+        if self._here is not None and name in _ANNOUNCEMENTS and (known.was_begun or operation.is_shared):
             # What no event has referred to yet is nowhere else to be seen.
             known.ids |= self._here.announced(name, ids_in(name, doc))
         singles = [(each_name, dict(each)) for each_name, each in unpacked(name, doc)]
         missing = [pair for pair in singles if not known.has(*pair)]
-        if known.ids and name not in _ANNOUNCEMENTS:
+        if known.was_begun and name not in _ANNOUNCEMENTS:
             known.wanted.update(ids_in(name, doc))
         # A page goes as it is, but for one of which some is there.
         for pair in [(name, doc)] if len(missing) == len(singles) else missing:
             self._put(*pair)
+            if self._here is not None:
+                known.ids.update(ids_in(*pair))
 
     def forget(self, run: str | None = None) -> None:
         """Take nothing for known, of one run or of all; a request may be on its way to it."""
         self._quiet_since = time.monotonic()
-        if run is None:
-            self._known.clear()
-        else:
-            self._known.pop(run, None)
+        with self._shared.lock:
+            if run is None:
+                self._known.clear()
+            else:
+                self._known.pop(run, None)
 
     def close_run(self, run: str) -> None:
         """See that a run that was there already has all of it.
@@ -143,7 +176,8 @@ class DocumentStore:
         CatalogError
             If it lacks something.
         """
-        known = self._known.pop(run, None)
+        with self._shared.lock:
+            known = self._known.pop(run, None)
         if known is None or not known.wanted or self._here is not None:
             return
         self._quiet_since = time.monotonic()
@@ -190,11 +224,13 @@ class DocumentStore:
         known = _Known()
         if self._here is not None:
             known.ids = self._here.ids_of(run)
+            known.was_begun = bool(known.ids)
             return known
         is_stopped = False
         for name, doc in self._documents_of(run):
             known.ids.update(ids_in(name, doc))
             is_stopped = name == "stop"
+        known.was_begun = bool(known.ids)
         if known.ids and not is_stopped:
             known.times = times_of_events(self._node(run))
         return known

@@ -41,9 +41,9 @@ __all__ = [
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a catalog may take for a word."""
-# What Tiled speaks of when it refuses one run, with the status that it has for keys, too (in tiled.server.router and
-# tiled.catalog.adapter).
-_WORDS_ABOUT_ONE_RUN = "access tags"
+# What Tiled speaks of when it refuses one run or one file, with the status that it has for keys, too (in
+# tiled.server.router and tiled.catalog.adapter); the last is ours.
+_WORDS_ABOUT_ONE_THING = ("access tags", "readable storage area", "is reached by '..'")
 _AT_ONCE = 16
 _GIVE_THE_KEY = "Give the right one as api_key, or in the environment variable TILED_API_KEY."
 
@@ -292,7 +292,9 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
         )
     status = error.response.status_code
     detail = _detail(error.response)
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and _WORDS_ABOUT_ONE_RUN not in detail:
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and not any(
+        words in detail for words in _WORDS_ABOUT_ONE_THING
+    ):
         return CatalogAccessError(
             f"the catalog at {uri} does not take this API key ({detail}); expected one with the scopes to write and to "
             f"register. {_GIVE_THE_KEY}"
