@@ -311,6 +311,18 @@ def test_rewinds_are_no_gaps(tmp_path):
     assert poured(tmp_path, documents) == (0, 0, [])
 
 
+def test_an_archive_again(tmp_path):
+    """What comes of runs that the spool has to their end is known again by whoever comes later, datums as well."""
+    documents = [pair for number in range(2) for pair in SmallRun(tmp_path, number, events=3).documents]
+    poured(tmp_path, documents)
+    assert poured(tmp_path, documents) == (len(documents), 0, [])
+    # A staging that went on: what is new of it is put in.
+    (resource,) = [doc for name, doc in documents[:4] if name == "resource"]
+    new = "datum", {"datum_id": "new", "resource": resource["uid"], "datum_kwargs": {}}
+    assert poured(tmp_path, [*documents, new]) == (len(documents), 0, [])
+    assert [each[2] for each in spooled(tmp_path)].count("new") == 1
+
+
 def test_runs_that_are_there(tmp_path):
     """A run that another writer has put into the spool to its end is not put there again."""
     documents = run_documents(3)[1]

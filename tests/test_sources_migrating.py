@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.cli.entry import app
 from bluesky_filestore.errors import CatalogError, OptionError, SourceError
+from bluesky_filestore.sources import archived_runs
 from bluesky_filestore.sources.archived_runs import ArchivedRuns
+from bluesky_filestore.sources.archives import read_archive
 from bluesky_filestore.sources.databroker import MongoRuns, runs_of
 from bluesky_filestore.sources.migrating import Migration, differences
 
@@ -185,6 +187,35 @@ def test_a_damaged_line_costs_one_run(tmp_path, catalog, monkeypatch):
     assert result.exit_code == 1
     assert "1 same" in result.stdout
     assert "not copied: " in result.stdout
+
+
+def test_one_run_in_several_archives(tmp_path):
+    """Of a run that is in several archives the fullest is taken, whatever they are called, and none that is damaged."""
+    documents = run_documents(5)[1]
+    whole = b"".join(map(_as_json, documents))
+    for name, content in (("a", whole[:-30]), ("b", whole), ("c", b"".join(map(_as_json, documents[:3])))):
+        (tmp_path / f"{name}.jsonl").write_bytes(content)
+    found = ArchivedRuns([tmp_path])
+    assert list(found.uids()) == [documents[0][1]["uid"]]
+    assert list(plain(found.documents_of(documents[0][1]["uid"]))) == list(plain(documents))
+    (tmp_path / "b.jsonl").unlink()
+    assert len(list(ArchivedRuns([tmp_path]).documents_of(documents[0][1]["uid"]))) == 3
+
+
+def test_an_archive_is_not_read_for_each_run(tmp_path, monkeypatch):
+    """Runs that are asked for in their order are found in one go, however many an archive has; any other as well."""
+    runs = [run_documents(1)[1] for _ in range(20)]
+    runs[3].pop()
+    (tmp_path / "all.jsonl").write_bytes(b"".join(_as_json(pair) for documents in runs for pair in documents))
+    began = []
+    found = ArchivedRuns([tmp_path])
+    monkeypatch.setattr(archived_runs, "read_archive", lambda *args: began.append(1) or read_archive(*args))
+    for documents, uid in zip(runs, found.uids(), strict=True):
+        assert list(plain(found.documents_of(uid))) == list(plain(documents))
+    # Of the run without a stop the end is known at the archive's.
+    assert len(began) == 2
+    first = runs[0][0][1]["uid"]
+    assert list(plain(found.documents_of(first))) == list(plain(found.documents_of(first))) == list(plain(runs[0]))
 
 
 def test_nobody_answers():

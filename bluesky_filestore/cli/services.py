@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["consume", "deliver"]
 
+_logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
 _SICK, _PARKED, _INTERRUPTED = 1, 3, 130
@@ -61,7 +62,7 @@ def deliver(
     ] = False,
 ) -> None:
     """Deliver what any process puts into spools, until SIGTERM or Ctrl-C."""
-    from bluesky_filestore.delivery.service import Service
+    from bluesky_filestore.delivery.service import Service, spools_below
     from bluesky_filestore.delivery.settings import DeliverySettings
 
     places = _places(spools)
@@ -70,6 +71,8 @@ def deliver(
     settings = DeliverySettings(interval=interval, keep=keep, settle=settle, park_after=park_after)
     with _logged(), _until_ended() as ended:
         service = Service(places, _maker(catalog, profile, api_key), settings)
+        if not spools_below(places):
+            _logger.warning("There is no spool in %s yet; it is waited for.", ", ".join(map(str, places)))
         notifier = Notifier()
         try:
             notifier.ready()

@@ -38,14 +38,11 @@ __all__ = ["ASIDE", "Intake"]
 
 _logger = logging.getLogger(__name__)
 
-ASIDE = "set-aside.jsonl"
-"""The file in a spool's directory that holds the documents of runs whose start did not come."""
-
-ASIDE_BEFORE = "set-aside.before.jsonl"
-"""The one before, when that is full."""
+ASIDE, ASIDE_BEFORE = "set-aside.jsonl", "set-aside.before.jsonl"
+"""The file in a spool's directory that holds what was set aside, and the one before, when that is full."""
 
 _MOST_ASIDE = 100_000_000
-_LENGTH = 8
+_LENGTH, _UNBEGUN = 8, "of something whose beginning did not"
 _RUNS, _REMEMBERED = 10_000, 100_000
 _LATELY, _MOST_NOTED = 100, 100
 _MOST_WAITING, _MOST_LISTED = 10_000, 1_000
@@ -189,9 +186,8 @@ class Intake:
     def _begins(self, uid: str) -> bool:
         is_known = uid in self._runs
         if not is_known:
-            has_all = any(entry.uid == uid and entry.stopped is not None for entry in self._ledger.entries(0, uid=uid))
-            self._runs[uid] = None if has_all else _Tally({uid})
-            is_known = has_all
+            is_known = any(entry.uid == uid and entry.stopped is not None for entry in self._ledger.entries(0, uid=uid))
+            self._runs[uid] = None if is_known else _Tally({uid})
         self.repeated += is_known
         return not is_known
 
@@ -199,7 +195,10 @@ class Intake:
         uid = _announced(name, doc)
         run = str(doc.get("run_start", ""))
         is_datum = name.startswith("datum")
-        if uid in (self._datums if is_datum else self._resources) or (run in self._runs and self._runs[run] is None):
+        known = self._datums if is_datum else self._resources
+        if run in self._runs and self._runs[run] is None and uid not in known:
+            self._remember_announced(run)
+        if uid in known:
             self.repeated += 1
             return False
         if not is_datum:
@@ -212,6 +211,13 @@ class Intake:
         self._resources.move_to_end(of)
         self._datums[uid] = None
         return True
+
+    def _remember_announced(self, run: str) -> None:
+        """Know what was announced in a run that the spool has."""
+        for entry in self._ledger.entries(0, uid=run):
+            for name, doc in self._ledger.documents_of(entry.number):
+                if name in ("resource", "stream_resource", "datum", "datum_page"):
+                    (self._datums if name.startswith("datum") else self._resources)[_announced(name, doc)] = None
 
     def _had(self, tally: _Tally, doc: Mapping[str, Any]) -> bool:
         uid = doc.get("uid")
@@ -265,13 +271,7 @@ class Intake:
             self._notes.append((NOTE, {"run_start": uid, "text": text}))
 
     def _set_aside(
-        self,
-        of: str,
-        name: str,
-        doc: Mapping[str, Any],
-        why: str = "of something whose beginning did not",
-        *,
-        waits: bool = True,
+        self, of: str, name: str, doc: Mapping[str, Any], why: str = _UNBEGUN, *, waits: bool = True
     ) -> bool:
         path = self._store.directory / ASIDE
         if waits:
