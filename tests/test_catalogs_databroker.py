@@ -22,6 +22,7 @@ from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.delivery.resuming import follow
 from bluesky_filestore.errors import CatalogUnreachableError, OptionError
 from bluesky_filestore.handlers import deregister_handler
+from bluesky_filestore.reading.preview import preview
 from bluesky_filestore.spool import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -144,6 +145,7 @@ def test_writer(broker, tmp_path):
         filled = [doc["data"]["image"][0] for name, doc in fill(documents(given)) if name == "event"]
         np.testing.assert_array_equal(filled, run.images)
         np.testing.assert_array_equal(open_array(given)[:][:, 0], run.images)
+        assert (preview(given).shown, preview(given).missing) == (len(run.images), {})
 
 
 def test_over_http(server, tmp_path):

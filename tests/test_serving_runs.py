@@ -100,6 +100,8 @@ QUERIES = {
     "until": (TimeRange(until=3000.0, timezone="UTC"), BY_TIME[:2], None),
     "between": (TimeRange(since=1000.0, until=10000.0, timezone="UTC"), BY_TIME[1:3], None),
     "metadata": (Eq("start.sample", "sample 10"), [RUNS[3][0]], None),
+    "scan ids of nobody": (ScanIDRange(8, 2**80), [RUNS[3][0], RUNS[2][0], RUNS[1][0]], None),
+    "no scan id": (ScanID(-(10**400)), [], None),
     "no beginning": (Like("start.uid", "%133-0000%"), [RUNS[2][0]], None),
 }
 

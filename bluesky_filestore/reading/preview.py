@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
 from bluesky_filestore.errors import DocumentError, FileStoreError, MissingFramesError
 from bluesky_filestore.model.normalize import unpacked
 
@@ -81,7 +82,7 @@ def preview(
     Parameters
     ----------
     run_or_documents : tiled.client.container.Container, or iterable of tuple of str and Mapping
-        A run of a catalog, e.g. ``client[uid]``, or its documents.
+        A run of a catalog, e.g. ``client[uid]``, of a databroker as well, or its documents.
     stream, data_key : str, optional
         Which array; by default the first with its frames in files, of the stream ``primary`` if there is one.
     frames : int
@@ -98,6 +99,9 @@ def preview(
     """
     if frames < 1:
         raise DocumentError(f"{frames} frames make no picture; expected at least one.")
+    held = run_of(run_or_documents)
+    if held is not None:
+        run_or_documents = documents_of_run(held)
     find = _in_catalog if hasattr(run_or_documents, "metadata") else _in_documents
     subject = find(run_or_documents, (stream, data_key), root_map)
     array, axes = subject.array, _image_axes(subject.array)

@@ -48,6 +48,7 @@ _logger = logging.getLogger(__name__)
 _TIME, _SCAN_ID = "start.time", "start.scan_id"
 _INDEXES = {"filestore_runs_by_time": (_TIME,), "filestore_runs_by_scan_id": (_SCAN_ID, _TIME)}
 _MOST_NAMED = 3
+_BEYOND_INTEGERS, _BEYOND_ALL = 2**63, 1e300
 _BEGINNING = re.compile(r"([^%_\\]+)%")
 _AFTER_ANY_TEXT = chr(0x10FFFF)
 
@@ -176,6 +177,9 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
         return None
 
     def _number(self, value: float) -> Any:
+        if abs(value) >= _BEYOND_INTEGERS:
+            # Such an integer is refused by databases; what is there is less than either.
+            value = _BEYOND_ALL if value > 0 else -_BEYOND_ALL
         return value if self._is_sqlite else type_coerce(value, orm.Node.metadata_.type)
 
     def _scan_ids(self, query: Any) -> ColumnElement[bool]:
