@@ -218,6 +218,22 @@ def test_an_archive_is_not_read_for_each_run(tmp_path, monkeypatch):
     assert list(plain(found.documents_of(first))) == list(plain(found.documents_of(first))) == list(plain(runs[0]))
 
 
+def test_odd_runs_stand_before_no_other(database, catalog, tmp_path):
+    """Whatever is in a database that is no run, or none that can be read, the others are copied, and it is said."""
+    documents = run_documents(2)[1]
+    keep(database, documents)
+    odd = {"uid": "odd", "time": 5.0}
+    database["run_start"].insert_many([{"time": 6.0}, {"uid": 7, "time": 7.0}, odd, {"uid": "no time"}])
+    database["event_descriptor"].insert_one({"uid": "d", "run_start": "odd", "data_keys": None, "time": "noon"})
+    runs = MongoRuns(database)
+    with Migration(runs, TiledCatalog(catalog.client), tmp_path) as migration:
+        found = {each.uid: each.state for each in migration.copy()}
+    assert found[documents[0][1]["uid"]] == "same"
+    assert found["odd"] == "failed"
+    assert len(runs.faults) == 2
+    assert "has uid 7; expected a text" in runs.faults[1]
+
+
 def test_nobody_answers():
     """A MongoDB that is not there is said in a sentence, at once."""
     with pytest.raises(CatalogError, match=r"no MongoDB answers at mongodb://localhost:1/runs .*refused"):

@@ -45,8 +45,6 @@ def migrate(
     directory = state or _default_state(source, str(client.uri))
     began, copied, events, frames = time.monotonic(), 0, 0, 0
     _say(console, f"{runs.count():,} runs in {_shown(source)}; what was copied is remembered in {directory}.")
-    for fault in runs.faults[:_MOST_LISTED]:
-        _say(console, f"not copied: {fault}")
     with Migration(runs, TiledCatalog(client), directory, root_map=directories_of(root_map)) as all_runs:
         try:
             for each in all_runs.copy(limit, again=again):
@@ -59,6 +57,8 @@ def migrate(
         finally:
             client.context.close()
             runs.close()
+        for fault in runs.faults[:_MOST_LISTED]:
+            _say(console, f"not copied: {fault}")
         counts = all_runs.counts()
         _say_notes(console, all_runs)
     _say(console, f"{', '.join(f'{count:,} {word}' for word, count in counts.items() if count) or 'no runs'}.")

@@ -5,7 +5,7 @@ What a tree of databroker makes of them, and what a migration reads, is in these
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
@@ -25,10 +25,9 @@ class Collections:
         Where runs and events, and where resources and datums are; mostly the same.
     """
 
-    faults: Sequence[str] = ()
-    """Nothing: who asks for a document that cannot be had is told so then."""
-
     def __init__(self, runs: Any, assets: Any | None = None) -> None:
+        self.faults: list[str] = []
+        """What is no run although it should be, as `uids` has found it, in words."""
         self._runs, self._assets = runs, runs if assets is None else assets
 
     def close(self) -> None:
@@ -38,7 +37,11 @@ class Collections:
     def uids(self) -> Iterator[str]:
         """The uids of all runs, oldest first."""
         for each in self._runs["run_start"].find({}, {"uid": True}, sort=[("time", 1)]):
-            yield each["uid"]
+            if isinstance(each.get("uid"), str):
+                yield each["uid"]
+                continue
+            words = f"the run_start with _id {each.get('_id')} has uid {each.get('uid')!r}; expected a text"
+            self.faults += [words] * (words not in self.faults)
 
     def count(self) -> int:
         """How many runs there are."""
