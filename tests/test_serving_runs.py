@@ -4,13 +4,15 @@ import event_model
 import pytest
 from bluesky_tiled_plugins.clients.bluesky_run import BlueskyRun
 from bluesky_tiled_plugins.queries import PartialUID, ScanID, ScanIDRange, TimeRange
+from small_runs import SmallRun
 from tiled.client import from_uri
 from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH, Container
 from tiled.queries import Eq, Like
 from tiled.structures.core import Spec
 
-from bluesky_filestore import CatalogWriter, documents, serve_catalog
+from bluesky_filestore import CatalogWriter, documents, open_array, serve_catalog
 from bluesky_filestore.catalogs.tiled.nodes import find_run
+from bluesky_filestore.reading.preview import preview
 
 # Uid, scan id and time in the order of their delivery: the newest comes second, and the oldest last.
 RUNS = (
@@ -130,6 +132,21 @@ def test_v1(client):
     for header in (catalog[-1], catalog[8], catalog[RUNS[1][0][:8]]):
         assert header.start["uid"] == RUNS[1][0]
         assert header.table()["x"].tolist() == [0.5, 1.5]
+
+
+@pytest.mark.usefixtures("mapped_again")
+def test_headers_are_runs(client, tmp_path):
+    """What takes a run takes a Header of databroker's first interface, whatever its catalog keeps."""
+    run = SmallRun(tmp_path, 1)
+    with CatalogWriter(client, spool=tmp_path / "spool") as writer:
+        for name, doc in run.documents:
+            writer(name, doc)
+    header = client.v1[run.uid]
+    assert open_array(header, "image", root_map={}).shape[0] == run.events
+    assert preview(header).count == run.events
+    with pytest.raises(TypeError, match="is no array; expected one such as run"):
+        open_array(header)
+    client.delete_contents([run.uid], recursive=True, external_only=False)
 
 
 @pytest.mark.usefixtures("mapped_again")

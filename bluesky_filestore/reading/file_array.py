@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
 from bluesky_filestore.errors import (
     AddressError,
@@ -211,6 +212,7 @@ def open_array(
         )
     if (of_databroker := run_of(node_or_documents)) is not None:
         node_or_documents = documents_of_run(of_databroker)
+    node_or_documents = client_of(node_or_documents)
     if not hasattr(node_or_documents, "data_sources"):
         found = array_of_documents(node_or_documents, stream=stream, data_key=data_key, root_map=mapped)
         if found.ragged is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
 from bluesky_filestore.errors import DocumentError, FileStoreError, MissingFramesError
 from bluesky_filestore.model.normalize import unpacked
@@ -102,6 +103,7 @@ def preview(
     held = run_of(run_or_documents)
     if held is not None:
         run_or_documents = documents_of_run(held)
+    run_or_documents = client_of(run_or_documents)
     find = _in_catalog if hasattr(run_or_documents, "metadata") else _in_documents
     subject = find(run_or_documents, (stream, data_key), root_map)
     array, axes = subject.array, _image_axes(subject.array)
