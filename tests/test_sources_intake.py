@@ -271,6 +271,16 @@ def test_set_aside_is_bounded(tmp_path, monkeypatch, caplog):
     assert "what that held is gone" in caplog.text
 
 
+def test_what_waits_is_bounded(tmp_path, monkeypatch):
+    """What is set aside is kept in memory up to a size; what was let go is missing, and said to be, as any other."""
+    monkeypatch.setattr(intake_module, "_MOST_WAITING", 2000)
+    start, descriptor, *events, stop = run_documents(40)[1]
+    _, aside, gaps = poured(tmp_path, [start, *events, descriptor, stop])
+    assert 0 < aside <= len(events)
+    assert len(spooled(tmp_path)) == 3 + len(events) - aside
+    assert [gap.partition(": ")[2] for gap in gaps] == [f"Events 1 to {aside} of stream 'primary' did not come."]
+
+
 def test_nothing_can_be_set_aside(tmp_path, caplog):
     """A file that cannot be written to keeps no run out of the spool."""
     documents = run_documents(2)[1]

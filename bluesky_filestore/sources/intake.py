@@ -11,8 +11,8 @@ the same as one that came, by its uid                 nothing: the spool has it
 of a run that the spool has to its end                nothing
 of a run whose start did not come, or refers to what  it is set aside, in a file beside the spool, and said once a run;
 did not come                                          of some 200 MB of these the last are kept
-such a one, of which that comes after all             it is put into the spool then, behind it, if not very many others
-                                                      were set aside meanwhile
+such a one, of which that comes after all             it is put into the spool then, behind it, if no more than some
+                                                      50 MB were set aside since
 of a run that has its stop and lacked something       it is set aside: it came too late
 ====================================================  ==============================================================
 
@@ -45,7 +45,7 @@ _MOST_ASIDE = 100_000_000
 _LENGTH, _UNBEGUN = 8, "of something whose beginning did not"
 _RUNS, _REMEMBERED = 10_000, 100_000
 _LATELY, _MOST_NOTED = 100, 100
-_MOST_WAITING, _MOST_LISTED = 10_000, 1_000
+_MOST_WAITING, _MOST_LISTED = 50_000_000, 1_000
 
 
 @dataclass(slots=True)
@@ -100,8 +100,8 @@ class Intake:
         self._resources: OrderedDict[str, None] = OrderedDict()
         self._datums: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
-        self._waiting: OrderedDict[str, list[tuple[str, Mapping[str, Any]]]] = OrderedDict()
-        self._are_waiting = 0
+        self._waiting: OrderedDict[str, list[tuple[str, Mapping[str, Any], int]]] = OrderedDict()
+        self._size_waiting = 0
         self._notes: list[tuple[str, Mapping[str, Any]]] = []
         self._level = logging.DEBUG
         self._remember_spooled()
@@ -143,9 +143,9 @@ class Intake:
             begun = str(doc.get("uid")) if name in ("start", "descriptor", "resource") else ""
             waited = self._waiting.pop(begun, ()) if begun else ()
             self.aside -= len(waited)
-            self._are_waiting -= len(waited)
-            for each in waited:
-                self._take(*each, new)
+            self._size_waiting -= sum(size for _, _, size in waited)
+            for of, each, _ in waited:
+                self._take(of, each, new)
             if waited:
                 self._unknown.pop(begun, None)
                 _logger.warning("The %s came that %d documents were set aside for; they are taken.", name, len(waited))
@@ -273,12 +273,12 @@ class Intake:
     def _set_aside(
         self, of: str, name: str, doc: Mapping[str, Any], why: str = _UNBEGUN, *, waits: bool = True
     ) -> bool:
-        path = self._store.directory / ASIDE
+        path, line = self._store.directory / ASIDE, export_line(name, doc)
         if waits:
-            self._waiting.setdefault(of, []).append((name, doc))
-            self._are_waiting += 1
-            while self._are_waiting > _MOST_WAITING:
-                self._are_waiting -= len(self._waiting.popitem(last=False)[1])
+            self._waiting.setdefault(of, []).append((name, doc, len(line)))
+            self._size_waiting += len(line)
+            while self._size_waiting > _MOST_WAITING:
+                self._size_waiting -= sum(size for _, _, size in self._waiting.popitem(last=False)[1])
         if of not in self._unknown:
             self._unknown[of] = None
             _logger.warning(
@@ -296,7 +296,7 @@ class Intake:
                 path.replace(older)
             # What is no UTF-8 becomes an escape of JSON's.
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{export_line(name, doc)}\n")
+                file.write(f"{line}\n")
         except OSError as error:
             # It must not stand in the way of the runs that can be kept.
             _logger.error("A %s document cannot be set aside in %s (%s): it is lost.", name, path, error.strerror)
