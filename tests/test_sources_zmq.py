@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -137,8 +138,10 @@ def test_serializers_and_prefixes(proxy, caplog):
         senders.append(Publisher(proxy[0], prefix=b"theirs"))
         raw = zmq.Context.instance().socket(zmq.PUB)
         raw.connect(proxy[0])
-        while listener.is_alive():
+        while "is left out" not in caplog.text:
             raw.send(b"ours event \xc1")
+            time.sleep(0.05)
+        while listener.is_alive():
             for sender in senders:
                 for document in documents:
                     sender(*document)
