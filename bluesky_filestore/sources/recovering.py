@@ -17,7 +17,7 @@ has all of it, manifest included.
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +135,9 @@ class _LostRuns:
 
     Sidecars are read twice, to know of which run they are and to deliver it: those of a whole beamline are many.
     """
+
+    faults: Sequence[str] = ()
+    """Nothing: `look` says what became of each sidecar."""
 
     def __init__(self, directory: Path, catalog: TiledCatalog, begun: Path, root_map: dict[str, str]) -> None:
         self._directory, self._catalog, self._root_map = directory.resolve(), catalog, root_map
