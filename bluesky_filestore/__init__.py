@@ -31,6 +31,7 @@ __all__ = [
     "SpoolWriter",
     "TriggerBase",
     "__version__",
+    "copy_files",
     "deregister_handler",
     "describe_files",
     "discover_handlers",
@@ -39,17 +40,22 @@ __all__ = [
     "fill",
     "fill_event",
     "handler_registry",
+    "move_files",
     "new_short_uid",
     "new_uid",
     "open_array",
     "register_handler",
+    "relocate",
     "resource_factory",
     "serve_catalog",
+    "undo_relocation",
     "verify_run",
 ]
 
 if TYPE_CHECKING:
     from .bundles.manifests import describe_files
+    from .bundles.moving import copy_files, move_files
+    from .bundles.relocating import relocate, undo_relocation
     from .catalog_writer import CatalogWriter
     from .checking import doctor
     from .checking.verify import verify_run
@@ -93,6 +99,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CatalogWriter": "catalog_writer",
     "SpoolWriter": "spool_writer",
+    "copy_files": "bundles.moving",
     "deregister_handler": "handlers",
     "describe_files": "bundles.manifests",
     "discover_handlers": "handlers",
@@ -101,9 +108,12 @@ _HOMES = {
     "fill": "handlers",
     "fill_event": "handlers",
     "handler_registry": "handlers",
+    "move_files": "bundles.moving",
     "open_array": "reading",
     "register_handler": "handlers",
+    "relocate": "bundles.relocating",
     "serve_catalog": "serving",
+    "undo_relocation": "bundles.relocating",
     "verify_run": "checking.verify",
 }
 

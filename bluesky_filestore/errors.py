@@ -27,6 +27,8 @@ __all__ = [
     "MissingFramesError",
     "OptionError",
     "PathError",
+    "RelocatedRunError",
+    "RelocationError",
     "RowsDifferError",
     "RunNotFoundError",
     "SourceError",
@@ -168,6 +170,14 @@ class RowsDifferError(CatalogError):
 
 class OtherWriterError(CatalogError):
     """A run that another writer has made in the catalog: what is in it is not ours to change."""
+
+
+class RelocatedRunError(OtherWriterError):
+    """A run whose files went elsewhere since it was delivered: its documents would bring the old paths back."""
+
+
+class RelocationError(FileStoreError, RuntimeError):
+    """Files or runs that cannot be relocated, or not in this way."""
 
 
 class CatalogUnreachableError(CatalogError, ConnectionError):

@@ -17,6 +17,7 @@ from .manifests import manifest
 from .migrating import migrate
 from .preview import preview
 from .recovering import recover
+from .relocating import copy, move, relocate
 from .runs import export, forget, park, rename
 from .services import consume, deliver
 from .spools import resume, status
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _COMMANDS = (
-    *(demo, sim, serve, doctor, verify, manifest, preview, status, resume),
+    *(demo, sim, serve, doctor, verify, manifest, preview, status, resume, relocate, copy, move),
     *(deliver, consume, park, forget, rename, export, migrate, recover),
 )
 for _command in _COMMANDS:

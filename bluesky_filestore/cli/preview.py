@@ -75,15 +75,15 @@ def catalog_client(uri: str, profile: str, api_key: str) -> "Container":
     return connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
 
 
-def directories_of(options: list[str] | None) -> dict[str, str]:
-    """Where directories are, by the options ``--root-map``."""
-    return dict(map(_directories, options or []))
+def directories_of(options: list[str] | None, option: str = "--root-map") -> dict[str, str]:
+    """Where directories are, by what an option or argument says."""
+    return dict(_directories(each, option) for each in options or [])
 
 
-def _directories(option: str) -> tuple[str, str]:
-    old, equals, new = option.partition("=")
+def _directories(said: str, option: str) -> tuple[str, str]:
+    old, equals, new = said.partition("=")
     if not (old and equals and new):
-        raise typer.BadParameter(f"--root-map {option!r} does not say what is where; expected /old/place=/new/place.")
+        raise typer.BadParameter(f"{option} {said!r} does not say what is where; expected /old/place=/new/place.")
     return old, new
 
 

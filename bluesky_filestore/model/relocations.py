@@ -55,8 +55,12 @@ class Relocation:
     @property
     def is_repeatable(self) -> bool:
         """Whether paths that it leads to are none that it leads away from, so that going through it twice is once."""
-        news = [absolute_root(new) for new in self.roots.values()]
-        return all(self.find(new / "x") == new / "x" for new in news)
+        pairs = [(absolute_root(old), absolute_root(new)) for old, new in self.roots.items()]
+        return not any(
+            type(old) is type(new) and (old.is_relative_to(new) or (new.is_relative_to(old) and new != inner))
+            for old, inner in pairs
+            for _, new in pairs
+        )
 
     def find(self, path: str | PurePath) -> FlavouredPath:
         """Where a file is after it; where a directory went into itself, what lies there already stays.

@@ -16,6 +16,7 @@ from bluesky_filestore.model.event_record import (
     descriptors_of,
     from_exact_json,
 )
+from bluesky_filestore.model.relocations import Relocations
 
 from .run_tree import RunTree
 
@@ -38,7 +39,8 @@ def documents(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         Name and document, in the order in which they were received, with these differences: events and datums come
         one by one, however they came; a resource or datum comes right before the first event that uses it (or, if it
         was late, when it was there), and not at all if nothing does; arrays come as lists. Of a run that is not
-        stopped, or never was, there are the events so far and what came before them.
+        stopped, or never was, there are the events so far and what came before them. Resources of files that went
+        elsewhere (`bluesky_filestore.relocate`) have the paths of now.
 
     Raises
     ------
@@ -58,19 +60,26 @@ def documents_of(run: RunTree) -> Iterator[tuple[str, dict[str, Any]]]:
     start = dict(metadata["start"]) | from_exact_json(told.get("start", "{}"))
     yield "start", start
     streams = {name: _Stream(run, name) for name in run.streams}
+    relocations = Relocations.of(metadata)
     for _, record, stream, event in heapq.merge(*(stream.events() for stream in streams.values()), key=itemgetter(0)):
-        yield from _with_descriptors(record.before, streams)
+        yield from _resolved(record.before, streams, relocations)
         yield "event", stream.event(record, event)
-    yield from _with_descriptors(from_exact_json(told.get("before_stop", "[]")), streams)
+    yield from _resolved(from_exact_json(told.get("before_stop", "[]")), streams, relocations)
     for stream in streams.values():
         yield from (("descriptor", doc) for doc in stream.not_told())
     if "stop" in metadata:
         yield "stop", dict(metadata["stop"]) | from_exact_json(told.get("stop", "{}"))
 
 
-def _with_descriptors(pairs: Any, streams: "Mapping[str, _Stream]") -> Iterator[tuple[str, dict[str, Any]]]:
+def _resolved(
+    pairs: Any, streams: "Mapping[str, _Stream]", relocations: Relocations
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Documents of a record: descriptors whole, files where they are now."""
     for name, doc in pairs:
-        yield name, streams[doc["stream"]].descriptor(doc) if name == "descriptor" else dict(doc)
+        if name == "descriptor":
+            yield name, streams[doc["stream"]].descriptor(doc)
+        else:
+            yield name, dict(relocations.document(name, doc))
 
 
 class _Stream:

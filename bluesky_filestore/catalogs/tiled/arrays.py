@@ -34,13 +34,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import httpx
 
 from bluesky_filestore.errors import RowsDifferError
 from bluesky_filestore.model.addressing import FILE_SERIES
-from bluesky_filestore.model.paths import semantics_of, to_uri
+from bluesky_filestore.model.asset_paths import asset_uri
 from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.operations import AppendArray, PlaceArray
 
@@ -143,7 +142,7 @@ class TiledArray:
         present = self._registered(node)
         if len(present) < operation.first_file:
             raise self._gap(f"{len(present)} files; file {operation.first_file}")
-        wanted = [*present[: operation.first_file], *(_asset_uri(file) for file in operation.files)]
+        wanted = [*present[: operation.first_file], *(asset_uri(file) for file in operation.files)]
         if node is not None and not (_is_external(node) and present[: len(wanted)] == wanted[: len(present)]):
             # A catalog adds files to an array and takes none away.
             self.drop()
@@ -321,10 +320,3 @@ def _structure(
     from tiled.structures.array import ArrayStructure, BuiltinDtype
 
     return ArrayStructure(shape=shape, chunks=chunks, dims=dims, data_type=BuiltinDtype.from_numpy_dtype(dtype))
-
-
-def _asset_uri(file: str) -> str:
-    # Tiled does not unquote a URI's path (tiled.utils.path_from_uri), and to_uri would take "/./" out.
-    if semantics_of(file) == "posix":
-        return f"file://localhost{file}"
-    return unquote(to_uri(file))

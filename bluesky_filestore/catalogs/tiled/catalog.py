@@ -54,6 +54,7 @@ from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_away,
 from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, replace_entries, row_count
 from .once import without_retries
+from .relocating import check_not_relocated
 from .tables import TiledTable
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ class TiledCatalog:
         documents.apply(operation)
 
     def _array(self, operation: AppendArray | NameAxes | PlaceArray | DropArray) -> TiledArray:
+        check_not_relocated(self._nodes.find((operation.run,)), self.uri)
         path = (operation.run, operation.stream, operation.data_key)
         return self._arrays.setdefault(path, TiledArray(path, self._nodes))
 
@@ -278,6 +280,7 @@ class TiledCatalog:
             specs=[*(Spec(**spec) for spec in operation.specs), Spec("BlueskyRun", version="3.0")],
             access_tags=None if operation.access_tags is None else list(operation.access_tags),
         )
+        check_not_relocated(node, self.uri)
         if self._nodes.is_ours((operation.run,)) or _MARK in node.metadata:
             return
         if operation.run not in self._claimed:

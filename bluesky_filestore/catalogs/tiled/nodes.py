@@ -15,7 +15,16 @@ from .connecting import catalog_errors
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["NodePath", "Nodes", "find_run", "find_runs", "has_run", "replace_entries", "row_count"]
+__all__ = [
+    "NodePath",
+    "Nodes",
+    "find_run",
+    "find_runs",
+    "has_run",
+    "plain_container",
+    "replace_entries",
+    "row_count",
+]
 
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
@@ -36,14 +45,7 @@ class Nodes:
     """
 
     def __init__(self, client: "Container") -> None:
-        self._root = client
-        with going_without(_logger, "What Tiled makes clients of", "runs are written with those of the client given"):
-            # Here, and not when the first event of a process waits to be written: they import dask, which takes long.
-            clients = _PlainClients()
-            for family in ("table", "array"):
-                clients[family]
-            # Not include_data_sources(), which asks the catalog: it may be away.
-            self._root = _as_container(client).new_variation(structure_clients=clients, include_data_sources=True)
+        self._root = plain_container(client)
         self._known: dict[NodePath, Any] = {}
         self._made: set[NodePath] = set()
         self._tried: set[NodePath] = set()
@@ -135,6 +137,18 @@ class Nodes:
             del self._known[known]
             self._made.discard(known)
         self._tried = {tried for tried in self._tried if tried[: len(path)] != path or tried == path != path[:1]}
+
+
+def plain_container(client: "Container") -> "Container":
+    """The same container with Tiled's own clients for what is in it, and with the data sources of each node."""
+    with going_without(_logger, "What Tiled makes clients of", "runs are written with those of the client given"):
+        # Here, and not when the first event of a process waits to be written: they import dask, which takes long.
+        clients = _PlainClients()
+        for family in ("table", "array"):
+            clients[family]
+        # Not include_data_sources(), which asks the catalog: it may be away.
+        return _as_container(client).new_variation(structure_clients=clients, include_data_sources=True)
+    return client
 
 
 def find_run(client: "Container", uid: str) -> "tuple[str, Container]":
