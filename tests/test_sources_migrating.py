@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.cli.entry import app
 from bluesky_filestore.errors import CatalogError, OptionError, SourceError
+from bluesky_filestore.model.document_differences import differences
 from bluesky_filestore.sources import archived_runs
 from bluesky_filestore.sources.archived_runs import ArchivedRuns
 from bluesky_filestore.sources.archives import read_archive
 from bluesky_filestore.sources.databroker import MongoRuns, runs_of
-from bluesky_filestore.sources.migrating import Migration, differences
+from bluesky_filestore.sources.migrating import Migration
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

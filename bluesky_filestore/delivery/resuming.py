@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,14 @@ from .uploader import Uploader
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["Progress", "follow"]
+__all__ = ["Progress", "deliver_runs", "follow"]
 
 _LOOK_SECONDS = 0.2
 _PAUSES = 10
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0
 _MOST_ASKED = 100
 _CLOSE_SECONDS = 10.0
+_PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,40 @@ def follow(
                 time.sleep(max(_LOOK_SECONDS, _PAUSES * took))
     finally:
         delivering.end()
+
+
+def deliver_runs(directory: Path, catalog: TiledCatalog, uids: Sequence[str]) -> dict[str, str]:
+    """Have a catalog take runs that are in a spool of their own, all of them; why those are parked that are.
+
+    Parameters
+    ----------
+    directory : Path
+        The spool directory.
+    catalog : TiledCatalog
+        Where they go.
+    uids : sequence of str
+        The runs.
+
+    Raises
+    ------
+    CatalogError
+        If the catalog does not take them.
+    """
+    if not uids:
+        return {}
+    uploader = Uploader(directory, catalog, DeliverySettings(interval=0.05, settle=0.0, keep=math.inf))
+    try:
+        uploader.look_around()
+        for uid in uids:
+            until = time.monotonic() + _PATIENCE_SECONDS
+            while not uploader.wait_until_readable(uid, until - time.monotonic()):
+                if uploader.error is not None or uploader.trouble or time.monotonic() > until:
+                    raise uploader.error or CatalogError(
+                        f"the catalog did not take run {uid}: {uploader.trouble or 'it has not answered'}"
+                    )
+        return {uid: why for uid in uids if (why := uploader.why_parked(uid))}
+    finally:
+        uploader.close(_PATIENCE_SECONDS)
 
 
 def _still_away(progress: Progress, directory: Path) -> CatalogUnreachableError:

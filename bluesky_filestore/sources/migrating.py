@@ -16,10 +16,8 @@ Some runs are handed on at once, so that the catalog is kept busy; each is compa
 """
 
 import json
-import math
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,11 +28,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
-from bluesky_filestore.delivery.settings import DeliverySettings
-from bluesky_filestore.delivery.uploader import Uploader
-from bluesky_filestore.errors import CatalogError, FileStoreError
+from bluesky_filestore.delivery.resuming import deliver_runs
+from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.handlers import fill_event
-from bluesky_filestore.model.normalize import unpacked
+from bluesky_filestore.model.document_differences import differences, singles
 from bluesky_filestore.private import make_private_directory, make_private_file
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.run_tree import RunTree
@@ -46,9 +43,7 @@ __all__ = ["Copied", "CopyState", "Migration"]
 
 CopyState: TypeAlias = Literal["same", "differs", "failed"]
 
-_MOST_WORDS, _SHOWN = 20, 60
-_PATIENCE_SECONDS = 600.0
-_MISSING = object()
+_MOST_WORDS = 20
 _ODD = (FileStoreError, OSError, LookupError, ValueError, TypeError, AttributeError)
 """What documents of anybody's may come to; other runs are copied all the same."""
 _SCHEMA = """
@@ -131,10 +126,10 @@ class Migration:
 
     def unlike(self) -> Iterator[Copied]:
         """The runs that are not the same, or have notes."""
-        for uid, state, events, frames, differences, notes in self._known.execute(
+        for uid, state, events, frames, words, notes in self._known.execute(
             "SELECT * FROM runs WHERE state <> 'same' OR notes <> '[]' ORDER BY rowid"
         ):
-            yield Copied(uid, state, events, frames, tuple(json.loads(differences)), tuple(json.loads(notes)))
+            yield Copied(uid, state, events, frames, tuple(json.loads(words)), tuple(json.loads(notes)))
 
     def copy(self, limit: int | None = None, *, again: bool = False) -> Iterator[Copied]:
         """Copy what is not there yet, oldest runs first.
@@ -187,7 +182,7 @@ class Migration:
                         store.append(name, doc)
                 except _ODD as error:
                     failed[uid] = f"it cannot be read: {error!r}"
-        parked = self._deliver([uid for uid in batch if uid not in failed])
+        parked = deliver_runs(self._spool, self._catalog, [uid for uid in batch if uid not in failed])
         for uid in batch:
             if uid in failed:
                 yield Copied(uid, "failed", differences=(failed[uid],))
@@ -197,28 +192,11 @@ class Migration:
             except _ODD as error:
                 yield Copied(uid, "failed", differences=(f"it cannot be compared: {error!r}",))
 
-    def _deliver(self, uids: list[str]) -> dict[str, str]:
-        """Have the catalog take what is in the spool; why runs are parked."""
-        settings = DeliverySettings(interval=0.05, settle=0.0, keep=math.inf)
-        uploader = Uploader(self._spool, self._catalog, settings)
-        try:
-            uploader.look_around()
-            for uid in uids:
-                until = time.monotonic() + _PATIENCE_SECONDS
-                while not uploader.wait_until_readable(uid, until - time.monotonic()):
-                    if uploader.error is not None or uploader.trouble or time.monotonic() > until:
-                        raise uploader.error or CatalogError(
-                            f"the catalog did not take run {uid}: {uploader.trouble or 'it has not answered'}"
-                        )
-            return {uid: why for uid in uids if (why := uploader.why_parked(uid))}
-        finally:
-            uploader.close(_PATIENCE_SECONDS)
-
     def _compare(self, uid: str, parked: str) -> Copied:
         node = RunTree(self._catalog.connect()[uid])
-        source = list(_singles(self._source.documents_of(uid)))
+        source = list(singles(self._source.documents_of(uid)))
         words = [parked] if parked else []
-        words += differences(source, list(_singles(documents_of(node))))
+        words += differences(source, list(singles(documents_of(node))))
         frames, odd = self._compare_frames(node, source)
         words += odd
         events = sum(name == "event" for name, _ in source)
@@ -244,68 +222,6 @@ class Migration:
                 except Exception as error:  # noqa: BLE001 - a handler is anybody's code
                     words.append(f"frame {row} of {stream}/{key} cannot be compared: {error!r}")
         return compared, words
-
-
-def differences(source: list[tuple[str, Any]], target: list[tuple[str, Any]]) -> list[str]:
-    """What is otherwise in the documents of a run than in the source, or is not there, in words.
-
-    Where a resource or datum comes is no difference, nor one that no event refers to.
-    """
-    words = []
-    here, there = _by_uid(source), _by_uid(target)
-    used = {
-        value for name, doc in source if name == "event" for value in doc["data"].values() if isinstance(value, str)
-    }
-    for known, (name, doc) in here.items():
-        if known in there:
-            words += [f"{name} {known}: {each}" for each in _unlike(doc, there[known][1], "")]
-        elif name not in ("datum", "resource") or known in used:
-            words.append(f"{name} {known} is not in the catalog")
-    words += [f"{name} {known} is in the catalog alone" for known, (name, _) in there.items() if known not in here]
-    order = [[known for known, (name, _) in each.items() if name == "event"] for each in (here, there)]
-    if sorted(order[0]) == sorted(order[1]) and order[0] != order[1]:
-        words.append("events come in another order in the catalog")
-    return words
-
-
-def _unlike(one: Any, other: Any, where: str) -> Iterator[str]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in {**one, **other}:
-            yield from _unlike(
-                one.get(key, _MISSING), other.get(key, _MISSING), f"{where}.{key}" if where else str(key)
-            )
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            yield from _unlike(*pair, f"{where}[{number}]")
-    elif not (one == other or (one != one and other != other)):
-        # What is not even itself is NaN.
-        yield f"{where} is {_shown(other)}; expected {_shown(one)}"
-
-
-def _shown(value: Any) -> str:
-    return "not there" if value is _MISSING else repr(value)[:_SHOWN]
-
-
-def _by_uid(pairs: list[tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
-    return {doc["datum_id"] if name == "datum" else doc["uid"]: (name, doc) for name, doc in pairs}
-
-
-def _singles(pairs: Any) -> Iterator[tuple[str, Any]]:
-    """Without pages and numpy's types."""
-    for name, doc in pairs:
-        for single_name, single in unpacked(name, doc):
-            yield single_name, _listed(single)
-
-
-def _listed(value: Any) -> Any:
-    match value:
-        case Mapping():
-            return {key: _listed(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_listed(item) for item in value]
-        case np.ndarray() | np.generic():
-            return value.tolist()
-    return value
 
 
 def _external_keys(source: list[tuple[str, Any]]) -> dict[str, dict[str, list[str]]]:
