@@ -227,7 +227,7 @@ def _array_in_files(where: Registered) -> ArrayInFiles:
 
 def _ragged_in_files(where: Registered) -> RaggedInFiles:
     count = int(where.shape[0])
-    return RaggedInFiles(where.parameters, where.properties, where.paths, count, where.dtype, frames_of)
+    return RaggedInFiles(where.parameters, where.properties, where.paths, count, where.dtype, frames_of, where.roots)
 
 
 def _sample(events: list[int], seed: str) -> list[int]:

@@ -10,7 +10,7 @@ from bluesky_filestore.errors import UnreadableFileError
 from bluesky_filestore.model.specs import HDF5
 
 from .hdf5 import shared_files
-from .readable import ANYWHERE, signature_of
+from .readable import signature_of
 from .registered import OpenFrames, Registered, checked_dtype, frames_of, joined_datasets
 from .rows import ArrayIndex, ComparesItsFiles, NamesItsFiles, ReadableFrames, array_of
 
@@ -94,7 +94,7 @@ class ArrayInFiles:
         except UnreadableFileError:
             if self.registered.mimetype != HDF5:
                 raise
-            frames = joined_datasets(self.registered, shared_files(), ANYWHERE).frames_so_far()
+            frames = joined_datasets(self.registered, shared_files(), self.registered.roots).frames_so_far()
             if frames is None:
                 raise
             return frames

@@ -126,7 +126,7 @@ _HEADERS: Mapping[str, Callable[[str], ArrayFormat]] = {
 }
 
 
-def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
+def inspect_files(source: Source, files: Sequence[PurePath], *, roots: Roots = ANYWHERE) -> list[FileFacts | Unseen]:
     """Look at files of one source.
 
     Parameters
@@ -135,6 +135,8 @@ def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts |
         Says what the files are.
     files : sequence of PurePath
         The files to look at, of one format and, where the format has them, one dataset.
+    roots : Roots
+        Where they may lie.
 
     Returns
     -------
@@ -147,6 +149,11 @@ def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts |
     seen: list[FileFacts | Unseen] = []
     for file in files:
         path = Path(file)
+        try:
+            roots.admit(str(path))
+        except UnreadableFileError as error:
+            seen.append(why_unseen(error))
+            continue
         if path.parent not in directories:
             directories[path.parent] = path.parent.is_dir()
         if not directories[path.parent]:
@@ -172,7 +179,7 @@ def inspect_files(source: Source, files: Sequence[PurePath]) -> list[FileFacts |
             continue
         # Files of one series that begin alike are alike; reading 10,000 headers with tifffile would take seconds.
         beginning = _beginning(source.mimetype, path, status.st_size)
-        facts = alike.get(beginning) or _read(source, path)
+        facts = alike.get(beginning) or _read(source, path, roots)
         if isinstance(facts, FileFacts) and beginning is not None:
             alike[beginning] = facts
         seen.append(facts)
@@ -198,9 +205,9 @@ def _beginning(mimetype: str, path: Path, size: int) -> tuple[Any, ...] | None:
     return None
 
 
-def _read(source: Source, path: Path) -> FileFacts | Unseen:
+def _read(source: Source, path: Path, roots: Roots) -> FileFacts | Unseen:
     try:
-        stored = stored_format(source.mimetype, str(path), source.dataset or "")
+        stored = stored_format(source.mimetype, str(path), source.dataset or "", roots=roots)
     except AddressError as error:
         return Unseen("out of reach", str(error))
     except UnreadableFileError as error:

@@ -10,6 +10,7 @@ from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
 from bluesky_filestore.model.ragged_rows import RaggedRows
 
 from .array_in_files import ArrayInFiles
+from .readable import ANYWHERE, Roots
 from .registered import OpenFrames, Registered, frames_of
 from .rows import AxisKey
 
@@ -31,6 +32,8 @@ class RaggedInFiles:
         Of its elements.
     find : callable
         Tells of an array of rows that are alike where its frames are; a function of a module.
+    roots : Roots
+        Where the files may lie.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class RaggedInFiles:
         count: int,
         dtype: np.dtype[Any],
         find: Callable[[Registered], OpenFrames] = frames_of,
+        roots: Roots = ANYWHERE,
     ) -> None:
         self.rows, self.count, self.dtype = RaggedRows.from_parameters(parameters), count, dtype
         known = properties.get("parts") or [{}] * len(self.rows.parts)
@@ -58,6 +62,7 @@ class RaggedInFiles:
                     [paths[number] for number in part.assets],
                     part.shape,
                     np.dtype(part.dtype),
+                    roots,
                 ),
                 find,
             )

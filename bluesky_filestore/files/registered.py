@@ -41,6 +41,8 @@ class Registered:
     """Of the array."""
     dtype: np.dtype[Any]
     """Of its elements."""
+    roots: Roots = ANYWHERE
+    """Where its files may lie, if whoever says where they are is not trusted."""
 
     @property
     def stamps(self) -> Stamps | None:
@@ -48,7 +50,7 @@ class Registered:
         return stamps_of(self.properties)
 
 
-def frames_of(registered: Registered, *, files: HDF5Files | None = None, roots: Roots = ANYWHERE) -> OpenFrames:
+def frames_of(registered: Registered, *, files: HDF5Files | None = None, roots: Roots | None = None) -> OpenFrames:
     """The frames of an array.
 
     Parameters
@@ -57,8 +59,8 @@ def frames_of(registered: Registered, *, files: HDF5Files | None = None, roots: 
         The array.
     files : HDF5Files, optional
         The pool that HDF5 files are opened through; by default the one of this process.
-    roots : Roots
-        Where the files may lie.
+    roots : Roots, optional
+        Where the files may lie; by default where the array says.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def frames_of(registered: Registered, *, files: HDF5Files | None = None, roots: 
             f"files of type {registered.mimetype!r} are not among those that are read by their frames; expected one "
             f"of {', '.join(_MAKERS)}."
         ) from None
-    return make(registered, shared_files() if files is None else files, roots)
+    return make(registered, shared_files() if files is None else files, registered.roots if roots is None else roots)
 
 
 def joined_datasets(registered: Registered, files: HDF5Files, roots: Roots) -> JoinedDatasets:

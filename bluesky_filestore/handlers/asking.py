@@ -14,6 +14,7 @@ import numpy as np
 
 from bluesky_filestore.errors import UnreadableFileError
 from bluesky_filestore.files.formats import inspect_files
+from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.model.addressing import HandledPart
 from bluesky_filestore.model.file_facts import FileFacts, Unseen, why_unseen
 from bluesky_filestore.model.frame_axis import why_not_served
@@ -36,7 +37,7 @@ def has_handler(spec: str) -> bool:
     return spec in handler_registry
 
 
-def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
+def inspect(source: Source, files: Sequence[PurePath], *, roots: Roots = ANYWHERE) -> list[FileFacts | Unseen]:
     """Look at files of one source, with its handler where it has one.
 
     Parameters
@@ -46,16 +47,20 @@ def inspect(source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unsee
         parameters.
     files : sequence of PurePath
         The files to look at, as for `inspect_files`; of a handled source the path that the handler is made with.
+    roots : Roots
+        Where they may lie.
 
     Returns
     -------
     list of FileFacts or Unseen
         One for each file; of a handled source one for each of the ``datum_kwargs``.
     """
-    return _look_at_answers(source, Path(files[0])) if source.is_handled else inspect_files(source, files)
+    if source.is_handled:
+        return _look_at_answers(source, Path(files[0]), roots)
+    return inspect_files(source, files, roots=roots)
 
 
-def _look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
+def _look_at_answers(source: Source, path: Path, roots: Roots) -> list[FileFacts | Unseen]:
     count = len(source.parameters["datum_kwargs"])
     if not path.parent.is_dir():
         return [Unseen("out of reach", f"directory {path.parent} is not there")] * count
@@ -63,7 +68,7 @@ def _look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
     key = (source.spec, str(path))
     thread = _asked.get(key)
     if thread is None or not thread.is_alive():
-        thread = threading.Thread(target=_look, args=(source, path, seen), name="handler", daemon=True)
+        thread = threading.Thread(target=_look, args=(source, path, roots, seen), name="handler", daemon=True)
         _asked[key] = thread
         thread.start()
         thread.join(_PATIENCE)
@@ -74,10 +79,10 @@ def _look_at_answers(source: Source, path: Path) -> list[FileFacts | Unseen]:
     return seen + seen[-1:] * (count - len(seen))
 
 
-def _look(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
+def _look(source: Source, path: Path, roots: Roots, seen: list[FileFacts | Unseen]) -> None:
     """Add what is seen, up to the first that cannot be."""
     try:
-        _look_at_each(source, path, seen)
+        _look_at_each(source, path, roots, seen)
     except UnreadableFileError as error:
         unseen = why_unseen(error)
         seen.append(replace(unseen, reason=unseen.reason.rstrip(".")))
@@ -85,9 +90,7 @@ def _look(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
         seen.append(Unseen("broken", f"the handler of spec {source.spec!r} cannot be asked about {path}: {error!r}"))
 
 
-def _look_at_each(source: Source, path: Path, seen: list[FileFacts | Unseen]) -> None:
-    from bluesky_filestore.files.readable import ANYWHERE
-
+def _look_at_each(source: Source, path: Path, roots: Roots, seen: list[FileFacts | Unseen]) -> None:
     from . import handler_registry
     from .handled_frames import HandledFrames
 
@@ -95,7 +98,7 @@ def _look_at_each(source: Source, path: Path, seen: list[FileFacts | Unseen]) ->
     datum_kwargs: Sequence[Mapping[str, Any]] = source.parameters["datum_kwargs"]
     part = HandledPart(0, resource_kwargs, datum_kwargs, source.parameters["directory"])
     handler_class = handler_registry[source.spec]
-    frames = HandledFrames(handler_class, source.spec, (str(path),), (part,), (), np.dtype("u1"), ANYWHERE)
+    frames = HandledFrames(handler_class, source.spec, (str(path),), (part,), (), np.dtype("u1"), roots)
     for asked, answer in zip(datum_kwargs, frames.formats(_MOST_READ), strict=False):
         unserved = why_not_served(answer.shape or (1,), answer.dtype)
         words = f"what the handler of spec {source.spec!r} answers for {dict(asked)} of {path} is no array: {unserved}"

@@ -18,6 +18,7 @@ from bluesky_filestore.model.event_record import (
 )
 from bluesky_filestore.model.relocations import Relocations
 
+from .from_documents import ConfinedDocuments
 from .run_tree import RunTree
 
 __all__ = ["documents", "documents_of"]
@@ -30,8 +31,8 @@ def documents(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Parameters
     ----------
-    node : tiled.client.container.Container, or databroker.v1.Header
-        The run, e.g. ``client[uid]``; of databroker ``db[uid]`` or ``db.v2[uid]``.
+    node : tiled.client.container.Container, databroker.v1.Header, or PackedRun
+        The run, e.g. ``client[uid]``; of databroker ``db[uid]`` or ``db.v2[uid]``; of a pack ``open_pack(path)[uid]``.
 
     Yields
     ------
@@ -47,6 +48,9 @@ def documents(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     DocumentError
         If the events do not have the column that says what else they were.
     """
+    if isinstance(node, ConfinedDocuments):
+        yield from ((name, dict(doc)) for name, doc in node)
+        return
     if (of_databroker := run_of(node)) is not None:
         yield from documents_of_run(of_databroker)
         return

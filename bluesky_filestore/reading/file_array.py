@@ -267,7 +267,13 @@ def _told_ragged(registered: Registered, row_shape: RaggedShape, name: str) -> R
     """The array straight from the files, if those of each part are in reach."""
     count = registered.shape[0]
     rows = RaggedInFiles(
-        registered.parameters, registered.properties, registered.paths, count, registered.dtype, frames_of
+        registered.parameters,
+        registered.properties,
+        registered.paths,
+        count,
+        registered.dtype,
+        frames_of,
+        registered.roots,
     )
     rows.check_reach()
     return RaggedArray(rows, shape=(count, *row_shape), dtype=registered.dtype, name=name)

@@ -1,7 +1,8 @@
 """An array of a run's documents: what would be registered of it on a server with our adapters."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.handlers.asking import has_handler, inspect
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
@@ -24,10 +26,29 @@ from bluesky_filestore.operations.run import Run
 
 from .mapped_paths import mapped_paths
 
-__all__ = ["ArrayOfDocuments", "DocumentedRun", "Documents", "array_of_documents"]
+__all__ = ["ArrayOfDocuments", "ConfinedDocuments", "DocumentedRun", "Documents", "array_of_documents"]
 
 Documents: TypeAlias = Iterable[tuple[str, Mapping[str, Any]]]
 """Names and documents of one run."""
+
+
+class ConfinedDocuments(ABC):
+    """The documents of a run, of which nobody knows who made them: the files may lie below some directories only."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Names and documents, as they were recorded."""
+
+    @abstractmethod
+    def confinement(self) -> tuple[RootMap, Roots]:
+        """Where the directories are that the documents name, and below which the files have to be.
+
+        Raises
+        ------
+        FileStoreError
+            If frames cannot be read from where the files are.
+        """
+
 
 _Key: TypeAlias = tuple[str, str]
 """A stream and a data key."""
@@ -81,7 +102,7 @@ class DocumentedRun:
     documents : iterable of tuple of str and Mapping
         Of one run, to its end or so far; pages as well.
     root_map : RootMap
-        Where its files are now.
+        Where its files are now; `ConfinedDocuments` know it themselves.
 
     Raises
     ------
@@ -105,6 +126,10 @@ class DocumentedRun:
         """Its resources and datums."""
         self._streams: dict[str, str] = {}
         self._run: Run | None = None
+        self.roots = ANYWHERE
+        """Where they may lie."""
+        if isinstance(documents, ConfinedDocuments):
+            self.root_map, self.roots = documents.confinement()
         for packed_name, packed in documents:
             for name, doc in unpacked(packed_name, packed):
                 self._receive(name, doc)
@@ -132,6 +157,7 @@ class DocumentedRun:
             mapped_paths(files, placed.mimetype, self.root_map),
             placed.shape,
             np.dtype(placed.dtype),
+            self.roots,
         )
         return ArrayOfDocuments(registered, placed.chunks, f"{key[0]}/{key[1]} of run {self.uid[:8]}", placed.ragged)
 
@@ -190,7 +216,7 @@ class DocumentedRun:
         return self._run
 
     def _look(self, source: Source, files: Sequence[PurePath]) -> list[FileFacts | Unseen]:
-        return inspect(source, [self.root_map.find_here(file) for file in files])
+        return inspect(source, [self.root_map.find_here(file) for file in files], roots=self.roots)
 
 
 def _external_keys(doc: Mapping[str, Any]) -> dict[_Key, _Key]:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files import registered as reading
-from bluesky_filestore.files.readable import ANYWHERE
 from bluesky_filestore.files.registered import OpenFrames, Registered
 from bluesky_filestore.files.rows import ArrayIndex, as_axis_key, expanded_index
 from bluesky_filestore.files.stamps import without_stamps
@@ -112,5 +111,5 @@ def frames_of(registered: Registered) -> OpenFrames:
     """
     if registered.mimetype != HANDLED:
         return reading.frames_of(registered)
-    frames = handled_frames(registered, handlers=handler_registry, roots=ANYWHERE)
+    frames = handled_frames(registered, handlers=handler_registry, roots=registered.roots)
     return lambda: frames
