@@ -44,11 +44,14 @@ __all__ = [
     "new_short_uid",
     "new_uid",
     "open_array",
+    "open_pack",
+    "pack",
     "register_handler",
     "relocate",
     "resource_factory",
     "serve_catalog",
     "undo_relocation",
+    "unpack",
     "verify_run",
 ]
 
@@ -56,6 +59,9 @@ if TYPE_CHECKING:
     from .bundles.manifests import describe_files
     from .bundles.moving import copy_files, move_files
     from .bundles.relocating import relocate, undo_relocation
+    from .bundles.packing import pack
+    from .bundles.packs import open_pack
+    from .bundles.unpacking import unpack
     from .catalog_writer import CatalogWriter
     from .checking import doctor
     from .checking.verify import verify_run
@@ -110,10 +116,13 @@ _HOMES = {
     "handler_registry": "handlers",
     "move_files": "bundles.moving",
     "open_array": "reading",
+    "open_pack": "bundles.packs",
+    "pack": "bundles.packing",
     "register_handler": "handlers",
     "relocate": "bundles.relocating",
     "serve_catalog": "serving",
     "undo_relocation": "bundles.relocating",
+    "unpack": "bundles.unpacking",
     "verify_run": "checking.verify",
 }
 

@@ -26,6 +26,7 @@ __all__ = [
     "MissingFileError",
     "MissingFramesError",
     "OptionError",
+    "PackError",
     "PathError",
     "RelocatedRunError",
     "RelocationError",
@@ -198,6 +199,10 @@ class SpoolDamagedError(SpoolError):
 
 class SourceError(FileStoreError, ValueError):
     """Documents from elsewhere that cannot be read, or a source that gives none."""
+
+
+class PackError(FileStoreError, ValueError):
+    """A pack of runs that is not whole, is not what it says, or would have files go where they must not."""
 
 
 class RunNotFoundError(FileStoreError, LookupError):

@@ -11,6 +11,7 @@ from bluesky_filestore import __version__
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.leanings import going_without
 
+from .bundles import pack, unpack
 from .console import Console
 from .local import demo, doctor, serve, sim
 from .manifests import manifest
@@ -33,8 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _COMMANDS = (
-    *(demo, sim, serve, doctor, verify, manifest, preview, status, resume, relocate, copy, move),
+    *(demo, sim, serve, doctor, verify, manifest, preview, status, resume),
     *(deliver, consume, park, forget, rename, export, migrate, recover),
+    *(pack, unpack, relocate, copy, move),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -1,0 +1,233 @@
+"""Runs packed, moved and unpacked: with all documents, files and frames, wherever it was interrupted."""
+
+import hashlib
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from urllib.parse import unquote
+
+import h5py
+import numpy as np
+import pytest
+from document_streams import KINDS, Camera, Case, Step, build
+from rocrate.rocrate import ROCrate
+from small_runs import image_documents, plain
+
+from bluesky_filestore import CatalogWriter, documents, open_array, open_pack, pack, unpack, verify_run
+from bluesky_filestore.errors import MissingFileError, OptionError, PackError, RunNotFoundError
+
+ENDINGS = ["", ".tar", ".zip"]
+numbers = itertools.count()
+
+
+def one_camera(kind, events=3, frames=2):
+    """A run of one detector, in two streams that share its files."""
+    camera = Camera("cam_image", kind, frames, "<u2")
+    steps = tuple(Step("primary" if number % 3 else "dark") for number in range(events))
+    return Case((camera,), {"primary": (0,), "dark": (0,)}, (steps,))
+
+
+@pytest.fixture(scope="module")
+def night(catalog, data_directory):
+    """Runs of all kinds in the catalog, and where their files are."""
+    directory = data_directory / "night"
+    runs = [build(one_camera(kind), directory / kind.replace(" ", "_")) for kind in KINDS]
+    with CatalogWriter(catalog.client, spool=None) as writer:
+        for built in runs:
+            for pair in built.documents:
+                writer(*pair)
+    return runs, directory
+
+
+@pytest.fixture
+def here(data_directory):
+    """A directory that the server may read."""
+    directory = data_directory / "bundles" / str(next(numbers))
+    directory.mkdir(parents=True)
+    return directory
+
+
+def bytes_below(directory):
+    """All files below a directory, by name and that of their directory."""
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("ending", "which"), [("", [0, 4]), (".tar", [0, 1, 2, 3, 4]), (".zip", [1])])
+def test_there_and_back(catalog, night, here, tmp_path, ending, which):
+    """Packed, moved, and unpacked into another catalog where the files never were: all is as it was, to the byte."""
+    runs, directory = [night[0][number] for number in which], night[1]
+    kinds = [KINDS[number].replace(" ", "_") for number in which]
+    before = {name: data for kind in kinds for name, data in bytes_below(directory / kind).items()}
+    packed = pack(catalog.client, [built.uid[:8] for built in runs], to=here / f"pack{ending}")
+    assert (packed.uids, packed.files, packed.notes) == (tuple(built.uid for built in runs), len(before), ())
+    assert [path.name for path in here.iterdir()] == [f"pack{ending}"]
+    moved = here / "moved" / f"away{ending}"
+    moved.parent.mkdir()
+    packed.path.rename(moved)
+    elsewhere, into, gone = catalog.client.create_container(), here / "data of others", tmp_path / "gone"
+    shutil.move(directory, gone)
+    try:
+        unpacked = unpack(moved, elsewhere, into=into)
+        assert [(each.state, each.words) for each in unpacked] == [("unpacked", ())] * len(runs)
+        assert bytes_below(into) == before
+        for built in runs:
+            run = elsewhere[built.uid]
+            for (stream, key), frames in built.frames.items():
+                np.testing.assert_array_equal(run[stream].base[key].read(), np.stack(frames))
+            said = [doc for name, doc in documents(run) if name in ("resource", "stream_resource")]
+            assert said
+            assert all(str(into) in unquote(str(doc)) for doc in said)
+        assert verify_run(elsewhere, runs[0].uid).exit_code == 0
+        again = unpack(moved, elsewhere, into=into, uids=runs[-1].uid[:8])
+        assert [(each.uid, each.state, each.words) for each in again] == [(runs[-1].uid, "there", ())]
+    finally:
+        shutil.move(gone, directory)
+
+
+def test_opened_where_it_is(night, here):
+    """The documents of any pack, and the frames of a folder, are read without unpacking; elsewhere it is said how."""
+    runs, _ = night
+    for built, ending in itertools.product(runs, ENDINGS):
+        path = pack(built.documents, to=here / f"{built.uid}{ending}").path
+        with open_pack(path) as opened:
+            run = opened[built.uid[:8]]
+            assert list(plain(documents(run))) == list(plain(built.documents))
+            if ending:
+                with pytest.raises(PackError, match=r"frames are not read out of .* unpack it .* and open the folder"):
+                    open_array(run, "cam_image", "primary")
+                continue
+            for (stream, key), frames in built.frames.items():
+                np.testing.assert_array_equal(open_array(run, key, stream)[...], np.stack(frames))
+            assert verify_run(run).exit_code == 0
+
+
+def test_other_programs(night, here):
+    """Tar and unzip make the folder of a tar and a zip, an RO-Crate's reader finds all, sums are those of sha256sum."""
+    runs, _ = night
+    built = runs[1]
+    kinds = {ending: pack(built.documents, to=here / f"a{ending}").path for ending in ENDINGS}
+    for name in ("t/a", "z/a"):
+        (here / name).mkdir(parents=True)
+    subprocess.run(["tar", "-xf", kinds[".tar"], "-C", here / "t" / "a"], check=True)
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", kinds[".zip"], here / "z" / "a"], check=True)
+    assert bytes_below(here / "t") == bytes_below(here / "z") == bytes_below(here / "a")
+    crate = ROCrate(here / "a")
+    assert crate.root_dataset["datePublished"]
+    files = [path for path in (here / "a").rglob("*") if path.is_file() and path.name != "ro-crate-metadata.json"]
+    listed = {entity.id: entity for entity in crate.data_entities}
+    assert {str(path.relative_to(here / "a")) for path in files} <= set(listed)
+    for path in files:
+        entity = listed[str(path.relative_to(here / "a"))]
+        if "files" in path.relative_to(here / "a").parts:
+            assert entity["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert int(entity["contentSize"]) == path.stat().st_size
+    lines = (here / "a" / "runs" / built.uid / "documents.jsonl").read_text().splitlines()
+    assert [json.loads(line)[0] for line in lines] == [name for name, _ in built.documents]
+    # Packed again by another program, as the folder that it is.
+    subprocess.run(["tar", "-cf", here / "again.tar", "-C", here, "a"], check=True)
+    shutil.make_archive(str(here / "again"), "zip", here, "a")
+    for again in ("again.tar", "again.zip"):
+        with open_pack(here / again) as opened:
+            assert list(plain(documents(opened[built.uid]))) == list(plain(built.documents))
+            assert opened[built.uid].manifest().entries
+
+
+def test_files_that_files_lead_to(catalog, here):
+    """What HDF5 files have data from is packed too, and found from where they are then, and nothing else is."""
+    data = here / "data"
+    (data / "raw").mkdir(parents=True)
+    values = np.arange(24, dtype="<u2").reshape(1, 4, 6)
+    for name in ("linked", "virtual"):
+        with h5py.File(data / "raw" / f"{name}.h5", "w") as file:
+            file["frames"] = values
+    (data / "scan").mkdir()
+    with h5py.File(data / "scan" / "linking.h5", "w") as file:
+        file["/entry/data/data"] = h5py.ExternalLink("../raw/linked.h5", "/frames")
+    with h5py.File(data / "scan" / "made.h5", "w") as file:
+        layout = h5py.VirtualLayout((1, 4, 6), "<u2")
+        layout[:] = h5py.VirtualSource("../raw/virtual.h5", "frames", (1, 4, 6))
+        file.create_virtual_dataset("/entry/data/data", layout)
+    runs = [image_documents(data / "scan" / f"{name}.h5") for name in ("linking", "made")]
+    elsewhere = catalog.client.create_container()
+    for run in runs:
+        uid = run[0][1]["uid"]
+        packed = pack(run, to=here / f"{uid}.tar")
+        assert packed.files == 2
+    shutil.rmtree(data)
+    for run in runs:
+        uid = run[0][1]["uid"]
+        (unpacked,) = unpack(here / f"{uid}.tar", elsewhere, into=here / "there")
+        assert (unpacked.state, unpacked.files) == ("unpacked", 2)
+        np.testing.assert_array_equal(elsewhere[uid]["primary"].base["image"].read()[0], values)
+        np.testing.assert_array_equal(open_array(elsewhere[uid], "image")[0], values)
+
+
+def test_what_is_missing(night, here):
+    """A file that is gone is named and nothing is packed, unless it may be; then it is noted."""
+    runs, directory = night
+    moved = {str(directory): "/nowhere"}
+    with pytest.raises(MissingFileError, match=r"files of run .* are not there: .*night.*root_map.*allow_missing"):
+        pack(runs[1].documents, to=here / "a.tar", root_map=moved)
+    packed = pack(runs[1].documents, to=here / "a.tar", root_map=moved, allow_missing=True)
+    assert packed.files == 0
+    assert "are not there" in packed.notes[0]
+    with open_pack(here / "a.tar") as opened:
+        assert list(plain(documents(opened[runs[1].uid]))) == list(plain(runs[1].documents))
+
+
+def test_what_is_there_already(catalog, night, here):
+    """A run that a catalog has with other documents or in another place is refused, and the files of others stay."""
+    runs, _ = night
+    packed = pack(runs[0].documents, to=here / "pack").path
+    (there,) = unpack(packed, catalog.client, into=here / "into")
+    assert there.state == "refused"
+    assert "with its files in another directory" in there.words[0]
+    assert not bytes_below(here / "into")
+
+    elsewhere = catalog.client.create_container()
+    changed = [(name, {**doc, "plan_name": "another"} if name == "start" else doc) for name, doc in runs[0].documents]
+    with CatalogWriter(elsewhere, spool=None) as writer:
+        for pair in changed:
+            writer(*pair)
+    (refused,) = unpack(packed, elsewhere, into=here / "into")
+    assert refused.state == "refused"
+    assert any("plan_name" in words for words in refused.words)
+
+    (name,) = bytes_below(packed / "files")
+    other = next((packed / "files").rglob("*.h5")).relative_to(packed / "files")
+    (here / "into" / other).parent.mkdir(parents=True)
+    (here / "into" / other).write_bytes(b"mine")
+    with pytest.raises(PackError, match=r"is there, and is another file .* unpack into another directory"):
+        unpack(packed, catalog.client.create_container(), into=here / "into")
+    assert bytes_below(here / "into") == {name: b"mine"}
+
+
+def test_a_name_that_is_taken(night, here):
+    """A pack is never written over; the same again is said to be there."""
+    runs, _ = night
+    first = pack(runs[0].documents, to=here / "a.zip")
+    again = pack(runs[0].documents, to=here / "a.zip")
+    assert (again.files, again.size, again.notes) == (first.files, first.size, ("it was there already",))
+    with pytest.raises(PackError, match="already; expected a name that is free"):
+        pack(runs[1].documents, to=here / "a.zip")
+    (here / "b").mkdir()
+    with pytest.raises(PackError, match=r"pack\.json of the pack"):
+        pack(runs[1].documents, to=here / "b")
+    with pytest.raises(PackError, match=r"a folder, or a name that ends in \.tar or \.zip"):
+        pack(runs[0].documents, to=here / "c.tar.gz")
+
+
+def test_which_runs(catalog, night, here):
+    """Which runs are meant has to be said, and has to be so."""
+    runs, _ = night
+    with pytest.raises(OptionError, match="not said which runs"):
+        pack(catalog.client, to=here / "a")
+    with pytest.raises(RunNotFoundError):
+        pack(catalog.client, "no such run", to=here / "a")
+    with pytest.raises(OptionError, match="expected the start"):
+        pack(runs[0].documents[1:], to=here / "a")
+    packed = pack(catalog.client[runs[0].uid], to=here / "a")
+    with pytest.raises(RunNotFoundError, match="expected just one of"):
+        unpack(packed.path, catalog.client, into=here / "b", uids="no such run")
