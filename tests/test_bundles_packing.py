@@ -14,8 +14,10 @@ import pytest
 from document_streams import KINDS, Camera, Case, Step, build
 from rocrate.rocrate import ROCrate
 from small_runs import image_documents, plain
+from typer.testing import CliRunner
 
 from bluesky_filestore import CatalogWriter, documents, open_array, open_pack, pack, unpack, verify_run
+from bluesky_filestore.cli.entry import app
 from bluesky_filestore.errors import MissingFileError, OptionError, PackError, RunNotFoundError
 
 ENDINGS = ["", ".tar", ".zip"]
@@ -231,3 +233,21 @@ def test_which_runs(catalog, night, here):
     packed = pack(catalog.client[runs[0].uid], to=here / "a")
     with pytest.raises(RunNotFoundError, match="expected just one of"):
         unpack(packed.path, catalog.client, into=here / "b", uids="no such run")
+
+
+def test_commands(catalog, night, here):
+    """The commands pack, unpack and verify, say what was done, and exit with 1 where a run is not there as it was."""
+    runs, _ = night
+    key = ("--api-key", catalog.api_key)
+    run = CliRunner()
+    done = run.invoke(app, ["pack", runs[1].uid[:8], "--to", str(here / "a.tar"), "--uri", catalog.uri, *key])
+    assert done.exit_code == 0, done.output
+    assert f"1 runs with 6 files, 1,824 bytes, are in {here / 'a.tar'}" in done.output
+    elsewhere = catalog.client.create_container()
+    unpack_to = ["unpack", str(here / "a.tar"), "--into", str(here / "into"), *key]
+    done = run.invoke(app, [*unpack_to, "--uri", elsewhere.uri])
+    assert (done.exit_code, done.output) == (0, f"unpacked {runs[1].uid}: 6 files, 1,824 bytes\n")
+    done = run.invoke(app, [*unpack_to, "--uri", catalog.uri])
+    assert done.exit_code == 1
+    assert "refused" in done.output
+    assert "with its files in another directory" in done.output

@@ -183,7 +183,8 @@ class _Zip(_InOneFile):
             info = _zip_info(member.name, member.modified_ns)
             info.file_size = info.compress_size = member.size
             info.header_offset, info.CRC = member.place["header"], member.place["crc"]
-            info.flag_bits = member.place["flags"]
+            info.flag_bits, info.create_version = member.place["flags"], member.place["version"]
+            info.extract_version = member.place["version"]
             # It is the list itself, of which the one at the end of the file is made.
             self._zip.infolist().append(info)
 
@@ -200,6 +201,7 @@ class _Zip(_InOneFile):
             "header": info.header_offset,
             "crc": info.CRC,
             "flags": info.flag_bits,
+            "version": info.extract_version,
         }
 
     def finish(self) -> None:

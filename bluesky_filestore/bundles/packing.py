@@ -17,7 +17,7 @@ from bluesky_filestore.reading.from_documents import Documents
 
 from .containers import kind_of
 from .packs import open_pack
-from .partial_pack import OnBytes, PartialPack, beside
+from .partial_pack import OnBytes, PartialPack, beside, clear_away
 from .plan import Plan, document_lines
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def _done_already(path: Path, uids: list[str], documents_of_run: _DocumentsOf) -
                 if digest.hexdigest() != found[uid].sha256:
                     raise PackError(f"{other} It has other documents of run {uid}.")
                 sizes |= {found.member_of(entry.path): entry.size for entry in found[uid].manifest().entries}
+            clear_away(path)
             return Packed(path, tuple(uids), len(sizes), sum(sizes.values()), ("it was there already",))
     except RunNotFoundError as error:
         raise PackError(other) from error

@@ -97,6 +97,7 @@ class Pack(Mapping[str, "PackedRun"]):
                 )
             self.directories = _directories(index.get("directories"))
             """Which directory of the pack each is that the documents name."""
+            self._places = self.root_map("/")
             runs = index.get("runs")
             if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
                 raise PackError(f"the runs of {path} are {_shown(runs)}; expected a list of objects.")
@@ -153,7 +154,7 @@ class Pack(Mapping[str, "PackedRun"]):
             If it is none of the pack.
         """
         try:
-            return check_name(str(self.root_map("/").find(path)).removeprefix("/"))
+            return check_name(str(self._places.find(path)).removeprefix("/"))
         except PathError as error:
             raise PackError(f"{path!r} is no file of {self.path}: {error}") from error
 

@@ -31,7 +31,7 @@ from bluesky_filestore.files.readable import ANYWHERE, Signature, file_errors, s
 from .containers import BLOCK, Kind, Written, open_new
 from .members import check_name
 
-__all__ = ["Member", "OnBytes", "PartialPack", "beside"]
+__all__ = ["Member", "OnBytes", "PartialPack", "beside", "clear_away"]
 
 OnBytes: TypeAlias = Callable[[int], object]
 """Is told how many more bytes were copied."""
@@ -40,6 +40,12 @@ OnBytes: TypeAlias = Callable[[int], object]
 def beside(path: Path, ending: str) -> Path:
     """What is kept beside a pack while it is written."""
     return path.with_name(path.name + ending)
+
+
+def clear_away(path: Path) -> None:
+    """Remove what was kept beside a pack that is whole."""
+    for ending in (".part.documents", ".part.jsonl"):
+        beside(path, ending).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +122,7 @@ class PartialPack:
             self._cut_off()
         self._container.finish()
         self._part.rename(self._path)
-        for left in (".part.documents", ".part.jsonl"):
-            beside(self._path, left).unlink(missing_ok=True)
+        clear_away(self._path)
 
     def close(self) -> None:
         """Let go of it; what is in it is gone on with the next time."""

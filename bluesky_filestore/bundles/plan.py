@@ -46,6 +46,7 @@ class Plan:
         self._root_map, self._aside, self._allow_missing = root_map, aside, allow_missing
         self._directories: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._places = RootMap()
         self._runs: list[dict[str, str]] = []
         self._crate = Crate()
         self._latest = 0
@@ -79,8 +80,7 @@ class Plan:
 
     def closing_members(self) -> Iterator[Member]:
         """What tells of all of it; with the last of them the pack is whole."""
-        moved = RootMap({old: f"/{new}" for old, new in self._directories.items()})
-        astray = [path for path, name in self._names.items() if posixpath.normpath(str(moved.find(path))) != f"/{name}"]
+        astray = [path for path in self._names if not self._finds(path, self._names[path].removeprefix(FILES))]
         if astray:
             raise PackError(
                 f"{astray[0]} is one file for one run, or one link, and another for another; expected one place for "
@@ -147,10 +147,10 @@ class Plan:
         if str(old) in self._directories:
             old, new = whole
         self._directories[str(old)] = str(new).removeprefix("/")
+        self._places = RootMap({old: f"/{new}" for old, new in self._directories.items()})
 
     def _finds(self, documented: str, here: str) -> bool:
-        moved = RootMap({old: f"/{new}" for old, new in self._directories.items()})
-        return posixpath.normpath(str(moved.find(documented))) == f"/{_member_at(here)}"
+        return posixpath.normpath(str(self._places.find(documented))) == f"/{_member_at(here)}"
 
 
 def _member_at(here: str) -> str:
