@@ -10,12 +10,40 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import event_model
+import numpy as np
+
 _EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.utime", "os.mkdir", "os.rmdir", "tempfile.mkdtemp")
 KILLED, DONE = "killed", "done"
+
+
+def series(directory: Path, count: int) -> Iterator[tuple[str, Any]]:
+    """The documents of a run of numpy files, a tiny one for each event."""
+    run = event_model.compose_run()
+    image = {"source": "s", "dtype": "array", "shape": [1, 2], "dtype_numpy": "<u2", "external": "FILESTORE:"}
+    bundle = run.compose_descriptor(name="primary", data_keys={"image": image})
+    resource = run.compose_resource(
+        spec="NPY_SEQ", root=str(directory.parent), resource_path=f"{directory.name}/run", resource_kwargs={}
+    )
+    yield "start", run.start_doc
+    yield "descriptor", bundle.descriptor_doc
+    yield "resource", resource.resource_doc
+    of = resource.resource_doc["uid"]
+    directory.mkdir(parents=True)
+    for number in range(count):
+        np.save(directory / f"run_{number}.npy", np.array([[number, 1]], "<u2"))
+        # Composed by hand: event-model would look at each for as long as all that is tested takes.
+        datum = {"datum_id": f"{of}/{number}", "datum_kwargs": {"index": number}, "resource": of}
+        yield "datum", datum
+        event = {"uid": f"{of[:8]}-{number}", "descriptor": bundle.descriptor_doc["uid"], "seq_num": number + 1}
+        event |= {"time": 1.0, "data": {"image": datum["datum_id"]}, "timestamps": {"image": 1.0}}
+        yield "event", event | {"filled": {"image": False}}
+    stop = run.compose_stop()
+    yield "stop", {**stop, "num_events": {"primary": count}}
 
 
 class Killing:
