@@ -447,7 +447,7 @@ def test_files_that_lead_out(catalog, good, tmp_path, make):
         with pytest.raises(FileStoreError, match=r"outside the directories that may be read|cannot be read"):
             open_array(opened[uid], "image")[...]
         assert verify_run(opened[uid]).exit_code
-    with pytest.raises(PackError, match=r"is not delivered: its file .* outside of"):
+    with pytest.raises(PackError, match=r"is not delivered, since a file outside of .* is named by"):
         unpack(folder, catalog.client, into=tmp_path / "into")
     assert uid not in catalog.client
 

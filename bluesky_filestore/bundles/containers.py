@@ -187,6 +187,11 @@ class _Zip(_InOneFile):
             info.extract_version = member.place["version"]
             # It is the list itself, of which the one at the end of the file is made.
             self._zip.infolist().append(info)
+        if len(self._zip.infolist()) != len(members):
+            raise PackError(
+                f"Python's zipfile cannot go on with {self._file.name}; expected that its list takes members: remove "
+                f"the file, and pack again."
+            )
 
     def add(self, name: str, blocks: Iterable[bytes], size: int, modified_ns: int) -> Mapping[str, int]:
         info = _zip_info(name, modified_ns)

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,11 +27,12 @@ from bluesky_filestore.files.checksums import sha256_of
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.model.document_differences import differences, singles
 from bluesky_filestore.model.manifest import Manifest, ManifestEntry
-from bluesky_filestore.model.paths import from_uri, is_absolute, join_resource, semantics_of, to_uri
+from bluesky_filestore.model.paths import FlavouredPath, from_uri, join_resource, semantics_of
+from bluesky_filestore.model.relocations import Relocations
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.document_reader import documents
-from bluesky_filestore.reading.from_documents import DocumentedRun, Documents
-from bluesky_filestore.reading.run_files import files_of
+from bluesky_filestore.reading.from_documents import ConfinedDocuments, DocumentedRun
+from bluesky_filestore.reading.run_files import find_files
 from bluesky_filestore.spool.store import Store
 
 from .containers import BLOCK
@@ -173,6 +174,22 @@ def _without_path(pair: tuple[str, Any]) -> tuple[str, Any]:
     return name, {key: value for key, value in doc.items() if key not in places}
 
 
+class _MovedDocuments(ConfinedDocuments):
+    """The documents of a run, as its files are then."""
+
+    def __init__(
+        self, run: PackedRun, moved: Callable[[str, Mapping[str, Any]], Mapping[str, Any]], roots: Roots
+    ) -> None:
+        self._run, self._moved, self._roots = run, moved, roots
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        return ((name, self._moved(name, doc)) for name, doc in self._run)
+
+    def confinement(self) -> tuple[RootMap, Roots]:
+        """They name places of now."""
+        return RootMap(), self._roots
+
+
 class _Target:
     """The directory that files are put into."""
 
@@ -180,13 +197,12 @@ class _Target:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._pack, self._on_bytes = directory, pack, on_bytes
         self._roots = Roots.of([directory])
-        self._root_map = RootMap(
-            {old: str(directory / new.removeprefix(FILES).lstrip("/")) for old, new in pack.directories.items()}
-        )
+        places = {old: str(directory / new.removeprefix(FILES).lstrip("/")) for old, new in pack.directories.items()}
+        self._relocations = Relocations((RootMap(places),))
 
-    def moved(self, run: PackedRun) -> Documents:
+    def moved(self, run: PackedRun) -> "_MovedDocuments":
         """The documents of a run, with the paths of its files in the directory."""
-        return ((name, self._moved(name, doc)) for name, doc in run)
+        return _MovedDocuments(run, self._moved, self._roots)
 
     def write(self, manifest: Manifest) -> int:
         """Have the files of a run in the directory; how many bytes they have."""
@@ -214,18 +230,19 @@ class _Target:
 
     def check_documents(self, run: PackedRun) -> None:
         """Raise `PackError` where documents, or the files that they name, lead out of the directory."""
-        documented = DocumentedRun(self.moved(run), RootMap())
-        for file in files_of(documented, roots=self._roots):
-            if file.here is None or (file.led_from and not os.path.lexists(file.here)):
-                continue
-            try:
-                self._roots.admit(file.here)
-            except FileStoreError as error:
-                by = f" by {file.led_from}" if file.led_from else ""
-                raise PackError(
-                    f"run {run.uid} is not delivered: its file {file.path} is named{by} outside of {self._directory}; "
-                    f"expected files of the pack alone. What was unpacked stays there."
-                ) from error
+        found = find_files(DocumentedRun(self.moved(run), RootMap()), roots=self._roots)
+        outside = list(found.outside)
+        for file in found.files:
+            if file.here is not None and (not file.led_from or os.path.lexists(file.here)):
+                try:
+                    self._roots.admit(file.here)
+                except FileStoreError as error:
+                    outside.append(f"{file.led_from or 'its documents'}: {error}")
+        if outside:
+            raise PackError(
+                f"run {run.uid} is not delivered, since a file outside of {self._directory} is named by {outside[0]} "
+                f"What was unpacked stays there; expected files of the pack alone."
+            )
 
     def _path_of(self, entry: ManifestEntry) -> Path:
         name = self._pack.member_of(entry.path)
@@ -274,45 +291,28 @@ class _Target:
                 self._on_bytes(len(block))
         return digest.hexdigest()
 
-    def _moved(self, name: str, doc: dict[str, Any]) -> dict[str, Any]:
+    def _moved(self, name: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A document, if it does not lead out of the directory."""
         try:
-            if name == "stream_resource" and "uri" in doc:
-                return self._moved_uri(doc)
-            return self._moved_path(doc) if name in ("resource", "stream_resource") else doc
-        except (PathError, KeyError, TypeError, AttributeError) as error:
-            raise PackError(f"a {name} of the pack does not say where its file is: {error!r}") from error
+            moved = self._relocations.document(name, doc)
+            if name in ("resource", "stream_resource") and (path := _path_of(moved)) is not None:
+                is_here = ".." not in path.parts and path.is_relative_to(self._directory)
+                # Of a disk of Windows nobody has a file here, and nobody will take it for one.
+                if not is_here and semantics_of(path) == "posix":
+                    raise PackError(
+                        f"a {name} of the pack names {str(path)!r}; expected a file of the pack, below "
+                        f"{sorted(self._pack.directories)}."
+                    )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PackError(f"a {name} of the pack does not say where its file is ({error!r}).") from error
+        return moved
 
-    def _moved_uri(self, doc: dict[str, Any]) -> dict[str, Any]:
-        uri = doc["uri"]
-        if not uri.startswith("file:"):
-            return doc
-        found = self._found(str(from_uri(uri)))
-        if not Path(found).is_absolute():
-            return doc
-        return {**doc, "uri": to_uri(found + "/" if uri.endswith("/") else found)}
 
-    def _moved_path(self, doc: dict[str, Any]) -> dict[str, Any]:
-        root, below = doc.get("root") or "", doc["resource_path"]
-        if not root and not is_absolute(below):
-            return doc
-        old = join_resource(root, below, doc.get("path_semantics") or "posix")
-        found = Path(self._found(str(old)))
-        if not found.is_absolute():
-            return doc
-        # As much of it is left to be the part that keeps its meaning as there was before.
-        count = len(Path(below.replace("\\", "/")).parts) if root and not is_absolute(below) else 1
-        keeps = 0 < count < len(found.parts) - len(self._directory.parts) + 1
-        cut = -count if keeps else -1
-        ending = "/" if below.endswith(("/", "\\")) else ""
-        moved = {"root": str(Path(*found.parts[:cut])), "resource_path": "/".join(found.parts[cut:]) + ending}
-        return {**doc, **moved, "path_semantics": "posix"}
-
-    def _found(self, path: str) -> str:
-        """Where a path of the documents is in the directory."""
-        found = str(self._root_map.find(path))
-        if ".." in Path(found).parts or not Path(found).is_relative_to(self._directory):
-            if semantics_of(path) == "windows" and found == path:
-                # Nobody has a file of it here, and nobody will take it for one.
-                return path
-            raise PathError(f"{path!r} is not in the pack; expected a path below {sorted(self._pack.directories)}.")
-        return found
+def _path_of(doc: Mapping[str, Any]) -> FlavouredPath | None:
+    """Where the files of a resource are; None if it names no place on a disk."""
+    try:
+        if "uri" in doc:
+            return from_uri(doc["uri"])
+        return join_resource(doc.get("root") or "", doc["resource_path"], doc.get("path_semantics") or "posix")
+    except PathError:
+        return None

@@ -92,7 +92,7 @@ class Relocation:
 class Relocations:
     """The relocations that a run went through."""
 
-    each: tuple[Relocation, ...] = ()
+    each: tuple[Relocation | RootMap, ...] = ()
     """The first one first."""
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bluesky_filestore.errors import DocumentError, FileStoreError, MissingFileError, PathError
+from bluesky_filestore.errors import DocumentError, FileStoreError, ForbiddenFileError, MissingFileError, PathError
 from bluesky_filestore.files.checksums import digest_of
 from bluesky_filestore.files.hdf5_links import linked_files
 from bluesky_filestore.files.readable import ANYWHERE, Roots, signature_of
@@ -54,6 +54,8 @@ class FilesOfRun:
     """Each file once."""
     problems: list[str]
     """Of which files it cannot be told which they are, and why."""
+    outside: list[str]
+    """Those of them that are so because something leads outside the directories that may be read."""
 
 
 def files_of(documented: DocumentedRun, *, roots: Roots = ANYWHERE) -> list[RunFile]:
@@ -185,6 +187,7 @@ class _Finder:
     def __init__(self, root_map: RootMap, roots: Roots) -> None:
         self._root_map, self._roots = root_map, roots
         self._problems: list[str] = []
+        self._outside: list[str] = []
         self._found: dict[str, _Found] = {}
         self._sources: Mapping[str, Source] = {}
 
@@ -195,7 +198,7 @@ class _Finder:
             RunFile(path, each.here, {key: tuple(rows) for key, rows in each.rows.items()}, each.led_from)
             for path, each in self._found.items()
         ]
-        return FilesOfRun(files, self._problems)
+        return FilesOfRun(files, self._problems, self._outside)
 
     def note_asset(self, key: _Key, uri: str) -> None:
         """Take a file that is registered; which rows need it is not said."""
@@ -299,7 +302,9 @@ class _Finder:
             frames = HandledFrames(made, source.spec, (here,), (part,), (), np.dtype("u1"), self._roots)
             named = [file for file in dict.fromkeys(frames.files_of(part, asked)) if not Path(file).is_dir()]
         except (FileStoreError, OSError) as error:
-            self._problem(f"the handler of spec {source.spec!r} does not say which files are at {source.path}: {error}")
+            self._problem(
+                f"the handler of spec {source.spec!r} does not say which files are at {source.path}: {error}", error
+            )
             named = [here] if Path(here).is_file() else []
         else:
             if not named:
@@ -331,11 +336,13 @@ class _Finder:
         try:
             yield from linked_files(found.here, self._roots)
         except (FileStoreError, OSError) as error:
-            self._problem(f"where {found.here} leads to is not known: {error}")
+            self._problem(f"where {found.here} leads to is not known: {error}", error)
 
-    def _problem(self, words: str) -> None:
+    def _problem(self, words: str, error: Exception | None = None) -> None:
         if words not in self._problems:
             self._problems.append(words)
+            if isinstance(error, ForbiddenFileError):
+                self._outside.append(words)
 
 
 def _named_beside(path: PurePath, name: str) -> str:
