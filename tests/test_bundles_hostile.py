@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 from small_runs import image_documents
 
-from bluesky_filestore import open_array, open_pack, pack, unpack, verify_run
+from bluesky_filestore import (
+    deregister_handler,
+    open_array,
+    open_pack,
+    pack,
+    register_handler,
+    unpack,
+    verify_run,
+)
 from bluesky_filestore.bundles.members import check_name
 from bluesky_filestore.errors import FileStoreError, PackError
 
@@ -493,3 +501,44 @@ def test_many_members(tmp_path, refused, monkeypatch):
         for number in range(2_000):
             archive.writestr(f"files/{number}", b"")
     refused(tmp_path / "a.zip", "more than 1,000 members")
+
+
+class OddHandler:
+    """Reads what its arguments say, wherever that is."""
+
+    asked = []
+
+    def __init__(self, path, **kwargs):
+        self.kwargs = kwargs
+
+    def __call__(self, file="", **kwargs):
+        self.asked.append(file)
+        return np.load(file or self.kwargs["file"])
+
+
+@pytest.mark.parametrize("where", ["resource", "datum"])
+def test_handlers_that_would_be_led_out(catalog, good, tmp_path, where):
+    """The handler of an installed spec is not asked for what its arguments would have it read outside of the pack."""
+    members, uid = good
+    np.save(tmp_path / "secret.npy", VALUES)
+    said = {"file": str(tmp_path / "secret.npy")}
+    docs = next(data for name, data in members.items() if name.endswith("documents.jsonl"))
+    lines = [json.loads(line) for line in docs.splitlines()]
+    for name, doc in lines:
+        if name == "resource":
+            doc |= {"spec": "ODD"} | ({"resource_kwargs": said} if where == "resource" else {})
+        elif name == "datum" and where == "datum":
+            doc["datum_kwargs"] = said
+    folder = as_folder(
+        with_documents(members, b"".join(json.dumps(line).encode() + b"\n" for line in lines)), tmp_path / "a"
+    )
+    register_handler("ODD", OddHandler)
+    try:
+        with open_pack(folder) as opened, pytest.raises(FileStoreError, match="outside the directories"):
+            open_array(opened[uid], "image")
+        with pytest.raises(PackError, match="is not delivered"):
+            unpack(folder, catalog.client, into=tmp_path / "into")
+    finally:
+        deregister_handler("ODD")
+    assert OddHandler.asked == []
+    assert uid not in catalog.client

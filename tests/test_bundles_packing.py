@@ -17,6 +17,7 @@ from small_runs import image_documents, plain
 from typer.testing import CliRunner
 
 from bluesky_filestore import CatalogWriter, documents, open_array, open_pack, pack, unpack, verify_run
+from bluesky_filestore.bundles.unpacking import _Target
 from bluesky_filestore.cli.entry import app
 from bluesky_filestore.errors import MissingFileError, OptionError, PackError, RunNotFoundError
 
@@ -251,3 +252,52 @@ def test_commands(catalog, night, here):
     assert done.exit_code == 1
     assert "refused" in done.output
     assert "with its files in another directory" in done.output
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            {"root": "Z:\\data", "resource_path": "run\\a.h5", "path_semantics": "windows"},
+            {"root": "INTO/DATA", "resource_path": "run/a.h5", "path_semantics": "posix"},
+        ),
+        (
+            {"root": "", "resource_path": "z:/data/run/a.h5", "path_semantics": "windows"},
+            {"root": "INTO/DATA/run", "resource_path": "a.h5", "path_semantics": "posix"},
+        ),
+        (
+            {"root": "/DATA", "resource_path": "run/a.h5", "path_semantics": "posix"},
+            {"root": "INTO/DATA", "resource_path": "run/a.h5", "path_semantics": "posix"},
+        ),
+        (
+            {"root": "/", "resource_path": "DATA/run/a.h5", "path_semantics": "posix"},
+            {"root": "INTO", "resource_path": "DATA/run/a.h5", "path_semantics": "posix"},
+        ),
+        (
+            {"root": "/mnt/other name", "resource_path": "/run/a.h5", "path_semantics": "posix"},
+            {"root": "INTO/DATA", "resource_path": "run/a.h5", "path_semantics": "posix"},
+        ),
+    ],
+)
+def test_paths(catalog, here, said, expected):
+    """Whatever the documents call the directory, their paths are those of the new one, with the same part below it."""
+    data, into = here / "data", here / "into"
+    (data / "run").mkdir(parents=True)
+    values = np.arange(24, dtype="<u2").reshape(1, 4, 6)
+    with h5py.File(data / "run" / "a.h5", "w") as file:
+        file["/entry/data/data"] = values
+
+    def put(text):
+        return text.replace("INTO", str(into)).replace("/DATA", str(data)).replace("DATA", str(data).lstrip("/"))
+
+    run = image_documents(data / "run" / "a.h5")
+    said, expected = ({key: put(value) for key, value in each.items()} for each in (said, expected))
+    run = [(name, {**doc, **said} if name == "resource" else doc) for name, doc in run]
+    moved = {"Z:\\data": str(data), "/mnt/other name": str(data)}
+    packed = pack(run, to=here / "pack", root_map=moved).path
+    with open_pack(packed) as opened:
+        found = opened[run[0][1]["uid"]]
+        assert list(plain(documents(found))) == list(plain(run))
+        np.testing.assert_array_equal(open_array(found, "image")[0], values)
+        new = dict(_Target(into, opened, None).moved(found))["resource"]
+    assert {key: new[key] for key in expected} == expected

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.delivery.resuming import deliver_runs
-from bluesky_filestore.errors import FileStoreError, PackError, PathError, RunNotFoundError
+from bluesky_filestore.errors import FileStoreError, PackError, PathError
 from bluesky_filestore.files.checksums import sha256_of
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.model.document_differences import differences, singles
@@ -150,14 +150,11 @@ def _unpack_runs(runs: list[PackedRun], client: "Container", target: "_Target") 
 
 def _compared(run: PackedRun, client: "Container", target: "_Target") -> Unpacked:
     """What a catalog has of a run: all of it, another one, or nothing or a part, of which it can become unpacked."""
-    from bluesky_filestore.catalogs.tiled.nodes import find_run
+    from bluesky_filestore.catalogs.tiled.nodes import find_run, has_run
 
-    try:
-        found, node = find_run(client, run.uid)
-    except RunNotFoundError:
-        found = ""
-    if found != run.uid:
+    if not has_run(client, run.uid):
         return Unpacked(run.uid, "unpacked", ("it is not in the catalog",))
+    _, node = find_run(client, run.uid)
     there = list(singles(documents(node)))
     words = differences(list(singles(target.moved(run))), there)
     if words and not differences(list(map(_without_path, singles(run))), list(map(_without_path, there))):

@@ -163,6 +163,8 @@ class HandledFrames:
         with self._handler(part) as handler:
             told_by = getattr(handler, "get_file_list", None)
             if told_by is None:
+                for asked in datum_kwargs if self.roots.directories is not None else ():
+                    self._check_files(handler, part, asked)
                 return [self._path(part)]
             with self._told(self._path(part), "the list of files of "):
                 return [str(path) for path in told_by(datum_kwargs)]
