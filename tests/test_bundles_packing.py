@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,19 @@ from rocrate.rocrate import ROCrate
 from small_runs import image_documents, plain
 from typer.testing import CliRunner
 
-from bluesky_filestore import CatalogWriter, documents, open_array, open_pack, pack, unpack, verify_run
+from bluesky_filestore import (
+    CatalogWriter,
+    describe_files,
+    documents,
+    open_array,
+    open_pack,
+    pack,
+    unpack,
+    verify_run,
+)
 from bluesky_filestore.bundles.unpacking import _Target
 from bluesky_filestore.cli.entry import app
-from bluesky_filestore.errors import MissingFileError, OptionError, PackError, RunNotFoundError
+from bluesky_filestore.errors import ChangedFileError, MissingFileError, OptionError, PackError, RunNotFoundError
 
 ENDINGS = ["", ".tar", ".zip"]
 numbers = itertools.count()
@@ -135,6 +145,38 @@ def test_other_programs(night, here):
         with open_pack(here / again) as opened:
             assert list(plain(documents(opened[built.uid]))) == list(plain(built.documents))
             assert opened[built.uid].manifest().entries
+
+
+@pytest.mark.parametrize("most", [5, 6, 7, 20])
+def test_many_files_in_a_crate(night, here, monkeypatch, most):
+    """Of more files than are listed the directories are: whatever is a part of something is there."""
+    monkeypatch.setattr("bluesky_filestore.bundles.crate._MOST_LISTED", most)
+    pack(night[0][1].documents, to=here / "a")
+    graph = json.loads((here / "a" / "ro-crate-metadata.json").read_text())["@graph"]
+    named = {entity["@id"] for entity in graph}
+    parts = {part["@id"] for entity in graph for part in entity.get("hasPart", ())}
+    assert parts <= named
+    assert len([name for name in named if name.endswith(".tiff")]) == (6 if most >= 6 else 0)
+    # The root, and what tells of it, are parts of nothing.
+    assert named - parts == {"./", "ro-crate-metadata.json", "#bluesky_filestore"}
+    assert len(ROCrate(here / "a").data_entities) == len(parts)
+
+
+def test_checksums_of_the_catalog(catalog, night, here):
+    """A file that is not the one whose checksum the catalog has is not packed, and is once it is back."""
+    built, directory = night[0][1], night[1]
+    assert describe_files(catalog.client[built.uid]).manifest.has_checksums
+    path = sorted((directory / KINDS[1]).iterdir())[2]
+    good, found = path.read_bytes(), path.stat()
+    for bad in (good[:-1] + bytes([good[-1] ^ 1]), good + b"?"):
+        path.write_bytes(bad)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+        with pytest.raises(ChangedFileError, match=r"is not the file whose checksum .* manifest --replace"):
+            pack(catalog.client, built.uid, to=here / "a.tar")
+        assert not (here / "a.tar").exists()
+    path.write_bytes(good)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert pack(catalog.client, built.uid, to=here / "a.tar").files == 6
 
 
 def test_files_that_files_lead_to(catalog, here):

@@ -2,7 +2,7 @@
 
 import json
 import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,6 +25,7 @@ class Crate:
 
     def __init__(self) -> None:
         self._entities: list[dict[str, Any]] = []
+        self._of_files: list[dict[str, Any]] = []
         self._parts: list[dict[str, str]] = []
         self._runs: list[str] = []
         self._files = 0
@@ -33,8 +34,9 @@ class Crate:
         """A file of a run."""
         self._files += 1
         if self._files > _MOST_LISTED:
+            self._of_files.clear()
             return
-        self._entities.append(
+        self._of_files.append(
             {
                 "@id": quote(name),
                 "@type": "File",
@@ -49,7 +51,7 @@ class Crate:
     def add_run(self, uid: str, start: Mapping[str, Any], documents: str, manifest: str, names: Sequence[str]) -> None:
         """A run, whose files were told of."""
         directory = quote(documents.rpartition("/")[0]) + "/"
-        known = names if self._files <= _MOST_LISTED else sorted({f"{name.rpartition('/')[0]}/" for name in names})
+        known = names if self._files <= _MOST_LISTED else _directories(names)
         said = " ".join(str(start[key]) for key in ("plan_name", "scan_id") if key in start)
         self._runs.append(uid)
         self._parts.append({"@id": directory})
@@ -79,7 +81,12 @@ class Crate:
 
     def to_json(self, moment_ns: int) -> bytes:
         """All of it, as of a moment."""
-        listed = {entity["@id"] for entity in self._entities}
+        if self._files > _MOST_LISTED:
+            for entity in self._entities:
+                if "hasPart" in entity:
+                    first, *names = [part["@id"] for part in entity["hasPart"]]
+                    entity["hasPart"] = [{"@id": name} for name in (first, names[0], *_directories(names[1:]))]
+        listed = {entity["@id"] for entity in (*self._entities, *self._of_files)}
         wanted = {part["@id"] for entity in self._entities for part in entity.get("hasPart", ())}
         directories = [
             {"@id": name, "@type": "Dataset", "name": f"Files in {name}"} for name in sorted(wanted - listed)
@@ -116,9 +123,14 @@ class Crate:
                 "encodingFormat": "application/json",
             },
             *self._entities,
+            *self._of_files,
             *directories,
         ]
         return json.dumps({"@context": _CONTEXT, "@graph": graph}, indent=1).encode()
+
+
+def _directories(names: Iterable[str]) -> list[str]:
+    return sorted({f"{name.rpartition('/')[0]}/" for name in names})
 
 
 def _moment(ns: int) -> str:

@@ -25,13 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from bluesky_filestore.errors import ChangingFileError, PackError
+from bluesky_filestore.errors import ChangedFileError, ChangingFileError, PackError
 from bluesky_filestore.files.readable import ANYWHERE, Signature, file_errors, signature_of
 
 from .containers import BLOCK, Kind, Written, open_new
 from .members import check_name
 
-__all__ = ["Member", "OnBytes", "PartialPack", "beside", "clear_away"]
+__all__ = ["Member", "OnBytes", "PartialPack", "beside", "changed_file", "clear_away"]
 
 OnBytes: TypeAlias = Callable[[int], object]
 """Is told how many more bytes were copied."""
@@ -48,14 +48,26 @@ def clear_away(path: Path) -> None:
         beside(path, ending).unlink(missing_ok=True)
 
 
+def changed_file(path: str, words: str) -> ChangedFileError:
+    """The error for a file that is not the one that the catalog has the checksum of."""
+    return ChangedFileError(
+        f"{path} is not the file whose checksum the catalog has: {words}; expected the same bytes: bring back the file "
+        f"that was written; if this is the right one, have it described again (bluesky-filestore manifest --replace)."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """What is to be written."""
 
     name: str
+    """Its name."""
     size: int
+    """In bytes."""
     modified_ns: int
+    """When its file was last written to."""
     blocks: Callable[[], Iterator[bytes]]
+    """Reads it."""
     sha256: str = ""
     """Of its bytes, if it is known before."""
 
@@ -121,6 +133,10 @@ class PartialPack:
         if self._kept is not None:
             self._cut_off()
         self._container.finish()
+        if os.path.lexists(self._path):
+            raise PackError(
+                f"there is a {self._path} now; expected a name that is free: what was packed is {self._part}."
+            )
         self._part.rename(self._path)
         clear_away(self._path)
 
@@ -162,7 +178,9 @@ class PartialPack:
 
         place = self._container.add(member.name, looked_at(), member.size, member.modified_ns)
         written = Written(member.name, member.size, member.modified_ns, digest.hexdigest(), place)
-        if self._digest(written) != written.sha256 or member.sha256 not in ("", written.sha256):
+        if member.sha256 not in ("", written.sha256):
+            raise changed_file(member.name, f"its SHA-256 is {written.sha256}, and was {member.sha256}")
+        if self._digest(written) != written.sha256:
             raise PackError(
                 f"{member.name} was written to {self._part}, and reads otherwise than it was; expected the same bytes: "
                 f"the disk is not to be trusted."

@@ -20,7 +20,7 @@ from bluesky_filestore.reading.run_files import RunFile, find_files
 from .crate import Crate
 from .members import INDEX, MOST_TEXT
 from .packs import FILES, FORMAT, VERSION
-from .partial_pack import Member
+from .partial_pack import Member, changed_file
 
 __all__ = ["Plan", "document_lines"]
 
@@ -51,20 +51,28 @@ class Plan:
         self._crate = Crate()
         self._latest = 0
 
-    def members_of(self, uid: str, pairs: Documents, sha256: Mapping[str, str]) -> Iterator[Member]:
+    def members_of(
+        self, uid: str, pairs: Documents, manifest: Manifest | None, sha256: Mapping[str, str]
+    ) -> Iterator[Member]:
         """A run's; what was written is in `sha256` before the next is asked for."""
+        known = manifest.by_path if manifest is not None else {}
         documented, starts = self._documented(pairs)
         if documented.uid != uid:
             raise PackError(f"the documents of run {uid!r} are those of {documented.uid!r}; expected one run.")
         moment = int(float(starts.get("time") or 0) * 10**9)
         self._latest = max(self._latest, moment)
+        if documented.stop is None:
+            self.notes.append(f"run {uid} has no stop document: it is going on, or was cut short")
         files = self._files_of(documented)
         directory = f"runs/{quote(uid, safe='')}"
         of_documents, of_manifest = f"{directory}/documents.jsonl", f"{directory}/manifest.json"
         yield Member.of_file(of_documents, str(self._aside), moment, sha256_of(str(self._aside)))
         entries = []
         for file, here in files:
-            member = Member.of_file(self._name_of(file, here), here)
+            before = known.get(file.path)
+            member = Member.of_file(self._name_of(file, here), here, sha256=before.sha256 if before else "")
+            if before is not None and before.size != member.size:
+                raise changed_file(here, f"it has {member.size:,} bytes, and had {before.size:,}")
             if member.name not in self.sizes:
                 yield member
                 self.sizes[member.name] = member.size

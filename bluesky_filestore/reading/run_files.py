@@ -186,8 +186,7 @@ class _Finder:
 
     def __init__(self, root_map: RootMap, roots: Roots) -> None:
         self._root_map, self._roots = root_map, roots
-        self._problems: list[str] = []
-        self._outside: list[str] = []
+        self._problems, self._outside = list[str](), list[str]()
         self._found: dict[str, _Found] = {}
         self._sources: Mapping[str, Source] = {}
 
@@ -302,9 +301,7 @@ class _Finder:
             frames = HandledFrames(made, source.spec, (here,), (part,), (), np.dtype("u1"), self._roots)
             named = [file for file in dict.fromkeys(frames.files_of(part, asked)) if not Path(file).is_dir()]
         except (FileStoreError, OSError) as error:
-            self._problem(
-                f"the handler of spec {source.spec!r} does not say which files are at {source.path}: {error}", error
-            )
+            self._problem(f"the handler of {source.spec!r} does not tell the files at {source.path}: {error}", error)
             named = [here] if Path(here).is_file() else []
         else:
             if not named:
