@@ -31,7 +31,7 @@ def test_there_and_back(tmp_path):
     path = write_sidecar(documents, manifest, tmp_path, "/data/2026")
     found = read_sidecar(path, Roots.of([tmp_path]))
     assert (list(found.documents), found.manifest, found.directory) == (documents, manifest, "/data/2026")
-    assert list(sidecars_below(tmp_path.parent)) == [path]
+    assert list(sidecars_below(tmp_path)) == [path]
     assert [name for name, _ in map(json.loads, path.read_text().splitlines())] == [
         *(name for name, _ in documents),
         "manifest",
