@@ -37,6 +37,7 @@ __all__ = [
     "discover_handlers",
     "doctor",
     "documents",
+    "export_nexus",
     "fill",
     "fill_event",
     "handler_registry",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .bundles.packing import pack
     from .bundles.packs import open_pack
     from .bundles.unpacking import unpack
+    from .bundles.run_file import export_nexus
     from .catalog_writer import CatalogWriter
     from .checking import doctor
     from .checking.verify import verify_run
@@ -111,6 +113,7 @@ _HOMES = {
     "discover_handlers": "handlers",
     "doctor": "checking",
     "documents": "reading.document_reader",
+    "export_nexus": "bundles.run_file",
     "fill": "handlers",
     "fill_event": "handlers",
     "handler_registry": "handlers",

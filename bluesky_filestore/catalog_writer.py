@@ -3,32 +3,31 @@
 import atexit
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
-from inspect import Parameter, signature
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bluesky_filestore.bundles.run_files import RunFiles
 from bluesky_filestore.catalog_address import comparable_address, shown_address
 from bluesky_filestore.catalogs.databroker.broker import client_of, raw_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import (
     address_of,
-    client_options,
     connect,
     connect_profile,
     profile_content,
 )
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
+from bluesky_filestore.delivery.views import views_in
 from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool_writer import SpoolWriter, check_options
-from bluesky_filestore.tiled_writer_options import OPTIONS, Patch, add_specs, check_patches, patched, refuse_others
+from bluesky_filestore.tiled_writer_options import Patch, add_specs, check_patches, patched, refuse_others, sorted_out
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CatalogWriter", "WriterStatus"]
 
-_WEEK = 7 * 86_400.0
+_HOUR, _WEEK = 3600.0, 7 * 86_400.0
 _DESCRIBE_AT_CLOSE = 2.0
 
 
@@ -95,6 +94,14 @@ class CatalogWriter(SpoolWriter):
     sidecars : bool
         Whether each run gets a file beside the first of its files, with its documents and the manifest of its files:
         from these ``bluesky-filestore recover`` makes a catalog anew.
+    views : str or Path, optional
+        A directory that a stock server may read, for small HDF5 files that show it what its adapters cannot address:
+        dark and primary in one file, a rewound scan, a detector staged again. Without it these are not registered
+        there. Where the server has our adapters it is not used.
+    run_file : str or Path, optional
+        Where each run is written as one NeXus file (`export_nexus`) once it is delivered, by a thread: a path with
+        entries of its start document, e.g. ``"/data/runs/{time:%Y}/{scan_id:05d}_{uid:.8}.nxs"``. One that cannot be
+        written is among the problems of `status`; ``bluesky-filestore nexus UID`` writes it later.
     spec_to_mimetype : mapping of str to str, optional
         What the files of a Resource's spec are, for specs that are not known; in all of this process.
     **of_tiled_writer
@@ -134,6 +141,8 @@ class CatalogWriter(SpoolWriter):
         patches: Mapping[str, Patch] | None = None,
         checksums: bool = False,
         sidecars: bool = False,
+        views: str | Path | None = None,
+        run_file: str | Path | None = None,
         spec_to_mimetype: Mapping[str, str] | None = None,
         **of_tiled_writer: Any,
     ) -> None:
@@ -142,12 +151,12 @@ class CatalogWriter(SpoolWriter):
         add_specs(spec_to_mimetype)
         check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
         check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
+        self._run_files = RunFiles(run_file, self._say) if run_file is not None else None
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
-        settings = DeliverySettings(interval, settle, validate is not False, keep, park_after)
-        if checksums or sidecars:
-            settings = self._describing(settings, checksums=checksums, sidecars=sidecars)
+        settings = DeliverySettings(interval, settle, validate is not False, keep, park_after, view=views_in(views))
+        settings = self._describing(settings, checksums=checksums, sidecars=sidecars)
         how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
         spooling: Callable[..., Spooling] = partial(Spooling, catalogs=catalogs, **how)
         lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")
@@ -162,10 +171,9 @@ class CatalogWriter(SpoolWriter):
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
         self._private = private_directory()
-        self._spooling = spooling(self._private, settings=replace(settings, keep=0.0))
-        self._at_exit = partial(end_at_exit, self._spooling, self._private)
+        self._spooling = spooling(self._private, settings=replace(settings, keep=0.0 if run_file is None else _HOUR))
         # A script may end without closing it, and nobody else looks into that place.
-        atexit.register(self._at_exit)
+        self._at_exit = atexit.register(partial(end_at_exit, self._spooling, self._private))
 
     @classmethod
     def from_uri(cls, uri: str, **arguments: Any) -> "CatalogWriter":
@@ -188,13 +196,13 @@ class CatalogWriter(SpoolWriter):
         CatalogAccessError
             If the API key is not taken.
         """
-        options, client_kwargs = _sorted_out(arguments)
+        options, client_kwargs = sorted_out(arguments, CatalogWriter)
         return cls._owning(uri, partial(connect, uri, **client_kwargs), client_kwargs, options)
 
     @classmethod
     def from_profile(cls, name: str, **arguments: Any) -> "CatalogWriter":
         """A writer for the catalog that a Tiled profile names; arguments and errors are those of `from_uri`."""
-        options, client_kwargs = _sorted_out(arguments)
+        options, client_kwargs = sorted_out(arguments, CatalogWriter)
         content, make_client = profile_content(name), partial(connect_profile, name, **client_kwargs)
         return cls._owning(content["uri"], make_client, {**content, **client_kwargs}, options)
 
@@ -204,7 +212,7 @@ class CatalogWriter(SpoolWriter):
 
         The catalog is asked, and one that is away is an error; `from_uri` is for it. Arguments are as there.
         """
-        options, client_kwargs = _sorted_out(arguments)
+        options, client_kwargs = sorted_out(arguments, CatalogWriter)
         check_options(**options)
         if name == "temp":
             raise OptionError("each databroker.temp() is another catalog; make it, and give it to CatalogWriter(...).")
@@ -231,6 +239,8 @@ class CatalogWriter(SpoolWriter):
     def _put(self, name: str, doc: Mapping[str, Any]) -> None:
         for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
             self._spooling.put(*each)
+            if self._run_files is not None and each[0] == "stop":
+                self._run_files.add(str(each[1].get("run_start", "")), self._spooling.directory)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that was received is in the catalog.
@@ -284,7 +294,11 @@ class CatalogWriter(SpoolWriter):
         if self._private is not None:
             atexit.unregister(self._at_exit)
         try:
-            self._spooling.close()
+            try:
+                self._spooling.close()
+            finally:
+                if self._run_files is not None:
+                    self._run_files.close()
             self._end_describing(_DESCRIBE_AT_CLOSE)
             if self._private is not None and self._last_status is None:
                 self._last_status = self.status()
@@ -295,7 +309,9 @@ class CatalogWriter(SpoolWriter):
                 catalog.close()
 
     def _describing(self, settings: DeliverySettings, *, checksums: bool, sidecars: bool) -> DeliverySettings:
-        """Have the files of runs described that a catalog has."""
+        """Have the files of runs described that a catalog has, if that is wanted."""
+        if not (checksums or sidecars):
+            return settings
         # Who does not want it does not load what it takes.
         from bluesky_filestore.bundles.describing import FileDescriber
 
@@ -327,23 +343,3 @@ def _catalogs(given: Any) -> list[TiledCatalog]:
         if any(spec.name.startswith("Bluesky") for spec in getattr(each, "specs", ())):
             raise OptionError(f"{each!r} is in a catalog, and none; expected a container that holds runs.")
     return [TiledCatalog(each) for each in clients]
-
-
-def _sorted_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of a writer, and those of a client.
-
-    Raises
-    ------
-    TypeError
-        If one is neither's, whether the catalog can be asked now or not.
-    """
-    parameters = signature(CatalogWriter).parameters.values()
-    ours = {parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY} | OPTIONS.keys()
-    known = ours | client_options()
-    for name in arguments:
-        if name not in known:
-            alike = get_close_matches(name, known, 1)
-            advice = f"did you mean {alike[0]!r}?" if alike else f"expected some of {', '.join(sorted(known))}."
-            raise TypeError(f"CatalogWriter has no option {name!r}, and neither has Tiled's client; {advice}")
-    for_ours = {name: value for name, value in arguments.items() if name in ours}
-    return for_ours, {name: value for name, value in arguments.items() if name not in ours}

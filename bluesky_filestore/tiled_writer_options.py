@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from inspect import Parameter, signature
 from typing import Any
 
+from bluesky_filestore.catalogs.tiled.connecting import client_options
 from bluesky_filestore.errors import OptionError
 from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.specs import add_spec
 
-__all__ = ["OPTIONS", "Patch", "add_specs", "check_patches", "patched", "refuse_others"]
+__all__ = ["OPTIONS", "Patch", "add_specs", "check_patches", "patched", "refuse_others", "sorted_out"]
 
 Patch = Callable[[Any], Any]
 
@@ -102,3 +105,23 @@ def patched(
         except Exception as error:  # noqa: BLE001 - anybody's code may raise anything, and must not end a plan
             say(f"the patch of {name} documents failed ({error!r}); the document is kept as it came")
     yield name, doc
+
+
+def sorted_out(arguments: Mapping[str, Any], writer: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of a writer, and those of a client.
+
+    Raises
+    ------
+    TypeError
+        If one is neither's, whether the catalog can be asked now or not.
+    """
+    parameters = signature(writer).parameters.values()
+    ours = {parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY} | OPTIONS.keys()
+    known = ours | client_options()
+    for name in arguments:
+        if name not in known:
+            alike = get_close_matches(name, known, 1)
+            advice = f"did you mean {alike[0]!r}?" if alike else f"expected some of {', '.join(sorted(known))}."
+            raise TypeError(f"CatalogWriter has no option {name!r}, and neither has Tiled's client; {advice}")
+    for_ours = {name: value for name, value in arguments.items() if name in ours}
+    return for_ours, {name: value for name, value in arguments.items() if name not in ours}

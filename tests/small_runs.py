@@ -120,3 +120,27 @@ def _listed(value: Any) -> Any:
         case np.ndarray():
             return value.tolist()
     return value
+
+
+def ordered_documents(
+    places: Iterable[tuple[Path, int]], image: Any, spec: str = "AD_HDF5", **metadata: Any
+) -> list[tuple[str, Any]]:
+    """The documents of a scan whose events have, in their order, these frames of these HDF5 files."""
+    run = event_model.compose_run(metadata={"hints": {"dimensions": [[["x"], "primary"]]}, **metadata})
+    x = {"source": "s", "dtype": "number", "shape": [], "units": "mm", "precision": 3}
+    hints = {"x": {"fields": ["x"]}, "image": {"fields": ["image_sum"]}}
+    keys = {"x": x, "image_sum": {**x, "units": "counts"}, "image": {**IMAGE, "units": "counts", **image}}
+    bundle = run.compose_descriptor(name="primary", data_keys=keys, hints=hints)
+    documents: list[tuple[str, Any]] = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)]
+    resources: dict[Path, Any] = {}
+    for row, (path, number) in enumerate(places):
+        if path not in resources:
+            resources[path] = run.compose_resource(
+                spec=spec, root=str(path.parent), resource_path=path.name, resource_kwargs={"frame_per_point": 1}
+            )
+            documents.append(("resource", resources[path].resource_doc))
+        datum = resources[path].compose_datum(datum_kwargs={"point_number": number})
+        data = {"x": row / 4, "image_sum": float(number), "image": datum["datum_id"]}
+        event = bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 5.0), filled={"image": False})
+        documents += [("datum", datum), ("event", event)]
+    return [*documents, ("stop", run.compose_stop())]

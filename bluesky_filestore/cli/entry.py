@@ -16,6 +16,7 @@ from .console import Console
 from .local import demo, doctor, serve, sim
 from .manifests import manifest
 from .migrating import migrate
+from .nexus import nexus
 from .preview import preview
 from .recovering import recover
 from .relocating import copy, move, relocate
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _COMMANDS = (
-    *(demo, sim, serve, doctor, verify, manifest, preview, status, resume),
+    *(demo, sim, serve, doctor, verify, manifest, preview, nexus, status, resume),
     *(deliver, consume, park, forget, rename, export, migrate, recover),
     *(pack, unpack, relocate, copy, move),
 )

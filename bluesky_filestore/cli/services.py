@@ -17,6 +17,7 @@ from bluesky_filestore.errors import SpoolError
 
 from .console import Console
 from .notifying import Notifier
+from .spools import Views
 
 if TYPE_CHECKING:
     from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
@@ -52,6 +53,7 @@ def deliver(
     park_after: Annotated[
         float, typer.Option(help="Seconds to try what the catalog fails at before the run is parked.", min=0)
     ] = 60.0,
+    views: Views = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -64,11 +66,14 @@ def deliver(
     """Deliver what any process puts into spools, until SIGTERM or Ctrl-C."""
     from bluesky_filestore.delivery.service import Service, spools_below
     from bluesky_filestore.delivery.settings import DeliverySettings
+    from bluesky_filestore.delivery.views import views_in
 
     places = _places(spools)
     if check:
         raise typer.Exit(_health(places, catalog, profile))
-    settings = DeliverySettings(interval=interval, keep=keep, settle=settle, park_after=park_after)
+    settings = DeliverySettings(
+        interval=interval, keep=keep, settle=settle, park_after=park_after, view=views_in(views)
+    )
     with _logged(), _until_ended() as ended:
         service = Service(places, _maker(catalog, profile, api_key), settings)
         if not spools_below(places):

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
     from bluesky_filestore.spool.status import SpoolStatus
 
-__all__ = ["deliver_to", "resume", "status"]
+__all__ = ["Views", "deliver_to", "resume", "status"]
 
 _ANSWER_SECONDS = 0.5
 _REFRESH_SECONDS = 1.0
 _INTERRUPTED = 130
 
+Views = Annotated[
+    Path | None,
+    typer.Option(help="A directory that a stock server may read, for small files with what it cannot address."),
+]
 Where = Annotated[Path | None, typer.Argument(metavar="[SPOOL]", help="By default all spools of this user.")]
 
 
@@ -65,6 +69,7 @@ def resume(
     park_after: Annotated[
         float, typer.Option(help="Seconds to try what the catalog fails at before the run is parked.")
     ] = 60.0,
+    views: Views = None,
 ) -> None:
     """Deliver what waits in spools. Exits with 1 if something is parked or a catalog stays away."""
     from bluesky_filestore.spool.spooled_run import find_run
@@ -84,7 +89,7 @@ def resume(
         targets = find_targets(spools, uri=uri, profile=profile, api_key=api_key, wait=wait, say=say)
         if not targets:
             say("Nothing waits to be delivered.")
-        fine = [deliver_to(console, target, wait=wait, park_after=park_after) for target in targets]
+        fine = [deliver_to(console, target, wait=wait, park_after=park_after, views=views) for target in targets]
     except KeyboardInterrupt:
         say("Interrupted; what is not delivered yet waits in the spool.")
         raise typer.Exit(_INTERRUPTED) from None
@@ -119,9 +124,10 @@ def _until_interrupt(look: Callable[[], None], watch: bool) -> None:
         return
 
 
-def deliver_to(console: Console, target: Target, *, wait: float, park_after: float) -> bool:
+def deliver_to(console: Console, target: Target, *, wait: float, park_after: float, views: Path | None = None) -> bool:
     """Deliver what waits for one catalog, with progress; whether all of it is there."""
     from bluesky_filestore.delivery.resuming import follow
+    from bluesky_filestore.delivery.views import views_in
     from bluesky_filestore.spool.status import described_runs
 
     console.print(f"{target.directory} -> {target.uri}", highlight=False, soft_wrap=True, markup=False)
@@ -132,10 +138,13 @@ def deliver_to(console: Console, target: Target, *, wait: float, park_after: flo
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
+    view = views_in(views)
     most, told, failing = 0, None, set[str]()
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-        closing(follow(target.directory, target.uri, target.make_client, wait=wait, park_after=park_after)) as looks,
+        closing(
+            follow(target.directory, target.uri, target.make_client, wait=wait, park_after=park_after, view=view)
+        ) as looks,
     ):
         task = bar.add_task("documents", total=None)
         try:

@@ -166,7 +166,7 @@ class Lane:
                 self._assets.forget_old()
 
     def _documents_of(self, start: Mapping[str, Any]) -> RunDocuments:
-        return Run(start, self._assets, inspect, self._catalog.reads, stamp, sizes_of)
+        return Run(start, self._assets, inspect, self._catalog.reads, stamp, sizes_of, self._settings.view)
 
     def gather(self) -> None:
         """Make operations of everything that was handed on; raises as `write` does."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError
+from bluesky_filestore.operations.placement import Viewer
 from bluesky_filestore.spool.entries import DeliveryState
 from bluesky_filestore.spool.ledger import Ledger
 
@@ -51,7 +52,13 @@ class Progress:
 
 
 def follow(
-    directory: Path, uri: str, make_client: "Callable[[], Container]", *, wait: float, park_after: float = 60.0
+    directory: Path,
+    uri: str,
+    make_client: "Callable[[], Container]",
+    *,
+    wait: float,
+    park_after: float = 60.0,
+    view: Viewer | None = None,
 ) -> Generator[Progress, None, None]:
     """Deliver what waits for a catalog, or watch the process that does, until nothing is left.
 
@@ -69,6 +76,8 @@ def follow(
         For how many seconds the catalog may not take documents before that is an error.
     park_after : float
         For how many seconds a request is tried again at which the catalog fails while it answers others.
+    view : Viewer, optional
+        Makes files for what no stock adapter can address.
 
     Raises
     ------
@@ -79,7 +88,9 @@ def follow(
     SpoolError
         If the spool cannot be read.
     """
-    delivering = _Delivering(directory, uri, make_client, park_after)
+    # Who only delivers does not clean up: how long runs are kept is for the writer to say.
+    settings = DeliverySettings(interval=_LOOK_SECONDS, keep=math.inf, park_after=park_after, view=view)
+    delivering = _Delivering(directory, uri, make_client, settings)
     away_since: float | None = None
     try:
         with closing(Ledger(directory)) as ledger:
@@ -146,8 +157,10 @@ def _still_away(progress: Progress, directory: Path) -> CatalogUnreachableError:
 class _Delivering:
     """An uploader of our own, as soon as nobody else delivers and the catalog answers."""
 
-    def __init__(self, directory: Path, uri: str, make_client: "Callable[[], Container]", park_after: float) -> None:
-        self._directory, self._park_after = directory, park_after
+    def __init__(
+        self, directory: Path, uri: str, make_client: "Callable[[], Container]", settings: DeliverySettings
+    ) -> None:
+        self._directory, self._settings = directory, settings
         self._catalog = TiledCatalog(make_client, uri)
         self._uploader: Uploader | None = None
         self._error: CatalogError | None = None
@@ -177,9 +190,7 @@ class _Delivering:
             return
         try:
             self._catalog.connect()
-            # Who only delivers does not clean up: how long runs are kept is for the writer to say.
-            settings = DeliverySettings(interval=_LOOK_SECONDS, keep=math.inf, park_after=self._park_after)
-            self._uploader = Uploader(self._directory, self._catalog, settings)
+            self._uploader = Uploader(self._directory, self._catalog, self._settings)
             self._error = None
         except CatalogUnreachableError as error:
             self._error = error

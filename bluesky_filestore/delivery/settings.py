@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bluesky_filestore.operations.operations import Catalog
+from bluesky_filestore.operations.placement import Viewer
 
 __all__ = ["AS_USUAL", "DeliverySettings"]
 
@@ -25,6 +26,8 @@ class DeliverySettings:
     others. Then it is left out, with the reason among the problems."""
     on_readable: Callable[[Catalog, Sequence[str]], object] = lambda catalog, uids: None
     """Told, by the thread that delivers, which runs a catalog has to their end since the last time."""
+    view: Viewer | None = None
+    """Makes files for what no stock adapter can address, see `bluesky_filestore.delivery.views`; by default nobody."""
 
 
 AS_USUAL = DeliverySettings()

@@ -42,6 +42,10 @@ class ArrayInFiles:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.registered, self._find)
 
+    def frames(self) -> ReadableFrames:
+        """The frames as they are now, looked at as far as before one is read; raises as `read` does."""
+        return self._opened()
+
     def check_reach(self) -> None:
         """Look whether the files of the first and of the last frame are there, and hold frames of the array's shape.
 

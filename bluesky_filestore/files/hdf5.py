@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.errors import UnreadableFileError
 
-from .hdf5_filters import missing_filter_error, missing_filters
+from .hdf5_filters import filters_of, missing_filter_error, missing_filters
 from .hdf5_frames import PackedChunks, frames_at_places, frames_through_hdf5
 from .hdf5_layout import Elsewhere, Layout, clear, layout_of, linked_dataset
 from .hdf5_parts import PartSources, Way, read_virtual
@@ -56,6 +56,20 @@ class HDF5Files:
     def file_of(self, path: str, dataset: str, *, swmr: bool = False, roots: Roots = ANYWHERE) -> str:
         """The file that a dataset is in, where external links lead; raises as `layout` does."""
         return self._followed(roots.admit(path), dataset, swmr, roots)[0]
+
+    def place_of(self, path: str, dataset: str, *, swmr: bool = False) -> tuple[str, str]:
+        """The file that a dataset is in, where external links lead, and its path there; raises as `layout` does."""
+        return self._followed(ANYWHERE.admit(path), dataset, swmr, ANYWHERE)
+
+    def is_in_pieces(self, path: str, dataset: str, *, swmr: bool = False) -> bool:
+        """Whether a dataset is there in numbered pieces only; at its place, as `place_of` tells it."""
+        with self._pool.open(path, swmr, ANYWHERE) as entry:
+            return isinstance(entry.dataset(path, dataset), Pieces)
+
+    def filters(self, path: str, dataset: str, *, swmr: bool = False) -> list[int]:
+        """The filters that the frames of a dataset are packed with, by their registered numbers; raises as `layout`."""
+        with self._dataset(*self.place_of(path, dataset, swmr=swmr), swmr, ANYWHERE) as (found, layout, _):
+            return [] if layout.virtual is not None else [number for number, _ in filters_of(found)]
 
     def layout(self, path: str, dataset: str, *, swmr: bool = False, roots: Roots = ANYWHERE) -> Layout:
         """How a dataset is laid out now.

@@ -219,17 +219,18 @@ class HDF5Frames:
         return self._sample.dtype
 
     @cached_property
-    def _inner(self) -> tuple[int | range, ...]:
+    def inner_keys(self) -> tuple[int | range, ...]:
+        """What is taken of each frame, an entry an axis."""
         return expanded_index(self.inner, self._sample.frame_shape)
 
     @cached_property
     def frame_shape(self) -> tuple[int, ...]:
         """The shape of one, as the first file has it."""
-        return tuple(len(key) for key in self._inner if isinstance(key, range))
+        return tuple(len(key) for key in self.inner_keys if isinstance(key, range))
 
     def read(self, frames: Frames, part: tuple[AxisKey, ...] = ()) -> NDArray[np.generic]:
         """Frames, one after the other along the first axis, or a part of each."""
-        inner = tuple(map(as_axis_key, self._inner)) if self.inner else ()
+        inner = tuple(map(as_axis_key, self.inner_keys)) if self.inner else ()
         read = []
         for file, numbers in self.index.pieces(frames):
             # Only one of the two can be handed on.

@@ -148,7 +148,8 @@ def _file_series(registered: Registered, files: HDF5Files, roots: Roots) -> Open
     read_file = file_reader(series.mimetype, series.dataset, hdf5=files, roots=roots)
     shape = frame_shape_of(registered.shape, index.count)
     samples = FileSamples(series.mimetype, read_file, roots)
-    frames = FrameFiles(path_of, index.count, shape, registered.dtype, read_file, samples, registered.stamps)
+    dataset = series.dataset if series.mimetype == HDF5 else ""
+    frames = FrameFiles(path_of, index.count, shape, registered.dtype, read_file, samples, registered.stamps, dataset)
     return lambda: frames
 
 

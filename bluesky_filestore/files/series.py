@@ -117,6 +117,8 @@ class FrameFiles:
     """Reads some of one, to be compared."""
     stamps: Stamps | None = None
     """What the files were like when they were registered, if that is known; by the frame's number in the array."""
+    dataset: str = ""
+    """Of HDF5 files, which dataset of each is the frame; empty for other files."""
 
     def end_paths(self) -> list[str]:
         """The files of the first and of the last frame."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from bluesky_filestore.model.addressing import HDF5_ROWS
 from bluesky_filestore.model.chunks import chunks_for_reading
 from bluesky_filestore.model.frame_axis import declared_shape
 from bluesky_filestore.model.frame_map import Assets, FrameMap, Source, Span
@@ -20,6 +21,7 @@ from .placement import (
     Refusal,
     SizesOf,
     Stamper,
+    Viewer,
     knows_no_sizes,
     stamps_nothing,
 )
@@ -65,6 +67,8 @@ class ExternalArrays:
         Says at the end of the run what the files are like.
     sizes_of : SizesOf
         Says how large they are.
+    view : Viewer, optional
+        Makes files for what no stock adapter can address. By default that is refused.
     """
 
     def __init__(
@@ -75,10 +79,11 @@ class ExternalArrays:
         reads: Reads,
         stamp: Stamper = stamps_nothing,
         sizes_of: SizesOf = knows_no_sizes,
+        view: Viewer | None = None,
     ) -> None:
         self.frames = FrameMap(assets)
         self._run, self._assets, self._inspect, self._reads, self._stamp = run, assets, inspect, reads, stamp
-        self._sizes_of = sizes_of
+        self._sizes_of, self._view = sizes_of, view
         self.ended: Any = None
         """When the run ended, in seconds since 1970; None, or whatever its stop says, if that is not known."""
         self._ours: frozenset[str] | None = None
@@ -243,6 +248,12 @@ class ExternalArrays:
         # Rows that were corrected are of other frames, whose files nobody has looked at.
         same = registered if before is not None and _begins_with(rows.spans, before.known[0]) else None
         placed = place(rows, self._assets.sources, data_key, self._inspect, same, ours, final=final)
+        if isinstance(placed, Refusal) and self._view is not None and HDF5_ROWS not in ours:
+            addressed = place(rows, self._assets.sources, data_key, self._inspect, None, {*ours, HDF5_ROWS})
+            if isinstance(addressed, Placement) and addressed.mimetype == HDF5_ROWS:
+                # Not before the end: each further row would have the file made anew.
+                waits = Refusal(placed.reason, settled=False)
+                placed = self._view(self._run, *array, addressed) if final else waits
         if isinstance(placed, Refusal):
             if not (placed.settled or final):
                 return []

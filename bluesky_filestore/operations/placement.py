@@ -21,6 +21,7 @@ __all__ = [
     "Refusal",
     "SizesOf",
     "Stamper",
+    "Viewer",
     "knows_no_sizes",
     "reads_nothing_of_ours",
     "stamps_nothing",
@@ -102,3 +103,9 @@ class Refusal:
     """In words."""
     settled: bool = True
     """Whether looking again later will not help; a file that cannot be read yet may be readable after the run."""
+
+
+Viewer: TypeAlias = Callable[[str, str, str, Placement], Placement | Refusal]
+"""Makes a file that shows the rows of an array, by run, stream and data key, so that a stock adapter can address it.
+
+It is given a placement for our adapter, and gives one for a stock one. Doing so twice is harmless."""

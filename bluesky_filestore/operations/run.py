@@ -15,6 +15,7 @@ from bluesky_filestore.model.event_record import AS_USUAL, EventRecord, descript
 from bluesky_filestore.model.frame_map import Assets
 from bluesky_filestore.model.normalize import range_of, renamed_keys
 
+from . import placement
 from .announcing import announce
 from .arrays import ExternalArrays
 from .columns import plain
@@ -22,7 +23,6 @@ from .event_table import EventTable
 from .gathering import GatheredEvent, Numbering
 from .journal import Journal
 from .operations import CloseRun, CreateStream, Operation, UpdateStream
-from .placement import Inspector, Reads, SizesOf, Stamper, knows_no_sizes, reads_nothing_of_ours, stamps_nothing
 from .run_metadata import create_run, sentences, unstored
 
 __all__ = ["Run", "announce"]
@@ -72,20 +72,23 @@ class Run:
         Says at the end of the run what its files are like. By default nobody asks.
     sizes_of : SizesOf
         Says how large they are. By default nobody sees them.
+    view : Viewer, optional
+        Makes files for what no stock adapter can address.
     """
 
     def __init__(
         self,
         start: Mapping[str, Any],
         assets: Assets,
-        inspect: Inspector,
-        reads: Reads = reads_nothing_of_ours,
-        stamp: Stamper = stamps_nothing,
-        sizes_of: SizesOf = knows_no_sizes,
+        inspect: placement.Inspector,
+        reads: placement.Reads = placement.reads_nothing_of_ours,
+        stamp: placement.Stamper = placement.stamps_nothing,
+        sizes_of: placement.SizesOf = placement.knows_no_sizes,
+        view: placement.Viewer | None = None,
     ) -> None:
         self.uid: str = start["uid"]
         self._assets = assets
-        self.arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp, sizes_of)
+        self.arrays = ExternalArrays(self.uid, assets, inspect, reads, stamp, sizes_of, view)
         self._journal = Journal(assets)
         self._streams: dict[str, _Stream] = {}
         self._stream_of: dict[str, str] = {}

@@ -135,6 +135,11 @@ class DocumentedRun:
                 self._receive(name, doc)
         self._operations = self._end()
 
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """What would be done to a catalog: the tables and metadata that it would hold."""
+        return self._operations
+
     def array(self, key: _Key) -> ArrayOfDocuments:
         """Where the frames of an array are.
 

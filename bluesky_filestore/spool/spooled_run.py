@@ -17,7 +17,7 @@ from .entries import ENDED, Entry
 from .ledger import Ledger
 from .pruning import forget
 
-__all__ = ["SpooledRun", "export_line", "exported", "find_run"]
+__all__ = ["SpooledRun", "export_line", "exported", "find_run", "run_documents"]
 
 _MOST_NAMED = 5
 
@@ -156,9 +156,16 @@ def _runs(directory: Path, uid: str) -> list[SpooledRun]:
 
 
 def exported(run: SpooledRun) -> Generator[str, None, None]:
-    """The documents of a run in their order, and what they refer to of earlier ones: ``["name", {...}]`` a line.
+    """The documents of a run as `run_documents` gives them: ``["name", {...}]`` a line.
 
     Arrays become lists, bytes base64 and dates ISO 8601; NaN and infinity are written as Python's json does.
+    """
+    for name, doc in run_documents(run):
+        yield export_line(name, doc)
+
+
+def run_documents(run: SpooledRun) -> Generator[tuple[str, Mapping[str, Any]], None, None]:
+    """The documents of a run in their order, and what they refer to of earlier ones.
 
     Parameters
     ----------
@@ -169,16 +176,13 @@ def exported(run: SpooledRun) -> Generator[str, None, None]:
         entry = max((entry for _, entry in run.deliveries), key=lambda entry: ledger.count(entry.number))
         documents = ledger.documents_of(entry.number)
         for name, doc in documents:
-            yield export_line(name, doc)
+            yield name, doc
             if name == "start":
                 break
         referred = _referred(ledger, entry.number)
         announced = [each for each in ledger.announced_before(entry.first, entry.producer) if each.run != entry.number]
-        yield from (
-            export_line(each.name, each.doc()) for each in announced if _announces(each.name, each.doc(), referred)
-        )
-        for name, doc in documents:
-            yield export_line(name, doc)
+        yield from ((each.name, each.doc()) for each in announced if _announces(each.name, each.doc(), referred))
+        yield from documents
 
 
 def _referred(ledger: Ledger, run: int) -> frozenset[str]:
