@@ -59,11 +59,11 @@ __all__ = [
 if TYPE_CHECKING:
     from .bundles.manifests import describe_files
     from .bundles.moving import copy_files, move_files
-    from .bundles.relocating import relocate, undo_relocation
     from .bundles.packing import pack
     from .bundles.packs import open_pack
-    from .bundles.unpacking import unpack
+    from .bundles.relocating import relocate, undo_relocation
     from .bundles.run_file import export_nexus
+    from .bundles.unpacking import unpack
     from .catalog_writer import CatalogWriter
     from .checking import doctor
     from .checking.verify import verify_run

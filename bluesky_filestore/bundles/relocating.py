@@ -26,7 +26,7 @@ from bluesky_filestore.errors import (
     RelocationError,
     RunNotFoundError,
 )
-from bluesky_filestore.model.relocations import Relocation, Relocations
+from bluesky_filestore.model.relocations import Relocation, Relocations, relocations_in
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.run_tree import RunTree
@@ -325,7 +325,7 @@ class Work:
         """Refuse what would lead on the files that it has led to."""
         if self.relocation.is_repeatable or "start" not in node.metadata:
             return
-        each = Relocations.of(node.metadata).each
+        each = relocations_in(node.metadata)
         if each and each[-1].roots == self.relocation.roots and each[-1].uid != self.relocation.uid:
             raise RelocationError(
                 f"run {key} was relocated so at {each[-1].time}, and its files would be led on; expected that to be "

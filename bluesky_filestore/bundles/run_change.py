@@ -25,7 +25,7 @@ from bluesky_filestore.files.rows import LooksThrough
 from bluesky_filestore.model.asset_paths import moved_assets, path_of_asset
 from bluesky_filestore.model.paths import FlavouredPath
 from bluesky_filestore.model.ragged_rows import RAGGED
-from bluesky_filestore.model.relocations import Relocation, Relocations
+from bluesky_filestore.model.relocations import Relocation, relocations_in
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.from_node import frames_of, registered_of
 
@@ -109,7 +109,7 @@ class RunChange:
             unsay_relocated(run, relocation)
 
     def _check_last(self, run: Any, relocation: Relocation) -> None:
-        each = Relocations.of(run.metadata).each
+        each = relocations_in(run.metadata)
         if relocation.uid in {one.uid for one in each} and each[-1].uid != relocation.uid:
             raise RelocationError(f"run {self.key} was relocated again since, at {each[-1].time}; undo that first.")
 

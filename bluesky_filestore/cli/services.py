@@ -71,9 +71,8 @@ def deliver(
     places = _places(spools)
     if check:
         raise typer.Exit(_health(places, catalog, profile))
-    settings = DeliverySettings(
-        interval=interval, keep=keep, settle=settle, park_after=park_after, view=views_in(views)
-    )
+    how: dict[str, Any] = {"interval": interval, "keep": keep, "settle": settle, "park_after": park_after}
+    settings = DeliverySettings(**how, view=views_in(views))
     with _logged(), _until_ended() as ended:
         service = Service(places, _maker(catalog, profile, api_key), settings)
         if not spools_below(places):

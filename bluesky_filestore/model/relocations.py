@@ -24,7 +24,7 @@ from .paths import (
 )
 from .root_map import RootMap
 
-__all__ = ["RELOCATED", "Relocation", "Relocations"]
+__all__ = ["RELOCATED", "Relocation", "Relocations", "relocations_in"]
 
 RELOCATED = "relocated"
 """The entry of a run's metadata."""
@@ -88,6 +88,11 @@ class Relocation:
         return cls(dict(said["roots"]), said.get("uid", ""), said.get("time", ""))
 
 
+def relocations_in(metadata: Mapping[str, Any]) -> tuple[Relocation, ...]:
+    """What a run's metadata say of where its files went, the first one first."""
+    return tuple(map(Relocation.from_json, metadata.get(RELOCATED) or ()))
+
+
 @dataclass(frozen=True, slots=True)
 class Relocations:
     """The relocations that a run went through."""
@@ -98,7 +103,7 @@ class Relocations:
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> "Relocations":
         """By the run's metadata."""
-        return cls(tuple(map(Relocation.from_json, metadata.get(RELOCATED) or ())))
+        return cls(relocations_in(metadata))
 
     def __bool__(self) -> bool:
         return bool(self.each)
