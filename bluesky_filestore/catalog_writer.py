@@ -237,6 +237,8 @@ class CatalogWriter(SpoolWriter):
             raise
 
     def _put(self, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "stop" and self._describer is not None:
+            self._describer.expect(self._catalogs, str(doc.get("run_start", "")))
         for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
             self._spooling.put(*each)
             if self._run_files is not None and each[0] == "stop":

@@ -239,6 +239,22 @@ def test_it_goes_behind_the_plan(catalog, built, monkeypatch):
     assert all(manifest_of(run.uid, RunTree(catalog.client[run.uid])).has_checksums for run in runs)
 
 
+def test_another_process_delivers(catalog, built, tmp_path, monkeypatch):
+    """Who was asked for checksums makes them all the same."""
+    monkeypatch.setattr(describing, "_AWAY_SECONDS", 0.2)
+    run, directory = built()
+    with CatalogWriter(catalog.client, spool=tmp_path) as other:
+        until = time.monotonic() + 20
+        while not other._spooling.uploaders[0].delivers and time.monotonic() < until:
+            time.sleep(0.02)
+        with CatalogWriter(catalog.client, spool=tmp_path, checksums=True) as writer:
+            for name, doc in run.documents:
+                writer(name, doc)
+            assert not writer._spooling.uploaders[0].delivers
+    manifest = manifest_of(run.uid, RunTree(catalog.client[run.uid]))
+    assert {entry.path: entry.sha256 for entry in manifest.entries} == files_in(directory)
+
+
 @pytest.mark.parametrize("kind", ["stream HDF5", "stream TIFF"])
 def test_runs_of_another_writer(stock, kind):
     """TiledWriter's, too: their files are those that are registered, and flipped bytes are found."""

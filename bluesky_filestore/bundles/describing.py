@@ -4,7 +4,8 @@
 a run      it is so while                                           then
 =========  =======================================================  ==========================================
 waits      its files are still being written or looked for          it is looked at again in a moment
-waits      the catalog does not answer                              the same, after a longer one
+waits      the catalog does not answer, or has not got its end;     the same, after a longer one
+           another process may deliver it, and does not tell
 is read    its files are read, one by one, at a low priority        it is done, and what was found is said
 is left    the writer was closed before that was done               it is said how to do it later
 =========  =======================================================  ==========================================
@@ -20,11 +21,12 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.catalogs.tiled.nodes import has_ended
 from bluesky_filestore.delivery.yielding import small_slices
 from bluesky_filestore.errors import CatalogUnreachableError, FileStoreError
 from bluesky_filestore.model.manifest import Manifest
@@ -67,11 +69,18 @@ class FileDescriber:
         self._made: OrderedDict[str, Manifest] = OrderedDict()
         self._thread: threading.Thread | None = None
 
+    def expect(self, catalogs: Iterable[Catalog], uid: str) -> None:
+        """A run has ended, and will be in catalogs, whoever brings it there."""
+        for catalog in catalogs:
+            self._add(catalog, [uid], time.monotonic() + _AWAY_SECONDS)
+
     def take(self, catalog: Catalog, uids: Sequence[str]) -> None:
         """A catalog has runs: their files are described as soon as they are complete."""
+        self._add(catalog, uids, 0.0)
+
+    def _add(self, catalog: Catalog, uids: Sequence[str], when: float) -> None:
         with self._news:
-            for uid in uids:
-                self._waiting.setdefault((catalog, uid), 0.0)
+            self._waiting.update({(catalog, uid): when for uid in uids})
             self._news.notify_all()
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="manifests", daemon=True)
@@ -116,8 +125,12 @@ class FileDescriber:
                 if again_in is None:
                     self._waiting.pop(asked, None)
                 else:
+                    # Behind the others, who shall not wait for it.
                     self._waiting[asked] = time.monotonic() + again_in
+                    self._waiting.move_to_end(asked)
                 self._news.notify_all()
+                if again_in is not None and not self._gives_up.is_set():
+                    self._news.wait(_LOOK_SECONDS)
 
     def _next(self) -> _Asked | None:
         """The first run that is complete; of a writer that is closed, whose files are waited for no more, any."""
@@ -131,6 +144,8 @@ class FileDescriber:
             _logger.warning("Run %s: %s holds documents, and has no place for a manifest.", uid, catalog.uri)
             return None
         try:
+            if not has_ended(catalog.connect(), uid):
+                return _AWAY_SECONDS
             with small_slices():
                 found = describe_files(
                     catalog.connect()[uid],

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeAlias
 from bluesky_filestore.bundles.manifests import keep_manifest
 from bluesky_filestore.bundles.sidecars import Sidecar, read_sidecar, sidecars_below
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
-from bluesky_filestore.catalogs.tiled.nodes import has_run
+from bluesky_filestore.catalogs.tiled.nodes import has_ended, has_run
 from bluesky_filestore.errors import DocumentError, FileStoreError, PathError, SourceError
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.model.manifest import Manifest, ManifestEntry
@@ -169,8 +169,7 @@ class _LostRuns:
         each = [path for alike in paths.values() for path in alike]
         client = self._catalog.connect()
         if uid not in self._begun and has_run(client, uid):
-            is_whole = {"stop", "notes"} & set(client[uid].metadata)
-            words = () if is_whole else ("it is in the catalog, not to its end, and is left as it is",)
+            words = () if has_ended(client, uid) else ("it is in the catalog, not to its end, and is left as it is",)
             yield from (Recovered(path, uid, "there", words) for path in each)
         elif len(paths) > 1:
             words = (f"sidecars of run {uid} say different things: {', '.join(map(str, each))}; expected equal ones",)

@@ -20,6 +20,7 @@ __all__ = [
     "Nodes",
     "find_run",
     "find_runs",
+    "has_ended",
     "has_run",
     "plain_container",
     "replace_entries",
@@ -184,6 +185,14 @@ def has_run(client: "Container", uid: str) -> bool:
         return False
     with catalog_errors(str(client.uri)):
         return uid in _as_container(client)
+
+
+def has_ended(client: "Container", uid: str) -> bool:
+    """Whether a catalog has a run to its end, whatever that was; raises `CatalogError` if it does not answer."""
+    if not has_run(client, uid):
+        return False
+    with catalog_errors(str(client.uri)):
+        return bool({"stop", "notes"} & set(_as_container(client)[uid].metadata))
 
 
 def find_runs(client: "Container", *, since: float | None = None, most: int | None = None) -> list[str]:
