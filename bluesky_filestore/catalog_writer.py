@@ -88,9 +88,8 @@ class CatalogWriter(SpoolWriter):
     patches : mapping of str to callable, optional
         For the name of a document a function that is given each such document, a copy, and returns what is kept of it.
     checksums : bool
-        Whether the files of each run are read for their SHA-256 when the catalog has the run: in a thread of its own,
-        at a low priority, with one core at the most. `close` waits two seconds for it, and says what is left;
-        ``bluesky-filestore manifest`` does that. By default not: it reads all of a run's data once more.
+        Whether all files of a run are read, once the catalog has it, for their SHA-256: by one thread of low priority.
+        `close` waits two seconds for it, and says what is left for ``bluesky-filestore manifest``.
     sidecars : bool
         Whether each run gets a file beside the first of its files, with its documents and the manifest of its files:
         from these ``bluesky-filestore recover`` makes a catalog anew.
