@@ -85,6 +85,8 @@ class CatalogWriter(SpoolWriter):
         For how many seconds, and three times at least, a request is tried again at which the catalog fails while it
         answers others. Then it is left out: the run is parked, with the reason, and gets the rest of what it has.
         Other runs never wait for it, and a catalog that is away uses up nobody's patience.
+    reconcile : bool
+        Whether each frame is looked for in its file when a run ends; what is missing is logged, and in its metadata.
     patches : mapping of str to callable, optional
         For the name of a document a function that is given each such document, a copy, and returns what is kept of it.
     checksums : bool
@@ -137,6 +139,7 @@ class CatalogWriter(SpoolWriter):
         settle: float = 60.0,
         validate: bool | None = True,
         park_after: float = 60.0,
+        reconcile: bool = True,
         patches: Mapping[str, Patch] | None = None,
         checksums: bool = False,
         sidecars: bool = False,
@@ -146,16 +149,15 @@ class CatalogWriter(SpoolWriter):
         **of_tiled_writer: Any,
     ) -> None:
         refuse_others(of_tiled_writer)
-        self._patches = check_patches(patches)
+        self._patches, self._run_files = check_patches(patches), None if run_file is None else RunFiles(run_file, self._say)
         add_specs(spec_to_mimetype)
         check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
         check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
-        self._run_files = RunFiles(run_file, self._say) if run_file is not None else None
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after, view=views_in(views))
-        settings = self._describing(settings, checksums=checksums, sidecars=sidecars)
+        settings = self._describing(replace(settings, reconcile=reconcile), checksums=checksums, sidecars=sidecars)
         how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
         spooling: Callable[..., Spooling] = partial(Spooling, catalogs=catalogs, **how)
         lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -227,7 +228,9 @@ def test_rows_of_another_writer(catalog, data_directory):
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=int(os.environ.get("VERIFIED_RUNS", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(case=cases())
 def test_no_false_alarm(data_directory, case):

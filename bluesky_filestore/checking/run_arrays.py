@@ -1,8 +1,11 @@
 """The frames of an array of a run: as its documents say where they are, as a catalog does, and as files hold them."""
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from bluesky_filestore.files.hdf5_rows import HDF5Frames
 from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import FileProblem, LooksThrough, ReadableFrames
+from bluesky_filestore.files.series import FrameFiles
 from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.reading.from_node import ArrayInCatalog, frames_of
 from bluesky_filestore.reading.ragged_array import RaggedInCatalog
@@ -36,7 +40,9 @@ _BRING_BACK = (
     "Keep every copy of it; bring back the one that was written, or say with root_map (--root-map) where it is"
 )
 _CANNOT_SEE = "Look again from a machine that sees the files, or say with root_map (--root-map) where they are"
+_DELIVER = "Deliver the run again: bluesky-filestore resume --run"
 _SAMPLES = 3
+_BLOCK_BYTES = 2**18
 _NOT_SEEN = (
     AddressError,
     CatalogAccessError,
@@ -58,6 +64,8 @@ class RunArray:
     """The run's."""
     events: int
     """How many events its stream has."""
+    points: int
+    """How many points its stream has by its stream_datums, or its stop, where it has no events."""
     documented: Registered | None
     """Where its frames are by the run's documents, if there are such."""
     registered: Registered | None
@@ -70,6 +78,10 @@ class RunArray:
     """Whether its run is in a catalog, so that it should be, too."""
     every_frame: bool
     """Whether each frame is read, and not some of them."""
+    rows_an_event: int
+    """How many rows an event has; more than one where another writer lays its frames one behind the other."""
+    counted: tuple[float, ...]
+    """How many frames the plugin had counted at each event, if the run says so."""
 
     def findings(self) -> Iterator[RunFinding]:
         """All there is to say of it."""
@@ -102,6 +114,7 @@ class RunArray:
                 return
         else:
             yield self._line("files", True, f"{frames.count:,} frames are in the files")
+            yield from self._placed(frames)
         lost = {event for problem in problems for event in self._events_of(problem, frames)}
         yield from self._compared(where, sorted(set(range(self._rows_with_frames)) - lost))
 
@@ -119,10 +132,10 @@ class RunArray:
 
     @property
     def _rows(self) -> int:
-        """How many rows the array has."""
+        """How many events or points the array has rows of."""
         where = self.registered or self.documented
         shape = self.node.shape if self.node is not None else where.shape if where is not None else ()
-        return int(shape[0]) if shape else 0
+        return int(shape[0]) // self.rows_an_event if shape else 0
 
     @property
     def _rows_with_frames(self) -> int:
@@ -131,16 +144,44 @@ class RunArray:
 
     def _counted(self) -> RunFinding:
         rows, why = self._rows, f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
-        if rows == self.events:
-            return self._line("rows", True, f"{rows:,} rows, as many as events")
-        if not self.events and not self.why_missing:
+        expected, of = self.events or self.points, "events" if self.events else "points"
+        # Of a flight each time that a point was taken is a row, where documents tell.
+        if (rows == expected or (self.documented is not None and rows > self.points > 0)) and expected:
+            return self._line("rows", True, f"{rows:,} rows, as many as {of}")
+        if not expected and not self.why_missing:
             return self._line("rows", True, f"{rows:,} rows; its stream has no events")
-        words = f"{rows:,} rows for {self.events:,} events" if self.events else f"{rows:,} rows"
+        words = (
+            f"{rows:,} rows for {expected:,} {'events' if self.events else 'points'}" if expected else f"{rows:,} rows"
+        )
         advice = "Do not read this array by the rows of the event table; its frames may be those of other events"
         if self.why_missing and (rows < self.events or not self.events):
             advice = "See whether the frames are in other files; the events that lack theirs are the last ones"
         lacking = tuple(range(rows, self.events))
         return self._line("rows", False, words + why, advice, events=lacking)
+
+    def _placed(self, frames: ReadableFrames) -> Iterator[RunFinding]:
+        """Whether each row is registered as the frame that the documents tell, and plugins counted what is there."""
+        places = _places(frames)
+        each = max(1, len(places) // max(1, self._rows_with_frames))
+        if self.documented is not None and self.registered is not None and places:
+            told = _places(frames_of(self.documented)())
+            wrong = [row for row, (one, other) in enumerate(zip(places, told, strict=False)) if one != other]
+            events = tuple(dict.fromkeys(row // each for row in wrong))
+            if events:
+                words = f"the catalog has other frames for {in_words(events)} than the documents tell"
+                yield self._line("frames", False, words, _DELIVER, events=events)
+        if not any(self.counted) or not isinstance(frames, HDF5Frames):
+            return
+        held = {_real(path): count for path, _, count, _ in frames.taken()}
+        for event, counted in enumerate(self.counted[: self._rows_with_frames]):
+            path = places[event * each][0]
+            if counted > held[path]:
+                words = (
+                    f"the plugin had counted {int(counted):,} frames by {in_words([event])}, of {held[path]:,} there"
+                )
+                yield self._line("frames", False, words, _BRING_BACK, events=(event,), file=path)
+                return
+        yield self._line("frames", True, f"the plugin counted up to {int(max(self.counted)):,}, which are there")
 
     def _ragged(self, where: Registered) -> Iterator[RunFinding]:
         """What there is to say of rows that differ in shape: of those that are alike as of any array."""
@@ -173,13 +214,13 @@ class RunArray:
             of_documents = _ragged_in_files if self.documented.mimetype == RAGGED else _array_in_files
             ways["the files by the documents"] = of_documents(self.documented)
         if self.node is not None:
-            ways["the catalog"] = RaggedInCatalog(self.node) if is_ragged else ArrayInCatalog(self.node)
+            ways["the catalog"] = RaggedInCatalog(self.node) if is_ragged else _RowsAhead(self.node, self.every_frame)
         unlike: dict[str, list[int]] = {}
         for event in chosen:
             read: dict[str, NDArray[Any]] = {}
             for way, array in ways.items():
                 try:
-                    read[way] = array.read((event,))
+                    read[way] = array.read((event * self.rows_an_event,))
                 except (FileStoreError, OSError, LookupError, ValueError, RuntimeError) as error:
                     yield self._unread(way, event, error)
                     return
@@ -189,9 +230,7 @@ class RunArray:
                     unlike.setdefault(way, []).append(event)
         for way, wrong in unlike.items():
             words = f"{way} gives other values for {in_words(wrong)} than the files that are registered"
-            yield self._line(
-                "frames", False, words, "Deliver the run again: bluesky-filestore resume --run", events=tuple(wrong)
-            )
+            yield self._line("frames", False, words, _DELIVER, events=tuple(wrong))
         if not unlike:
             shown = "each frame" if len(chosen) == self._rows_with_frames else in_words(chosen)
             yield self._line("frames", True, f"{shown} read and equal from {' and '.join(ways)}")
@@ -219,6 +258,46 @@ class RunArray:
 
     def _line(self, check: str, ok: bool | None, words: str, advice: str = "", **concerned: Any) -> RunFinding:
         return RunFinding(check, self.name, ok, words, advice, **concerned)
+
+
+class _RowsAhead:
+    """An array of a catalog of which several rows are asked for at once, where that takes no longer than one."""
+
+    def __init__(self, node: Any, every_frame: bool) -> None:
+        self._array = ArrayInCatalog(node)
+        rows, size = max(1, int(node.shape[0])), prod(map(int, node.shape)) * node.dtype.itemsize
+        self._count = max(1, _BLOCK_BYTES * rows // max(1, size)) if every_frame or size <= _BLOCK_BYTES else 1
+        self._block: tuple[int, NDArray[Any]] | None = None
+
+    def read(self, index: tuple[int]) -> NDArray[Any]:
+        """One row."""
+        (row,) = index
+        first = row - row % self._count
+        if self._count > 1 and (self._block is None or self._block[0] != first):
+            try:
+                self._block = first, self._array.read((slice(first, first + self._count),))
+            except FileStoreError:
+                # It is to be known of which row.
+                self._count = 1
+        return self._array.read(index) if self._count == 1 or self._block is None else self._block[1][row - first]
+
+
+def _places(frames: ReadableFrames) -> list[tuple[str, str, int]]:
+    """File, dataset and number of each frame; none if they are not told one by one."""
+    if isinstance(frames, HDF5Frames):
+        dataset = frames.dataset
+        name = dataset.name.strip("/")
+        pieces = frames.index.pieces(range(frames.count))
+        paths = {file: _real(dataset.paths[file]) for file, _ in pieces}
+        return [(paths[file], name, number) for file, numbers in pieces for number in numbers]
+    if isinstance(frames, FrameFiles):
+        return [(_real(frames.path_of(frame)), "", 0) for frame in range(frames.count)]
+    return []
+
+
+@lru_cache(1024)
+def _real(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def _array_in_files(where: Registered) -> ArrayInFiles:

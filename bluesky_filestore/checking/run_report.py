@@ -51,6 +51,11 @@ class RunReport(Report):
     """The run's."""
 
     @property
+    def ok(self) -> bool:
+        """Whether all is well: nothing is wrong, and everything could be looked at."""
+        return self.exit_code == 0
+
+    @property
     def exit_code(self) -> int:
         """0 if all is well, 1 if something is wrong, 2 if something could not be looked at."""
         if self.problems:

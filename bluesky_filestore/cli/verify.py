@@ -1,15 +1,15 @@
 """The command that answers whether a run has its data."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from bluesky_filestore.errors import CatalogError, FileStoreError
+from bluesky_filestore.errors import CatalogError
 
 from .console import Console
 from .preview import catalog_client, directories_of
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from bluesky_filestore.checking.run_report import RunReport
 
 __all__ = ["moment_of", "verify"]
-
-_AT_ONCE = 4
-_VERDICTS = (
-    "[green]ok[/]      all is well with run",
-    "[bold red]PROBLEM[/] something is wrong with run",
-    "[yellow]?[/]       something could not be looked at of run",
-)
 
 
 def verify(
@@ -46,33 +39,36 @@ def verify(
 
     Exits with 0 if all is well, with 1 if something is wrong, and with 2 if something could not be looked at.
     """
+    from bluesky_filestore.catalogs.databroker.broker import takes_documents
+    from bluesky_filestore.catalogs.databroker.runs import find_runs as find_documents
     from bluesky_filestore.catalogs.tiled.nodes import find_runs
-    from bluesky_filestore.checking.verify import verify_run
+    from bluesky_filestore.catalogs.tiled.once import without_retries
+    from bluesky_filestore.checking.verify import verify_runs
 
     if sum((bool(uids), last, bool(since), all_runs)) != 1:
         raise typer.BadParameter("say which runs, in one way: UID..., --last, --since DATE or --all.")
     moved, moment = directories_of(root_map), moment_of(since)
 
-    def look(uid: str) -> "tuple[str, RunReport | str]":
-        try:
-            return uid, verify_run(client, uid, root_map=moved, every_frame=every_frame, checksums=checksums)
-        except FileStoreError as error:
-            return uid, str(error)
-
     try:
-        client = catalog_client(uri, profile, api_key)
-        asked = uids or find_runs(client, since=moment, most=1 if last else None)
+        client = without_retries(catalog_client(uri, profile, api_key))
+        find = find_documents if takes_documents(client) else find_runs
+        asked = uids or find(client, since=moment, most=1 if last else None)
     except CatalogError as error:
         # Not 1: nothing was found to be wrong with a run.
         Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
-    worst = 0
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for uid, report in _with_progress(pool.map(look, asked), len(asked)):
-            # What could not be looked at is less bad than what is wrong.
-            code = 2 if isinstance(report, str) else report.exit_code
-            worst = code if worst == 0 or code == 1 else worst
+    worst, codes = 0, Counter[int]()
+    reports = verify_runs(client, asked, root_map=moved, every_frame=every_frame, checksums=checksums)
+    for uid, report in _with_progress(reports, len(asked)):
+        # What could not be looked at is less bad than what is wrong.
+        code = 2 if isinstance(report, str) else report.exit_code
+        worst = code if worst == 0 or code == 1 else worst
+        codes[code] += 1
+        if code or uids or as_json or len(asked) == 1:
             _show(uid, report, as_json=as_json, whole=len(asked) == 1)
+    if len(asked) > 1 and not as_json:
+        words = f"{codes[0]:,} of {len(asked):,} runs are well, something is wrong with {codes[1]:,}"
+        Console().print(f"{words}, something of {codes[2]:,} could not be looked at.", highlight=False, soft_wrap=True)
     if not asked and not as_json:
         Console().print("There are no such runs.")
     raise typer.Exit(worst)

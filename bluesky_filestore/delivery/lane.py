@@ -29,9 +29,10 @@ from bluesky_filestore.spool.entries import ENDED, Entry
 
 from .health import CatalogHealth
 from .problems import Problems
+from .reconciling import Reconciler
 from .run_delivery import RunDelivery, RunDocuments
 from .settings import AS_USUAL, DeliverySettings
-from .stamping import sizes_of, stamp
+from .stamping import sizes_of
 
 __all__ = ["Lane"]
 
@@ -85,7 +86,7 @@ class Lane:
         self._sequence = Sequence(self._assets)
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._why_held: CatalogError = CatalogUnreachableError()
-        self._is_gathered = True
+        self._is_gathered, self._stamp = True, Reconciler(looks=settings.reconcile)
 
     @property
     def is_behind(self) -> bool:
@@ -160,13 +161,13 @@ class Lane:
             self._take_operations(run, run.documents)
             # Not before its stop has been received: it may come again, or the run be closed without.
             run.is_open = False
-            if not run.documents.settled:
+            if run.documents.is_looking or not run.documents.settled:
                 run.settle_until = time.monotonic() + self._settings.settle
             if not any(other.is_open or other.settle_until is not None for other in self.runs.values()):
                 self._assets.forget_old()
 
     def _documents_of(self, start: Mapping[str, Any]) -> RunDocuments:
-        return Run(start, self._assets, inspect, self._catalog.reads, stamp, sizes_of, self._settings.view)
+        return Run(start, self._assets, inspect, self._catalog.reads, self._stamp, sizes_of, self._settings.view)
 
     def gather(self) -> None:
         """Make operations of everything that was handed on; raises as `write` does."""
@@ -246,10 +247,9 @@ class Lane:
             _logger.exception("The files of run %s could not be looked at again.", run.uid)
             self._problems.add(run.uid, f"its files could not be looked at again: {error!r}")
             until = 0.0
-        if documents.settled or time.monotonic() > until:
-            run.settle_until = None
+        if (documents.settled and not documents.is_looking) or time.monotonic() > until:
+            run.end_settling(is_settled=documents.settled)
             if not documents.settled:
-                run.tell()
                 self._problems.add_loss(run.uid, _INCOMPLETE)
 
     def cut_short(self, uid: str, reason: str) -> None:

@@ -76,7 +76,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TRIES, _TRIES_WITHOUT_PATIENCE = 3, 2
 _HELD_SECONDS = 5.0
 # Not that a disk is not in sight: that is so every time, or never, and stands in the run's notes.
-_TOLD = ("refused", "missing", "uncollected")
+_TOLD = ("refused", "missing", "unreadable", "uncollected")
 
 
 class Finding(Enum):
@@ -203,6 +203,12 @@ class RunDelivery:
             {kind: of for kind, of in closing.metadata.get("filestore", {}).items() if kind in _TOLD}
         )
         if self.settle_until is None:
+            self.tell()
+
+    def end_settling(self, *, is_settled: bool) -> None:
+        """Its files are looked at no more; what the catalog is still to learn of them is said when it has."""
+        self.settle_until = None
+        if not (is_settled and self.operations):
             self.tell()
 
     def tell(self) -> None:

@@ -28,6 +28,8 @@ class DeliverySettings:
     """Told, by the thread that delivers, which runs a catalog has to their end since the last time."""
     view: Viewer | None = None
     """Makes files for what no stock adapter can address, see `bluesky_filestore.delivery.views`; by default nobody."""
+    reconcile: bool = True
+    """Whether at the end of a run each of its frames is looked for in its file, where that is in sight."""
 
 
 AS_USUAL = DeliverySettings()

@@ -18,7 +18,7 @@ from bluesky_filestore.operations.placement import Placement
 if TYPE_CHECKING:
     from bluesky_filestore.files.hdf5 import HDF5Files
 
-__all__ = ["sizes_of", "stamp"]
+__all__ = ["frames_of_placement", "parts_of", "sizes_of", "stamp"]
 
 _logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
@@ -58,7 +58,7 @@ def stamp(placement: Placement, before: Placement | None, ended: float) -> Place
     """
     properties: dict[str, Any] = {}
     if placement.mimetype == RAGGED:
-        parts = [stamp(part, None, ended) for part in _parts_of(placement)]
+        parts = [stamp(part, None, ended) for part in parts_of(placement)]
         said = dict.fromkeys(filter(None, (placement.unverified, *(part.unverified for part in parts))))
         properties = {**placement.properties, "parts": [dict(part.properties) for part in parts]}
         return replace(placement, properties=properties, unverified="; ".join(said))
@@ -98,7 +98,7 @@ def _shown(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-def _parts_of(placement: Placement) -> list[Placement]:
+def parts_of(placement: Placement) -> list[Placement]:
     """The arrays of rows that are alike, which one of rows that differ is made of."""
     return [
         Placement(
@@ -121,7 +121,7 @@ def _stamp(placement: Placement, before: Placement | None, properties: dict[str,
     try:
         # Closed at once: whoever wrote them may have them open.
         with HDF5Files() as files:
-            frames = _frames_of(placement, files)
+            frames = frames_of_placement(placement, files)
             if isinstance(frames, ComparesItsFiles):
                 stamps = frames.stamped(stamps_of(before.properties) if before is not None else None)
                 if stamps.numbers:
@@ -133,7 +133,8 @@ def _stamp(placement: Placement, before: Placement | None, properties: dict[str,
         _logger.exception("The files of an array could not be looked at; they are not compared when it is read.")
 
 
-def _frames_of(placement: Placement, files: "HDF5Files") -> Any:
+def frames_of_placement(placement: Placement, files: "HDF5Files") -> Any:
+    """The frames that an array would be registered with; raises as `files.registered.frames_of` does."""
     import numpy as np
 
     from bluesky_filestore.files.readable import ANYWHERE

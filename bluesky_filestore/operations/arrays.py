@@ -29,8 +29,8 @@ from .placement import (
 __all__ = ["ExternalArrays", "Said"]
 
 Said = dict[str, dict[str, dict[str, Any]]]
-"""By kind (``refused``, ``missing``, ``unverified``, ``differences``, ``uncollected``), stream and data key: words, or
-a mapping."""
+"""By kind (``refused``, ``missing``, ``unverified``, ``differences``, ``unreadable``, ``uncollected``), stream and data
+key: words, or a mapping."""
 
 _MOST_LISTED = 1000
 _MOST_SAID = 10
@@ -103,6 +103,12 @@ class ExternalArrays:
     def settled(self) -> bool:
         """Whether looking at the files again will not help."""
         return all(placed.settled for placed in self._placed.values())
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether somebody still looks for frames in the files."""
+        looks = [placed.placement.look for placed in self._placed.values() if placed.placement is not None]
+        return any(look is not None and not look.done() for look in looks)
 
     def files_per_index(self, stream: str, key: str, source: Source, width: int) -> int:
         """Of an array in a series: how many files an index stands for, of which an event has `width`.
@@ -204,6 +210,9 @@ class ExternalArrays:
             words["missing"] = {"events": list(missing[:_MOST_LISTED]), "reason": placed.placement.missing}
         if placed.placement.event.differences:
             words["differences"] = list(placed.placement.event.differences)
+        look = placed.placement.look
+        if look is not None and look.done() and look.result():
+            words["unreadable"] = look.result()
         uncollected = self._uncollected(array, placed.placement)
         if uncollected:
             words["uncollected"] = uncollected

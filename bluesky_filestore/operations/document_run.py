@@ -21,6 +21,8 @@ class DocumentRun:
 
     settled = True
     """Whether looking at its files again will not help: nobody looks at them."""
+    is_looking = False
+    """Whether somebody still looks for frames in its files."""
 
     def __init__(self, start: Mapping[str, Any]) -> None:
         self.uid: str = start["uid"]

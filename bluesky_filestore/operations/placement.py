@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
@@ -16,6 +16,7 @@ from .structure import EventStructure
 __all__ = [
     "ASKED_FOR",
     "Inspector",
+    "Look",
     "Placement",
     "Reads",
     "Refusal",
@@ -58,6 +59,16 @@ def knows_no_sizes(files: Sequence[str]) -> list[int | None]:
     return [None] * len(files)
 
 
+class Look(Protocol):
+    """Somebody looks for each frame of an array in its file."""
+
+    def done(self) -> bool:
+        """Whether he has."""
+
+    def result(self) -> Mapping[str, Any]:
+        """Which ``events`` lack frames and the ``reason``; empty if none does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where an array's rows are."""
@@ -88,6 +99,8 @@ class Placement:
     """How many values it has then."""
     refused: str = ""
     """Why it is no array, and nothing but its files is registered, if that is so."""
+    look: "Look | None" = field(default=None, compare=False)
+    """What becomes of looking for each of its frames, if somebody does."""
 
     @property
     def family(self) -> str:

@@ -1,7 +1,7 @@
 """Documents of one run in, operations out.
 
 What had to be said of the run beside its documents stands in its metadata: ``notes`` (sentences) and ``filestore``,
-with ``refused``, ``missing``, ``unverified``, ``differences`` and ``uncollected``, each by stream and data key.
+with ``refused``, ``missing``, ``unverified``, ``differences``, ``unreadable``, ``uncollected``, by stream and data key.
 """
 
 import logging
@@ -95,6 +95,7 @@ class Run:
         self._notes: list[str] = []
         self._losses: list[str] = []
         self._stop_doc: Any = None
+        self._closing: CloseRun | None = None
         created = create_run(start, self._stored, self.note)
         self._said: dict[str, str] = unstored("start", start, created.metadata["start"])
         if self._said:
@@ -307,18 +308,23 @@ class Run:
         """Whether looking at its files again will not help."""
         return self.arrays.settled
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether somebody still looks for frames in its files."""
+        return self.arrays.is_looking
+
     def settle(self) -> list[Operation]:
-        """After the stop: what has become known of files that were missing or still being written."""
-        operations = self.arrays.take(final=True)
-        if operations or self.settled:
-            operations.append(self._close())
-        return operations
+        """After the stop: what has become known of its files."""
+        operations, before = self.arrays.take(final=True), self._closing
+        closing = self._close()
+        return [*operations, closing] if operations or closing != before else []
 
     def _close(self) -> CloseRun:
         said = self.arrays.said({name: stream.table for name, stream in self._streams.items()})
         notes = [*self._notes, *sentences(said)]
         entries = {"stop": self._stop_doc, "filestore": plain(said), "notes": notes, "documents": dict(self._said)}
-        return CloseRun(self.uid, entries)
+        self._closing = CloseRun(self.uid, entries)
+        return self._closing
 
 
 def _data_keys(doc: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, dict[str, Any]]:

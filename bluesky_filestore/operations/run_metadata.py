@@ -22,6 +22,7 @@ _VERBS = {
     "missing": "ends before the events do",
     "unverified": "was not compared with its files",
     "differences": "is registered as the file says",
+    "unreadable": "has frames that are not in its files",
     "uncollected": "has more frames in its files than were documented",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
+from bluesky_filestore.catalogs.tiled.values import read_array
 from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.event_record import (
     AS_USUAL,
@@ -111,21 +112,20 @@ class _Stream:
 
     def events(self) -> "Iterator[tuple[int, EventRecord, _Stream, _Row]]":
         """Its events in their order, by their number in the run."""
-        tables, arrays = [], {}
-        for key, child in self._run.children(self._name).items():
-            if child.structure_family == "table":
-                tables.append(child)
-            elif child.data_sources()[0].management != "external":
-                arrays[key] = child
+        arrays = {
+            key: child
+            for key, child in self._run.children(self._name).items()
+            if child.structure_family != "table" and child.data_sources()[0].management != "external"
+        }
+        tables, columns = self._run.tables(self._name), self._run.columns(self._name)
         if not tables:
             return
-        columns = _columns(tables)
         if RECORD_COLUMN not in columns:
             raise DocumentError(
                 f"stream {self._name!r} has no column {RECORD_COLUMN!r}, in which the uids of its events would be; "
                 f"expected a run that CatalogWriter wrote. Take what run.documents() makes of it."
             )
-        values = {key: node.read() for key, node in arrays.items()}
+        values = {key: read_array(node) for key, node in arrays.items()}
         types = {name: str(kind) for table in tables for name, kind in _types(table).items()}
         for row, text in enumerate(columns[RECORD_COLUMN]):
             record = decode_record(text)
@@ -186,17 +186,6 @@ class _Row:
         if kind == "string":
             return cell if is_text else _from_text(cell)
         return _PYTHON_TYPES[kind](cell)
-
-
-def _columns(tables: list[Any]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {}
-    for table in tables:
-        frame = table.read()
-        for name in frame.columns:
-            empty = frame[name].isna().tolist()
-            cells = zip(frame[name].tolist(), empty, strict=True)
-            columns[name] = [None if is_empty else cell for cell, is_empty in cells]
-    return columns
 
 
 def _types(table: Any) -> dict[str, Any]:

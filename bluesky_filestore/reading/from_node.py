@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.catalogs.tiled.values import read_array
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files import registered as reading
 from bluesky_filestore.files.registered import OpenFrames, Registered
@@ -56,8 +56,7 @@ class ArrayInCatalog:
             If the catalog does not give it.
         """
         keys = tuple(map(as_axis_key, expanded_index(index, tuple(self._node.shape))))
-        with catalog_errors(self.uri, self._node):
-            return np.asarray(self._node.read(keys))
+        return read_array(self._node, keys)
 
 
 def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool = False) -> Registered:

@@ -1,17 +1,24 @@
-"""A run as it lies in a catalog, with few requests: what is in a node is asked for at once."""
+"""A run as it lies in a catalog, with few requests: what is below it is asked for at once."""
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.catalogs.tiled.values import read_table
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
 __all__ = ["RunTree"]
 
+_Below: TypeAlias = dict[str, tuple[Any, dict[str, Any]]]
+_DEEP = "search_deep"
+_NO_KEY = "no run has this"
+
 
 class RunTree:
-    """A run's node and what is below it, each asked for once.
+    """A run's node and what is below it, asked for once.
 
     Parameters
     ----------
@@ -21,7 +28,7 @@ class RunTree:
 
     def __init__(self, node: "Container") -> None:
         self._node: Any = getattr(node, "base", node)
-        self._children: dict[str, dict[str, Any]] = {}
+        self._columns: dict[str, dict[str, list[Any]]] = {}
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -29,17 +36,62 @@ class RunTree:
         metadata: Mapping[str, Any] = self._node.metadata
         return metadata
 
-    @cached_property
+    @property
     def streams(self) -> dict[str, Any]:
-        """The containers of the streams, by name."""
-        return {name: getattr(child, "base", child) for name, child in _children(self._node).items()}
+        """The containers of the streams, by name.
+
+        Raises
+        ------
+        CatalogError
+            If the catalog does not tell.
+        """
+        return {name: stream for name, (stream, _) in self._below.items()}
 
     def children(self, stream: str) -> dict[str, Any]:
-        """The tables and arrays of a stream, with their data sources."""
-        if stream not in self._children:
-            self._children[stream] = _children(self.streams[stream])
-        return self._children[stream]
+        """The tables and arrays of a stream, with their data sources; raises as `streams` does."""
+        return self._below[stream][1]
+
+    def columns(self, stream: str) -> Mapping[str, list[Any]]:
+        """The columns of the event table of a stream, None where a cell is empty; raises as `streams` does."""
+        if stream not in self._columns:
+            self._columns[stream] = columns = {}
+            for table in self.tables(stream):
+                frame = read_table(table)
+                for name in frame.columns:
+                    empty = frame[name].isna().tolist()
+                    cells = zip(frame[name].tolist(), empty, strict=True)
+                    columns[name] = [None if is_empty else cell for cell, is_empty in cells]
+        return self._columns[stream]
+
+    def tables(self, stream: str) -> list[Any]:
+        """The tables of a stream, of which each has some of its columns; raises as `streams` does."""
+        return [child for child in self.children(stream).values() if child.structure_family == "table"]
+
+    @cached_property
+    def _below(self) -> _Below:
+        from tiled.client.utils import ClientError
+
+        node = self._node.new_variation(include_data_sources=True)
+        with catalog_errors(str(node.uri), node):
+            if _DEEP in node.item["links"]:
+                try:
+                    return _at_once(node)
+                except ClientError:
+                    # Its server has the route, and a tree that is none of Tiled's own.
+                    pass
+            below = {name: getattr(child, "base", child) for name, child in node.items()}
+            return {
+                name: (child, dict(child.new_variation(include_data_sources=True).items()))
+                for name, child in below.items()
+            }
 
 
-def _children(node: Any) -> dict[str, Any]:
-    return dict(node.new_variation(include_data_sources=True).items())
+def _at_once(node: Any) -> _Below:
+    from tiled.queries import KeyPresent
+
+    found = dict(node.search_deep(KeyPresent(_NO_KEY, False), max_depth=2).items())
+    below: _Below = {path[0]: (getattr(child, "base", child), {}) for path, child in found.items() if len(path) == 1}
+    for path, child in found.items():
+        if len(path) > 1 and path[0] in below:
+            below[path[0]][1][path[1]] = child
+    return below

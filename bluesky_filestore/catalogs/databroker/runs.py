@@ -4,10 +4,12 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+
 from .broker import collections_of
 from .collections import singles_once
 
-__all__ = ["documents_of_run", "run_of"]
+__all__ = ["documents_of_run", "find_runs", "run_of"]
 
 _logger = logging.getLogger(__name__)
 _A_PAGE = 25
@@ -46,3 +48,13 @@ def documents_of_run(run: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             _A_PAGE,
             given,
         )
+
+
+def find_runs(client: Any, *, since: float | None = None, most: int | None = None) -> list[str]:
+    """The uids of runs of a databroker, the latest first, as `bluesky_filestore.catalogs.tiled.nodes.find_runs`."""
+    with catalog_errors(str(client.uri)):
+        if since is not None:
+            from databroker.queries import TimeRange
+
+            client = client.search(TimeRange(since=since))
+        return list(reversed(client.keys()[:]))[:most]

@@ -1,7 +1,7 @@
 """Nodes of a Tiled catalog by path, each asked for once."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
@@ -20,6 +20,7 @@ __all__ = [
     "Nodes",
     "find_run",
     "find_runs",
+    "get_runs",
     "has_ended",
     "has_run",
     "plain_container",
@@ -31,6 +32,7 @@ NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
 _logger = logging.getLogger(__name__)
+_A_PAGE = 100
 _OWN_TAGS = ("user:", "service:")
 
 
@@ -167,8 +169,11 @@ def find_run(client: "Container", uid: str) -> "tuple[str, Container]":
     with catalog_errors(str(client.uri)):
         client = _as_container(client)
         # Nothing, as of a variable that is not set, would be the catalog itself, and a path what is in a run.
-        if uid and "/" not in uid and uid in client:
-            return uid, client[uid]
+        if uid and "/" not in uid:
+            try:
+                return uid, client[uid]
+            except KeyError:
+                pass
         pattern = uid.replace("%", "").replace("_", "")
         found = list(client.search(Like("start.uid", f"{pattern}%")).keys()[:2]) if pattern else []
         if len(found) != 1:
@@ -217,7 +222,32 @@ def find_runs(client: "Container", *, since: float | None = None, most: int | No
     with catalog_errors(str(client.uri)):
         client = _as_container(client)
         found = client if since is None else client.search(Comparison("ge", "start.time", since))
-        return list(found.sort(("start.time", -1)).keys()[:most])
+        keys = found.sort(("start.time", -1)).keys()
+        uids: dict[str, None] = {}
+        begin = 0
+        # Each page by where it begins: of what is sorted Tiled's own server gives no third page after the second.
+        while most is None or begin < most:
+            page = list(keys[begin : begin + _A_PAGE])
+            uids |= dict.fromkeys(page)
+            begin += _A_PAGE
+            if len(page) < _A_PAGE:
+                break
+        return list(uids)[:most]
+
+
+def get_runs(client: "Container", uids: Sequence[str]) -> "dict[str, Container]":
+    """Those of some runs that the catalog has, by their uid, with one request a hundred.
+
+    Raises
+    ------
+    CatalogError
+        If the catalog does not answer, or does not let us in.
+    """
+    from tiled.queries import KeysFilter
+
+    with catalog_errors(str(client.uri)):
+        found = _as_container(client).search(KeysFilter(list(uids)))
+        return {uid: node for uid, node in found.items() if "start" in node.metadata}
 
 
 def _as_container(client: "Container") -> "Container":
