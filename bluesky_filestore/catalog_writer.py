@@ -149,10 +149,11 @@ class CatalogWriter(SpoolWriter):
         **of_tiled_writer: Any,
     ) -> None:
         refuse_others(of_tiled_writer)
-        self._patches, self._run_files = check_patches(patches), None if run_file is None else RunFiles(run_file, self._say)
+        self._patches = check_patches(patches)
         add_specs(spec_to_mimetype)
         check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
         check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
+        self._run_files = RunFiles(run_file, self._say) if run_file is not None else None
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
@@ -163,8 +164,7 @@ class CatalogWriter(SpoolWriter):
         lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")
         if spool is not None and (lasting or spool != "auto"):
             try:
-                directory = spool_for(lasting) if spool == "auto" else spool_in(spool)
-                self._spooling = spooling(directory, settings=settings)
+                self._spooling = spooling(spool_for(lasting) if spool == "auto" else spool_in(spool), settings=settings)
                 return
             except SpoolError as error:
                 if on_error == "raise":
