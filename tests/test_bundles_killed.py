@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ print(((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before) >> 2
 @pytest.mark.parametrize(("count", "ending"), [(1, ".tar"), (10_000, ".zip")])
 def test_many_and_large_files(tmp_path, count, ending):
     """Ten thousand files, or one of 300 MB, take no more than 100 MB of memory, packed and unpacked, and are equal."""
-    program = PROGRAM.format(tests=sys.path[0], where=str(tmp_path), count=count, ending=ending)
+    program = PROGRAM.format(tests=str(Path(__file__).parent), where=str(tmp_path), count=count, ending=ending)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 100
