@@ -1,7 +1,8 @@
 """Did I get my data? A run's documents, its catalog and its files, compared with one another."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from bluesky_filestore.errors import (
 )
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.document_reader import documents_of
-from bluesky_filestore.reading.from_documents import DocumentedRun, Documents
+from bluesky_filestore.reading.from_documents import DocumentedRun, Documents, passed_through
 from bluesky_filestore.reading.run_tree import RunTree
 
 from .checksums import compare_checksums
@@ -143,10 +144,14 @@ def _nodes(catalog: Any, uids: Sequence[str]) -> dict[str, Any]:
 
 def _documented(documents: Documents, uid: str) -> Documents:
     """The documents of a run, of which it is seen that they are those of the one that is meant."""
-    for name, doc in documents:
-        if name == "start" and not doc["uid"].startswith(uid):
-            raise RunNotFoundError(f"the documents are those of run {doc['uid']!r}; expected those of {uid!r}.")
-        yield name, doc
+
+    def look(documents: Documents) -> Documents:
+        for name, doc in documents:
+            if name == "start" and not doc["uid"].startswith(uid):
+                raise RunNotFoundError(f"the documents are those of run {doc['uid']!r}; expected those of {uid!r}.")
+            yield name, doc
+
+    return passed_through(documents, look)
 
 
 def _find(catalog: Any, uid: str) -> Any:
@@ -210,8 +215,7 @@ def _verified(
         if why:
             documented, streams = None, {}
     else:
-        documents: Iterable[tuple[str, Any]] = run
-        documented = DocumentedRun(watched(documents, streams), root_map)
+        documented = DocumentedRun(passed_through(run, partial(watched, streams=streams)), root_map)
         uid = documented.uid
     if spooled is None:
         spooled = look_in_spools([uid])[uid]

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -26,7 +26,14 @@ from bluesky_filestore.operations.run import Run
 
 from .mapped_paths import mapped_paths
 
-__all__ = ["ArrayOfDocuments", "ConfinedDocuments", "DocumentedRun", "Documents", "array_of_documents"]
+__all__ = [
+    "ArrayOfDocuments",
+    "ConfinedDocuments",
+    "DocumentedRun",
+    "Documents",
+    "array_of_documents",
+    "passed_through",
+]
 
 Documents: TypeAlias = Iterable[tuple[str, Mapping[str, Any]]]
 """Names and documents of one run."""
@@ -48,6 +55,22 @@ class ConfinedDocuments(ABC):
         FileStoreError
             If frames cannot be read from where the files are.
         """
+
+
+def passed_through(documents: Documents, look: Callable[[Documents], Documents]) -> Documents:
+    """The documents that a generator gives of others, confined where these are."""
+    return _PassedThrough(documents, look) if isinstance(documents, ConfinedDocuments) else look(documents)
+
+
+class _PassedThrough(ConfinedDocuments):
+    def __init__(self, documents: ConfinedDocuments, look: Callable[[Documents], Documents]) -> None:
+        self._documents, self._look = documents, look
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        return iter(self._look(self._documents))
+
+    def confinement(self) -> tuple[RootMap, Roots]:
+        return self._documents.confinement()
 
 
 _Key: TypeAlias = tuple[str, str]
