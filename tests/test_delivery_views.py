@@ -13,6 +13,7 @@ from bluesky_filestore import CatalogWriter, open_array, verify_run
 from bluesky_filestore.delivery.views import views_in
 from bluesky_filestore.errors import OptionError
 
+DATASET = "/entry/data/data"
 numbers = itertools.count(1)
 # By file and number there: dark and primary frames in turns but for one, back to a checkpoint, staged again.
 ROWS = {
@@ -29,7 +30,7 @@ def write(directory, kind, rows):
     frames = {name: random.integers(0, 60000, (9, *SHAPE), "u2") for name in "abc"}
     for name, values in frames.items():
         with h5py.File(directory / f"{name}.h5", "w") as file:
-            file.create_dataset("/entry/data/data", data=values, chunks=(1, *SHAPE), compression="gzip")
+            file.create_dataset(DATASET, data=values, chunks=(1, *SHAPE), compression="gzip")
     spec = "AD_HDF5_SWMR" if kind == "rewound" else "AD_HDF5"
     documents = ordered_documents([(directory / f"{name}.h5", number) for name, number in rows], {}, spec, kind=kind)
     return documents, documents[0][1]["uid"], np.stack([frames[name][number] for name, number in rows])
@@ -62,6 +63,26 @@ def test_a_stock_server_reads_it(stock, kind):
     assert verify_run(client, uid).exit_code == 0, str(verify_run(client, uid))
 
 
+def test_a_view_of_other_frames(stock):
+    """A view that shows a frame in another's place is found, between the first and the last one, too."""
+    client, data = stock
+    directory = data / str(next(numbers))
+    documents, uid, frames = write(directory, "rewound", ROWS["rewound"])
+    deliver(documents, client, views=data / "views")
+    assert verify_run(client, uid).exit_code == 0
+    layout, source = (
+        h5py.VirtualLayout(frames.shape, "u2"),
+        h5py.VirtualSource(directory / "a.h5", DATASET, (9, *SHAPE)),
+    )
+    for row, number in enumerate((0, 1, 3, 1, 2, 3)):
+        layout[row] = source[number]
+    with h5py.File(data / "views" / f"{uid}_primary_image.h5", "w") as file:
+        file.create_virtual_dataset(DATASET, layout)
+    report = verify_run(client, uid)
+    assert report.exit_code == 1
+    assert "other frames for event 2 than the documents tell" in str(report)
+
+
 def test_made_again(stock, tmp_path):
     """Whoever was killed while it made one begins again: the same file, in the place of whatever is there."""
     client, data = stock
@@ -84,7 +105,7 @@ def test_frames_that_are_lost(stock):
     documents, uid, _ = write(data / str(next(numbers)), "dark and primary", ROWS["dark and primary"])
     path = Path(documents[2][1]["root"]) / "a.h5"
     with h5py.File(path, "w") as file:
-        made = file.create_dataset("/entry/data/data", (9, *SHAPE), "u2", chunks=(1, *SHAPE))
+        made = file.create_dataset(DATASET, (9, *SHAPE), "u2", chunks=(1, *SHAPE))
         for number in (1, 2, 5, 7, 8):
             made[number] = number
     deliver(documents, client, views=data / "views")
