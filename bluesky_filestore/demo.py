@@ -4,8 +4,10 @@ import contextlib
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .catalog_writer import CatalogWriter
-from .errors import CatalogError, OptionError
+from .errors import CatalogError, IOCUnreachableError, OptionError
 from .model.paths import join_resource
 from .reading.contact_sheet import check_picture, contact_sheet, save_picture
 from .serving import CatalogServer, serve_catalog
@@ -134,7 +136,8 @@ def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[
     with CatalogWriter(catalog.client, spool=catalog.directory / "spool") as writer:
         run_engine.subscribe(writer)
         for detector_class, frames_per_point in ((SimDetectorHDF5, (1, 5)), (SimDetectorTIFF, (1, 3))):
-            detector = detector_class(ioc.prefix, name="det", write_path_template=template, root=ioc.directory)
+            where: dict[str, Any] = {"name": "det", "write_path_template": template, "root": ioc.directory}
+            detector = _patiently(partial(detector_class, ioc.prefix, **where))
             try:
                 detector.wait_for_connection(timeout=_PATIENCE)
                 detector.cam.stage_sigs.update(_SIZE)
@@ -150,6 +153,17 @@ def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[
             finally:
                 # The next detector asks for the same records: one client of each is enough.
                 detector.destroy()
+
+
+def _patiently(make: Callable[[], Any]) -> Any:
+    """A detector, made again while its IOC is there and has no time: ophyd waits for one second."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return make()
+        except IOCUnreachableError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _run(run_engine: "RunEngine", plan: Any) -> None:
