@@ -92,7 +92,11 @@ def test_there_and_back(catalog, night, here, tmp_path, ending, which):
             said = [doc for name, doc in documents(run) if name in ("resource", "stream_resource")]
             assert said
             assert all(str(into) in unquote(str(doc)) for doc in said)
-        assert verify_run(elsewhere, runs[0].uid).exit_code == 0
+        for built in runs:
+            # The pack's checksums came along.
+            report = verify_run(elsewhere, built.uid, checksums=True)
+            assert report.exit_code == 0, str(report)
+            assert "are as they were when the manifest was made" in str(report)
         again = unpack(moved, elsewhere, into=into, uids=runs[-1].uid[:8])
         assert [(each.uid, each.state, each.words) for each in again] == [(runs[-1].uid, "there", ())]
     finally:

@@ -16,6 +16,7 @@ from document_streams import KINDS, Camera, Case, Step, build, cases
 from hypothesis import HealthCheck, given, settings
 
 from bluesky_filestore import CatalogWriter, verify_run
+from bluesky_filestore.bundles.manifests import describe_files
 from bluesky_filestore.errors import DocumentError, OptionError, RunNotFoundError
 
 numbers = itertools.count()
@@ -133,6 +134,24 @@ def test_moved_files(written, catalog, tmp_path):
     moved = {str(directory): str(tmp_path / "moved")}
     from_documents = verify_run(built.documents, root_map=moved)
     assert from_documents.exit_code == 0, str(from_documents)
+
+
+def test_many_files_that_are_missing(written, catalog):
+    """Of many files that are gone there is one line: how many, the first of them, and all their events."""
+    built, directory = written(one_camera("AD_TIFF", events=24))
+    describe_files(catalog.client[built.uid])
+    paths = files_of(directory)
+    for path in paths[5:20]:
+        path.unlink()
+    report = verify_run(catalog.client, built.uid, checksums=True)
+    assert [finding.check for finding in report.problems] == ["files", "checksums"], str(report)
+    for finding in report.problems:
+        assert finding.words.startswith("15 files are not there, of events 5, 6, 7, 8, 9, 10 and 9 more; the first: ")
+        assert str(paths[5]) in finding.words
+        assert (finding.file, finding.events) == (str(paths[5]), tuple(range(5, 20)))
+    (problem,) = describe_files(catalog.client[built.uid]).problems
+    assert str(paths[5]) in problem
+    assert "and 14 more" in problem
 
 
 @pytest.mark.parametrize("lacking", ["stop", "event", "datum"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.catalogs.tiled.manifests import MOST_IN_RUN, NodeName, read_manifest, write_manifest
-from bluesky_filestore.errors import DocumentError, FileStoreError, ManifestError
+from bluesky_filestore.errors import ChangedFileError, DocumentError, FileStoreError, ManifestError
 from bluesky_filestore.model.manifest import Manifest, ManifestEntry
 from bluesky_filestore.model.paths import pure_path, semantics_of
 from bluesky_filestore.model.relocations import Relocations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["DescribedFiles", "describe_files", "keep_manifest", "manifest_of"]
 
 _REPLACED = "what the manifest says of it stays; if the file of now is the right one, have it replaced (--replace)"
+_MOST_ALIKE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,9 @@ def describe_files(
     entries = [entry for file in found.files if (entry := maker.entry(file, beside.get(file.path))) is not None]
     # What a file led to when it was described is the run's, whether it leads there now or not.
     manifest = (Manifest(uid, ()) if replace else before).joined(Manifest(uid, tuple(entries)))
-    maker.problems += keep_manifest(run, tree, names, found.files, manifest)
-    path = _write_beside(documents, found.files, manifest, maker.problems) if sidecar and found.files else None
-    return DescribedFiles(manifest, tuple(maker.problems), path)
+    problems = [*maker.all_problems(), *keep_manifest(run, tree, names, found.files, manifest)]
+    path = _write_beside(documents, found.files, manifest, problems) if sidecar and found.files else None
+    return DescribedFiles(manifest, tuple(problems), path)
 
 
 def _documents_and_files(
@@ -187,6 +188,18 @@ class _Maker:
     before: Mapping[str, ManifestEntry]
     on_bytes: Callable[[int], None] | None
     problems: list[str] = field(default_factory=list)
+    _alike: dict[type[Exception], list[str]] = field(default_factory=dict)
+
+    def all_problems(self) -> list[str]:
+        """In words; of more than a few of a kind the first, and how many there are."""
+        told = list(self.problems)
+        for alike in self._alike.values():
+            more = f" (and {len(alike) - 1:,} more files so)"
+            told += alike if len(alike) <= _MOST_ALIKE else [alike[0] + more]
+        return told
+
+    def _problem(self, kind: type[Exception], words: str) -> None:
+        self._alike.setdefault(kind, []).append(words)
 
     def entry(self, file: RunFile, known: ManifestEntry | None) -> ManifestEntry | None:
         """What a file is like; what it was like before, if it is another and that is not to be replaced."""
@@ -195,13 +208,13 @@ class _Maker:
             known = before if before is not None and before.sha256 else known
             entry = entry_of(file, checksums=self.checksums, known=known, on_bytes=self.on_bytes)
         except FileStoreError as error:
-            self.problems.append(str(error).rstrip("."))
+            self._problem(type(error), str(error).rstrip("."))
             return before
         if before is None or self.replace:
             return entry
         changed = before.compare(entry)
         if changed:
-            self.problems.append(f"{file.path}: {changed}; {_REPLACED}")
+            self._problem(ChangedFileError, f"{file.path}: {changed}; {_REPLACED}")
         # A copy has another time, and who asks for no checksums does not want to lose those that there are.
         return before if changed or (before.sha256 and not entry.sha256) else entry
 

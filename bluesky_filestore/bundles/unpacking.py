@@ -1,8 +1,9 @@
 """Runs out of a pack, into a data directory and a catalog.
 
 First come the files, each under another name until it is whole and was read back, then the documents, by a spool of
-their own: a catalog never names a file that is not there. Who is killed runs the same again: files that are there with
-the bytes that the pack's manifest tells of stay, and documents that the catalog has are not written twice.
+their own: a catalog never names a file that is not there; at last the manifest, for `verify --checksums`. Who is killed
+runs the same again: files that are there with the bytes that the pack's manifest tells of stay, and documents that the
+catalog has are not written twice.
 
 Whoever made the pack may have meant harm. Files are written below the directory and nowhere else, none that is there is
 written over, and a run whose documents or files lead out of the directory is not delivered.
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.delivery.resuming import deliver_runs
-from bluesky_filestore.errors import FileStoreError, PackError, PathError
+from bluesky_filestore.errors import CatalogError, FileStoreError, PackError, PathError
 from bluesky_filestore.files.checksums import sha256_of
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.model.document_differences import differences, singles
@@ -33,9 +34,11 @@ from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.document_reader import documents
 from bluesky_filestore.reading.from_documents import ConfinedDocuments, DocumentedRun
 from bluesky_filestore.reading.run_files import find_files
+from bluesky_filestore.reading.run_tree import RunTree
 from bluesky_filestore.spool.store import Store
 
 from .containers import BLOCK
+from .manifests import keep_manifest, manifest_of
 from .packs import FILES, Pack, PackedRun, open_pack
 from .partial_pack import OnBytes
 
@@ -145,7 +148,30 @@ def _unpack_runs(runs: list[PackedRun], client: "Container", target: "_Target") 
         words = (why, *after.words) if why else after.words
         state: UnpackState = "unpacked" if after.state == "there" and not words else "refused"
         found[run.uid] = replace(found[run.uid], state=state, words=words)
+    for run in runs:
+        if found[run.uid].state != "refused":
+            words = tuple(_keep_manifest(run, client, target))
+            found[run.uid] = replace(found[run.uid], words=(*found[run.uid].words, *words))
     return [found[run.uid] for run in runs]
+
+
+def _keep_manifest(run: PackedRun, client: "Container", target: "_Target") -> list[str]:
+    """Have the catalog keep the checksums by which the files were unpacked, where it has none; what it does not."""
+    from bluesky_filestore.catalogs.tiled.nodes import find_run
+
+    _, node = find_run(client, run.uid)
+    tree, told = RunTree(node), target.moved_manifest(run.manifest())
+    try:
+        before = manifest_of(run.uid, tree) or Manifest(run.uid, ())
+        known = (entry for entry in before.entries if entry.sha256 or entry.path not in told.by_path)
+        manifest = told.joined(Manifest(run.uid, tuple(known)))
+        documented = DocumentedRun(target.moved(run), RootMap())
+        files = find_files(documented, roots=target.roots).files
+        return keep_manifest(node, tree, documented.external, files, manifest)
+    except CatalogError:
+        raise
+    except FileStoreError as error:
+        return [f"its manifest is not in the catalog: {str(error).rstrip('.')}"]
 
 
 def _compared(run: PackedRun, client: "Container", target: "_Target") -> Unpacked:
@@ -193,13 +219,19 @@ class _Target:
     def __init__(self, directory: Path, pack: Pack, on_bytes: OnBytes | None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._pack, self._on_bytes = directory, pack, on_bytes
-        self._roots = Roots.of([directory])
+        self.roots = Roots.of([directory])
+        """Where files may lie."""
         places = {old: str(directory / new.removeprefix(FILES).lstrip("/")) for old, new in pack.directories.items()}
         self._relocations = Relocations((RootMap(places),))
 
     def moved(self, run: PackedRun) -> "_MovedDocuments":
         """The documents of a run, with the paths of its files in the directory."""
-        return _MovedDocuments(run, self._moved, self._roots)
+        return _MovedDocuments(run, self._moved, self.roots)
+
+    def moved_manifest(self, manifest: Manifest) -> Manifest:
+        """The manifest of a run, with the paths of its files in the directory."""
+        entries = (replace(entry, path=str(self._relocations.find(entry.path))) for entry in manifest.entries)
+        return Manifest(manifest.uid, tuple({entry.path: entry for entry in entries}.values()))
 
     def write(self, manifest: Manifest) -> int:
         """Have the files of a run in the directory; how many bytes they have."""
@@ -227,12 +259,12 @@ class _Target:
 
     def check_documents(self, run: PackedRun) -> None:
         """Raise `PackError` where documents, or the files that they name, lead out of the directory."""
-        found = find_files(DocumentedRun(self.moved(run), RootMap()), roots=self._roots)
+        found = find_files(DocumentedRun(self.moved(run), RootMap()), roots=self.roots)
         outside = list(found.outside)
         for file in found.files:
             if file.here is not None and (not file.led_from or os.path.lexists(file.here)):
                 try:
-                    self._roots.admit(file.here)
+                    self.roots.admit(file.here)
                 except FileStoreError as error:
                     outside.append(f"{file.led_from or 'its documents'}: {error}")
         if outside:
@@ -251,7 +283,7 @@ class _Target:
         if not os.path.lexists(path):
             return False
         is_file = path.is_file() and path.stat().st_size == entry.size
-        if is_file and sha256_of(str(path), roots=self._roots) == entry.sha256:
+        if is_file and sha256_of(str(path), roots=self.roots) == entry.sha256:
             return True
         raise PackError(
             f"{path} is there, and is another file than that of the pack; expected none, or the same: unpack into "
@@ -261,7 +293,7 @@ class _Target:
     def _write(self, path: Path, entry: ManifestEntry) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A link that leads away may be among the directories that were there.
-        self._roots.admit(str(path.parent))
+        self.roots.admit(str(path.parent))
         new = path.with_name(f".unpacking-{hashlib.sha256(path.name.encode()).hexdigest()[:16]}")
         new.unlink(missing_ok=True)
         with self._pack.members.opened(self._pack.member_of(entry.path)) as source, new.open("xb") as file:

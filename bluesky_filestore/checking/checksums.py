@@ -6,6 +6,7 @@ from pathlib import Path
 from bluesky_filestore.bundles.manifests import manifest_of
 from bluesky_filestore.bundles.sidecars import read_sidecar, sidecar_name
 from bluesky_filestore.errors import (
+    ChangedFileError,
     ChangingFileError,
     FileStoreError,
     ForbiddenFileError,
@@ -20,7 +21,7 @@ from bluesky_filestore.reading.from_documents import DocumentedRun
 from bluesky_filestore.reading.run_files import RunFile, entry_of, find_files
 from bluesky_filestore.reading.run_tree import RunTree
 
-from .run_report import RunFinding
+from .run_report import RunFinding, together
 
 __all__ = ["compare_checksums"]
 
@@ -70,7 +71,7 @@ def compare_checksums(
 
 
 def _compared(files: Sequence[RunFile], manifest: Manifest) -> Iterator[RunFinding]:
-    same, size, without = 0, 0, []
+    same, size, without, wrong = 0, 0, list[str](), list[tuple[RunFinding, type[Exception]]]()
     for file in files:
         then = manifest.by_path[file.path]
         try:
@@ -79,15 +80,16 @@ def _compared(files: Sequence[RunFile], manifest: Manifest) -> Iterator[RunFindi
             if not then.compare(now):
                 now = entry_of(file, checksums=bool(then.sha256), known=None)
         except (FileStoreError, OSError) as error:
-            yield _unread(file, error)
+            wrong.append((_unread(file, error), type(error)))
             continue
         changed = then.compare(now)
         if changed:
-            yield _of_file(False, file, f"{file.path}: {changed}", _CHANGED)
+            wrong.append((_of_file(False, file, f"{file.path}: {changed}", _CHANGED), ChangedFileError))
         elif not then.sha256:
             without.append(file.path)
         else:
             same, size = same + 1, size + now.size
+    yield from together(wrong)
     if without:
         words = f"of {len(without):,} files the manifest has the size alone, which is as it was: {_named(without)}"
         yield _line(None, words, f"{_MAKE} {manifest.uid}")

@@ -34,7 +34,7 @@ from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.reading.from_node import ArrayInCatalog, frames_of
 from bluesky_filestore.reading.ragged_array import RaggedInCatalog
 
-from .run_report import RunFinding, in_words
+from .run_report import RunFinding, in_words, together
 
 __all__ = ["RunArray"]
 
@@ -43,6 +43,7 @@ _BRING_BACK = (
 )
 _CANNOT_SEE = "Look again from a machine that sees the files, or say with root_map (--root-map) where they are"
 _DELIVER = "Deliver the run again: bluesky-filestore resume --run"
+_BY_DOCUMENTS = "the files by the documents"
 _SAMPLES = 3
 _SHOWN = 64
 _BLOCK_BYTES = 2**18
@@ -111,7 +112,7 @@ class RunArray:
             yield self._cannot("files", error, file=file, events=tuple(range(self._rows_with_frames)))
             return
         if problems:
-            told = [self._problem(problem, frames) for problem in problems]
+            told = list(together((self._problem(problem, frames), type(problem.error)) for problem in problems))
             yield from told
             if all(finding.ok is None for finding in told):
                 return
@@ -144,6 +145,12 @@ class RunArray:
     def _rows_with_frames(self) -> int:
         """How many of its rows belong to events, or to points of a stream without events."""
         return min(self._rows, self.events or self._rows)
+
+    @property
+    def _rows_told(self) -> int:
+        """How many of its events have frames by the documents."""
+        shape = self.documented.shape if self.documented is not None else ()
+        return int(shape[0]) // self.rows_an_event if shape else 0
 
     def _counted(self) -> RunFinding:
         rows, why = self._rows, f": {self.why_missing.rstrip('.')}" if self.why_missing else ""
@@ -192,7 +199,7 @@ class RunArray:
 
     def _ragged(self, where: Registered) -> Iterator[RunFinding]:
         """What there is to say of rows that differ in shape: of those that are alike as of any array."""
-        count, lost = 0, set[int]()
+        count, lost, told = 0, set[int](), list[tuple[RunFinding, type[Exception]]]()
         try:
             rows = _ragged_in_files(where)
             for events, part in rows.parts():
@@ -202,10 +209,13 @@ class RunArray:
                     each = max(1, frames.count // len(events))
                     concerned = tuple(dict.fromkeys(events[frame // each] for frame in problem.frames))
                     lost.update(concerned)
-                    yield self._cannot("files", problem.error, events=concerned, file=problem.path)
+                    finding = self._cannot("files", problem.error, events=concerned, file=problem.path)
+                    told.append((finding, type(problem.error)))
         except (FileStoreError, OSError) as error:
+            yield from together(told)
             yield self._cannot("files", error, events=tuple(range(self._rows_with_frames)))
             return
+        yield from together(told)
         if not lost:
             yield self._line("files", True, f"{count:,} frames are in the files")
         yield from self._compared(where, sorted(set(range(min(rows.rows.count, self._rows_with_frames))) - lost))
@@ -219,13 +229,16 @@ class RunArray:
         ways: dict[str, Any] = {"the files": (_ragged_in_files if is_ragged else _array_in_files)(where)}
         if self.node is not None and self.documented is not None and self.registered is not None:
             of_documents = _ragged_in_files if self.documented.mimetype == RAGGED else _array_in_files
-            ways["the files by the documents"] = of_documents(self.documented)
+            ways[_BY_DOCUMENTS] = of_documents(self.documented)
         if self.node is not None:
             ways["the catalog"] = RaggedInCatalog(self.node) if is_ragged else _RowsAhead(self.node, self.every_frame)
         unlike: dict[str, list[int]] = {}
         for event in chosen:
             read: dict[str, NDArray[Any]] = {}
             for way, array in ways.items():
+                if way == _BY_DOCUMENTS and event >= self._rows_told:
+                    # By documents an array ends before the first file that is not there, which is a finding.
+                    continue
                 try:
                     read[way] = array.read((event * self.rows_an_event,))
                 except (FileStoreError, OSError, LookupError, ValueError, RuntimeError) as error:

@@ -1,13 +1,22 @@
 """What is found of a run that is compared with its files."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
+
+from bluesky_filestore.errors import ChangedFileError, ForbiddenFileError, MissingFileError, TruncatedFileError
 
 from .finding import Finding, Report
 
-__all__ = ["RunFinding", "RunReport"]
+__all__ = ["RunFinding", "RunReport", "in_words", "together"]
 
-_MOST_EVENTS = 6
+_MOST_EVENTS, _MOST_ALIKE = 6, 3
+_ALIKE: dict[type[Exception], str] = {
+    ChangedFileError: "are not as they were",
+    ForbiddenFileError: "may not be read",
+    MissingFileError: "are not there",
+    TruncatedFileError: "are too short",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +87,19 @@ def in_words(events: "tuple[int, ...] | list[int]") -> str:
     """
     more = f" and {len(events) - _MOST_EVENTS} more" if len(events) > _MOST_EVENTS else ""
     return f"event{'' if len(events) == 1 else 's'} {', '.join(map(str, events[:_MOST_EVENTS]))}{more}"
+
+
+def together(found: Iterable[tuple[RunFinding, type[Exception]]]) -> Iterator[RunFinding]:
+    """Findings of single files, each with the kind of its error; of more than a few of a kind one, with all events."""
+    kinds: dict[tuple[str, str, bool | None, str], list[RunFinding]] = {}
+    for finding, error in found:
+        what = next((words for kind, words in _ALIKE.items() if issubclass(error, kind)), "cannot be read")
+        kinds.setdefault((finding.check, finding.plugin, finding.ok, what), []).append(finding)
+    for (*_, what), alike in kinds.items():
+        if len(alike) <= _MOST_ALIKE:
+            yield from alike
+            continue
+        events = tuple(sorted({event for finding in alike for event in finding.events}))
+        concerned = f", of {in_words(events)}" if events else ""
+        words = f"{len(alike):,} files {what}{concerned}; the first: {alike[0].words}"
+        yield replace(alike[0], words=words, events=events)
