@@ -14,7 +14,7 @@ import pytest
 from bluesky_tiled_plugins import TiledWriter
 from document_streams import KINDS, Camera, Case, Step, build
 
-from bluesky_filestore import CatalogWriter, documents, verify_run
+from bluesky_filestore import CatalogWriter, documents, relocate, undo_relocation, verify_run
 from bluesky_filestore.bundles import describing
 from bluesky_filestore.bundles.manifests import describe_files, manifest_of
 from bluesky_filestore.bundles.sidecars import read_sidecar, sidecar_name
@@ -274,3 +274,26 @@ def test_runs_of_another_writer(stock, kind):
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     (problem,) = [each for each in verify_run(node, checksums=True).problems if each.check == "checksums"]
     assert problem.file == str(damaged)
+
+
+def test_a_manifest_follows_its_files(catalog, built):
+    """Made before, between or after relocations, and whichever is undone: the manifest is of the files of then."""
+    run, old = built("AD_TIFF", 2)
+    new = old.with_name(f"{old.name} new")
+    deliver(catalog.client, run)
+    there, back = {str(old): str(new)}, {str(new): str(old)}
+    old.rename(new)
+    first = relocate(catalog.client, there, [run.uid])
+    describe_files(catalog.client[run.uid])
+    assert verify_run(catalog.client, run.uid, checksums=True).exit_code == 0
+    new.rename(old)
+    second = relocate(catalog.client, back, [run.uid])
+    assert verify_run(catalog.client, run.uid, checksums=True).exit_code == 0
+    describe_files(catalog.client[run.uid])
+    old.rename(new)
+    undo_relocation(catalog.client, second.journal)
+    assert verify_run(catalog.client, run.uid, checksums=True).exit_code == 0
+    new.rename(old)
+    undo_relocation(catalog.client, first.journal)
+    report = verify_run(catalog.client, run.uid, checksums=True)
+    assert report.exit_code == 0, str(report)

@@ -18,9 +18,12 @@ from document_streams import KINDS, Camera, Case, Step, build
 from small_runs import image_documents
 from test_bundles_relocating import deliver, everything_in, frames_by_all_ways, one_camera
 
-from bluesky_filestore import copy_files, move_files, undo_relocation, verify_run
+from bluesky_filestore import copy_files, describe_files, move_files, undo_relocation, verify_run
+from bluesky_filestore.bundles.sidecars import sidecar_name
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.errors import OptionError
 from bluesky_filestore.files.copying import copy_file
+from bluesky_filestore.sources.recovering import recover
 
 numbers = itertools.count()
 KEY = "cam_image"
@@ -56,6 +59,24 @@ def test_moved(catalog, place, kind):
     checked = verify_run(catalog.client, uid)
     assert checked.exit_code == 0, str(checked)
     assert move_files(catalog.client, [uid], place / "new").removed == []
+
+
+def test_sidecars_go_along(catalog, place):
+    """A run is found again where its files are: copies and moved files have their sidecar beside them."""
+    uid = deliver(catalog.client, build(one_camera("AD_TIFF"), place / "data" / "old").documents)
+    describe_files(catalog.client[uid], sidecar=True)
+    expected = frames_by_all_ways(catalog.client, uid)
+    assert copy_files(catalog.client, [uid], place / "copy").ok
+    assert sidecar_name(uid) in contents(place / "copy")
+    assert move_files(catalog.client, [uid], place / "new").ok
+    assert contents(place / "data") == {}
+    assert contents(place / "new") == contents(place / "copy")
+    lost = TiledCatalog(catalog.client.create_container())
+    (found,) = recover(place / "new", lost, place / "state")
+    assert (found.state, found.words) == ("recovered", ())
+    np.testing.assert_array_equal(frames_by_all_ways(lost.connect(), uid), expected)
+    report = verify_run(lost.connect(), uid, checksums=True)
+    assert report.exit_code == 0, str(report)
 
 
 def test_copied(catalog, place):

@@ -117,7 +117,18 @@ def test_opened_where_it_is(night, here):
                 continue
             for (stream, key), frames in built.frames.items():
                 np.testing.assert_array_equal(open_array(run, key, stream)[...], np.stack(frames))
-            assert verify_run(run).exit_code == 0
+            report = verify_run(run, checksums=True)
+            assert report.exit_code == 0, str(report)
+            assert "are as they were when the manifest was made" in str(report)
+            # The files of the pack are looked at, whether the originals are still there or not.
+            lost = next(file for file in (path / "files").rglob("*") if file.is_file())
+            lost.rename(here / "lost")
+            report = verify_run(run, checksums=True)
+            assert report.exit_code == 1
+            assert str(lost) in str(report)
+            (here / "lost").rename(lost)
+            with pytest.raises(PackError, match="in a pack already"):
+                pack(run, to=here / "again.tar")
 
 
 def test_other_programs(night, here):

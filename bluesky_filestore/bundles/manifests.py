@@ -10,7 +10,7 @@ from bluesky_filestore.catalogs.tiled.manifests import MOST_IN_RUN, NodeName, re
 from bluesky_filestore.errors import ChangedFileError, DocumentError, FileStoreError, ManifestError
 from bluesky_filestore.model.manifest import Manifest, ManifestEntry
 from bluesky_filestore.model.paths import pure_path, semantics_of
-from bluesky_filestore.model.relocations import Relocations
+from bluesky_filestore.model.relocations import Relocations, relocations_in
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.from_documents import DocumentedRun
@@ -136,6 +136,13 @@ def manifest_of(uid: str, tree: RunTree) -> Manifest | None:
     return Manifest(uid, tuple({entry.path: entry for entry in moved}.values()))
 
 
+def _recorded(path: str, tree: RunTree) -> str:
+    """What was the path of a file before its run was relocated: who undoes that has the right manifest, too."""
+    for relocation in reversed(relocations_in(tree.metadata)):
+        path = str(relocation.find_back(path))
+    return path
+
+
 def keep_manifest(
     run: "Container",
     tree: RunTree,
@@ -169,7 +176,12 @@ def keep_manifest(
         of_file = [name for key in file.needed_by if (name := names[key]) in arrays]
         if of_file:
             array_of[file.path] = of_file[0]
-    left = write_manifest(getattr(run, "base", run), arrays, manifest, array_of.get)
+    recorded = {entry.path: _recorded(entry.path, tree) for entry in manifest.entries}
+    kept = {recorded[entry.path]: replaced(entry, path=recorded[entry.path]) for entry in manifest.entries}
+    of_recorded = {recorded.get(path, path): name for path, name in array_of.items()}
+    left = write_manifest(
+        getattr(run, "base", run), arrays, Manifest(manifest.uid, tuple(kept.values())), of_recorded.get
+    )
     words = (
         f"{len(left):,} files belong to no array of the catalog, such as {left[0]}, and are too many for the run's "
         f"metadata (at most {MOST_IN_RUN:,}): only a sidecar has their checksums"

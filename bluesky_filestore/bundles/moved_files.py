@@ -18,6 +18,8 @@ from bluesky_filestore.reading.from_documents import DocumentedRun
 from bluesky_filestore.reading.run_files import find_files
 from bluesky_filestore.reading.run_tree import RunTree
 
+from .sidecars import sidecar_name
+
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
@@ -65,7 +67,7 @@ def files_of_run(key: str, node: Any, here: RootMap) -> Iterator[MovedFile]:
             if not asset.is_directory:
                 recorded = path_of_asset(asset.data_uri)
                 found[_is_here(recorded, str(here.find_here(recorded)))] = recorded
-    for path in _with_links(list(found)):
+    for path in _with_sidecars(key, _with_links(list(found))):
         if not Path(path).is_file():
             signature_of(path)
             raise RelocationError(f"{path} is not a file; expected one with data of run {key}.")
@@ -76,6 +78,12 @@ def _is_here(path: str, here: str | None) -> str:
     if here is None:
         raise PathError(f"file {path} is none of this machine; say where its disk is here: root_map={{...}}.")
     return os.path.normpath(here)
+
+
+def _with_sidecars(key: str, paths: list[str]) -> list[str]:
+    """Files, and the sidecars of their run beside them, by which it is found again where they are."""
+    beside = (str(Path(directory, sidecar_name(key))) for directory in {str(Path(path).parent): 0 for path in paths})
+    return [*paths, *(path for path in beside if path not in paths and Path(path).is_file())]
 
 
 def _with_links(paths: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from bluesky_filestore.reading.run_tree import RunTree
 
 from .containers import kind_of
 from .manifests import manifest_of
-from .packs import open_pack
+from .packs import PackedRun, open_pack
 from .partial_pack import OnBytes, PartialPack, beside, clear_away
 from .plan import Plan, document_lines
 
@@ -139,6 +139,9 @@ def _runs(catalog: Any, uids: list[str]) -> Iterator[Mapping[str, _Run]]:
             client.context.close()
         return
     catalog = client_of(catalog)
+    if isinstance(catalog, PackedRun):
+        # Its documents name the places of its files in another machine.
+        raise PackError(f"{catalog} is in a pack already; expected a run of a catalog: copy the pack, or unpack it.")
     if not hasattr(catalog, "metadata"):
         pairs = iter(catalog)
         first: tuple[str, Mapping[str, Any]] = next(pairs, ("nothing", {}))

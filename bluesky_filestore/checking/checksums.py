@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bluesky_filestore.bundles.manifests import manifest_of
+from bluesky_filestore.bundles.packs import PackedRun
 from bluesky_filestore.bundles.sidecars import read_sidecar, sidecar_name
 from bluesky_filestore.errors import (
     ChangedFileError,
@@ -15,6 +16,7 @@ from bluesky_filestore.errors import (
     MissingFileError,
     PathError,
 )
+from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.model.manifest import Manifest
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.from_documents import DocumentedRun
@@ -33,9 +35,13 @@ _MOST_NAMED = 3
 
 
 def compare_checksums(
-    uid: str, root_map: RootMap, documented: DocumentedRun | None, tree: RunTree | None
+    uid: str,
+    root_map: RootMap,
+    documented: DocumentedRun | None,
+    tree: RunTree | None,
+    packed: PackedRun | None = None,
 ) -> Iterator[RunFinding]:
-    """Read each file of a run, and compare it with the manifest of its catalog, or of the sidecar beside its files.
+    """Read each file of a run, and compare it with the manifest of its catalog, its pack, or the sidecar at its files.
 
     Parameters
     ----------
@@ -47,13 +53,16 @@ def compare_checksums(
         Its documents, if there are such; without, its files are those of the manifest.
     tree : RunTree, optional
         Where it is in a catalog, if it is.
+    packed : PackedRun, optional
+        The same, of a run that is in a pack.
     """
-    found = find_files(documented) if documented is not None else None
+    roots = documented.roots if documented is not None else ANYWHERE
+    found = find_files(documented, roots=roots) if documented is not None else None
     files = found.files if found is not None else []
     for problem in found.problems if found is not None else ():
         yield _line(None, f"not all of its files are known: {problem}")
     try:
-        manifest = _manifest(uid, files, tree)
+        manifest = packed.manifest() if packed is not None else _manifest(uid, files, tree)
     except (FileStoreError, OSError) as error:
         yield _line(None, f"its manifest cannot be used: {str(error).rstrip('.')}", _MAKE)
         return
@@ -66,19 +75,20 @@ def compare_checksums(
         yield _line(None, f"{len(unknown):,} files are not in the manifest: {_named(unknown)}", f"{_MAKE} {uid}")
     named = {file.path for file in files}
     # What a file led to when it was described is the run's, wherever it leads now.
-    others = [RunFile(path, _here(path, root_map), {}) for path in manifest.by_path if path not in named]
-    yield from _compared([*(file for file in files if file.path in manifest.by_path), *others], manifest)
+    places = documented.root_map if documented is not None else root_map
+    others = [RunFile(path, _here(path, places), {}) for path in manifest.by_path if path not in named]
+    yield from _compared([*(file for file in files if file.path in manifest.by_path), *others], manifest, roots)
 
 
-def _compared(files: Sequence[RunFile], manifest: Manifest) -> Iterator[RunFinding]:
+def _compared(files: Sequence[RunFile], manifest: Manifest, roots: Roots) -> Iterator[RunFinding]:
     same, size, without, wrong = 0, 0, list[str](), list[tuple[RunFinding, type[Exception]]]()
     for file in files:
         then = manifest.by_path[file.path]
         try:
             # A file of another size need not be read.
-            now = entry_of(file, checksums=False, known=None)
+            now = entry_of(file, checksums=False, known=None, roots=roots)
             if not then.compare(now):
-                now = entry_of(file, checksums=bool(then.sha256), known=None)
+                now = entry_of(file, checksums=bool(then.sha256), known=None, roots=roots)
         except (FileStoreError, OSError) as error:
             wrong.append((_unread(file, error), type(error)))
             continue

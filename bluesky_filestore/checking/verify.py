@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from bluesky_filestore.bundles.packs import PackedRun
 from bluesky_filestore.catalogs.databroker.broker import client_of, takes_documents
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
 from bluesky_filestore.errors import (
@@ -89,7 +90,8 @@ def verify_run(
             client.context.close()
     found = _find(catalog, uid)
     run = _documented(catalog, uid) if found is None else found
-    return _verified(run, RootMap(root_map), every_frame, checksums)
+    packed = catalog if isinstance(catalog, PackedRun) else None
+    return _verified(run, RootMap(root_map), every_frame, checksums, packed=packed)
 
 
 def verify_runs(
@@ -197,6 +199,7 @@ def _verified(
     every_frame: bool,
     checksums: bool,
     spooled: tuple[RunFinding, ...] | None = None,
+    packed: PackedRun | None = None,
 ) -> RunReport:
     """The report on a node, or on documents."""
     streams: dict[str, StreamEvents] = {}
@@ -222,5 +225,5 @@ def _verified(
     whole = WholeRun(uid, root_map, every_frame, spooled, documented, streams, tree, why)
     findings = tuple(whole.findings())
     if checksums:
-        findings += tuple(compare_checksums(uid, root_map, documented, tree))
+        findings += tuple(compare_checksums(uid, root_map, documented, tree, packed))
     return RunReport(findings, uid)

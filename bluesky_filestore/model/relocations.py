@@ -7,6 +7,7 @@ of now.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
@@ -77,6 +78,23 @@ class Relocation:
             if new.is_relative_to(old) and asked.is_relative_to(new):
                 return asked
         return self._map.find(asked)
+
+    def find_back(self, path: str | PurePath) -> FlavouredPath:
+        """Where a file was before it that is at a path now; the same, if no directory went there.
+
+        Raises
+        ------
+        PathError
+            If the path is not absolute.
+        """
+        now = pure_path(path, semantics_of(path))
+        before = self._back.find(now)
+        return before if self.find(before) == now else now
+
+    @cached_property
+    def _back(self) -> RootMap:
+        # Of several that went to the same place the first one that was given.
+        return RootMap({new: old for old, new in reversed(list(self.roots.items()))})
 
     def to_json(self) -> dict[str, Any]:
         """As an entry of `RELOCATED`."""
