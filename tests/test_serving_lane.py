@@ -4,6 +4,7 @@ import dataclasses
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -16,8 +17,10 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
 
 from bluesky_filestore import deregister_handler, register_handler, serve_catalog
+from bluesky_filestore.catalogs.tiled.relocating import assets_of, exchange_files
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, FileSeries, RowSpan
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
+from bluesky_filestore.serving import known_arrays
 
 COUNT = 60
 # Large enough that the whole array is sent in several batches.
@@ -195,6 +198,24 @@ def test_seen_at_once_when_registered_anew(server, directory):
     assert (client["changing"][5] == FRAMES[12]).all()
     client.delete_contents(["changing"])
     assert get(server, "/api/v1/array/full/changing").status_code == 404
+
+
+def test_files_that_go_elsewhere_at_once(server, directory, monkeypatch):
+    """Of an array whose files go elsewhere in the second in which it came, nobody gets those of before later on."""
+    with h5py.File(directory / "elsewhere.h5", "w") as file:
+        file.create_dataset("d", data=FRAMES + 1, chunks=(1, 300, 400))
+    # The catalog says when it changed something to the second: all of it is in one.
+    time.sleep(1 - time.time() % 1)
+    node = server.client.new("array", [source(HDF5, [directory / "a.h5"], (5, 300, 400), dataset="d")], key="gone")
+    assert (node[0] == FRAMES[0]).all()
+    node = server.client["gone"].include_data_sources()
+    (asset,) = assets_of(node)
+    exchange_files(
+        node, [asset["data_uri"]], [{**asset, "data_uri": asset["data_uri"].replace("a.h5", "elsewhere.h5")}]
+    )
+    # As if that were long ago.
+    monkeypatch.setattr(known_arrays, "_CLOCK_STEP", -10.0)
+    assert (server.client["gone"][0] == FRAMES[0] + 1).all()
 
 
 def test_changes_by_others_are_seen(server, directory):

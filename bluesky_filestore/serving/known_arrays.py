@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -68,6 +68,8 @@ class _Known:
     """Serves it; None if another adapter than ours does."""
     files: int
     """How many files' names are kept with it."""
+    is_sure: bool
+    """Whether any change since would have another time: none that came in the same tick of the clock is overlooked."""
 
 
 class KnownArrays:
@@ -102,6 +104,7 @@ class KnownArrays:
         return known.adapter if known is not None else None
 
     async def _look_up(self, path: tuple[str, ...], version: int | None, known: _Known | None) -> _Known | None:
+        asked = time.time()
         try:
             entry = await self._tree.lookup_adapter(list(path))
         except NoEntry:
@@ -110,12 +113,13 @@ class KnownArrays:
         if entry.structure_family != "array" or len(sources) != 1:
             return None
         (source,) = sources
+        is_sure = asked - source.time_updated.replace(tzinfo=UTC).timestamp() > _CLOCK_STEP
         count = await self._count_assets(source.id)
         likeness = _likeness(source, count)
-        if known is not None and known.likeness == likeness and _is_long_ago(source.time_updated):
-            return _Known(version, likeness, known.adapter, known.files)
+        if known is not None and known.likeness == likeness and known.is_sure:
+            return replace(known, version=version)
         adapter = await self._adapter(entry, source)
-        return _Known(version, likeness, adapter if isinstance(adapter, FramesAdapter) else None, count)
+        return _Known(version, likeness, adapter if isinstance(adapter, FramesAdapter) else None, count, is_sure)
 
     async def _adapter(self, entry: Any, source: Any) -> Any:
         maker = self._tree.context.adapters_by_mimetype.get(source.mimetype)
@@ -156,7 +160,3 @@ class KnownArrays:
 def _likeness(source: Any, assets: int) -> tuple[Any, ...]:
     said = json.dumps([source.parameters, source.properties], sort_keys=True)
     return (source.id, source.node_id, source.structure_id, source.mimetype, source.time_updated, said, assets)
-
-
-def _is_long_ago(moment: Any) -> bool:
-    return bool(time.time() - moment.replace(tzinfo=UTC).timestamp() > _CLOCK_STEP)
