@@ -83,6 +83,19 @@ def test_a_view_of_other_frames(stock):
     assert "other frames for event 2 than the documents tell" in str(report)
 
 
+def test_a_view_of_files_that_are_gone(stock):
+    """What a view shows went elsewhere: that is a finding, with the file, and the other runs are looked at."""
+    client, data = stock
+    directory = data / str(next(numbers))
+    documents, uid, _ = write(directory, "staged again", ROWS["staged again"])
+    deliver(documents, client, views=data / "views")
+    moved = directory.with_name(f"{directory.name} moved")
+    directory.rename(moved)
+    report = verify_run(client, uid, root_map={str(directory): str(moved)})
+    assert report.exit_code == 1
+    assert str(directory / "a.h5") in str(report).replace("views/../", "")
+
+
 def test_made_again(stock, tmp_path):
     """Whoever was killed while it made one begins again: the same file, in the place of whatever is there."""
     client, data = stock

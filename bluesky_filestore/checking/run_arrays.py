@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import FileProblem, LooksThrough, ReadableFrames
 from bluesky_filestore.files.series import FrameFiles
 from bluesky_filestore.model.ragged_rows import RAGGED
-from bluesky_filestore.reading.from_node import ArrayInCatalog, frames_of
+from bluesky_filestore.reading.from_node import RowsAhead, frames_of
 from bluesky_filestore.reading.ragged_array import RaggedInCatalog
 
 from .run_report import RunFinding, in_words, together
@@ -46,7 +45,6 @@ _DELIVER = "Deliver the run again: bluesky-filestore resume --run"
 _BY_DOCUMENTS = "the files by the documents"
 _SAMPLES = 3
 _SHOWN = 64
-_BLOCK_BYTES = 2**18
 _NOT_SEEN = (
     AddressError,
     CatalogAccessError,
@@ -118,7 +116,11 @@ class RunArray:
                 return
         else:
             yield self._line("files", True, f"{frames.count:,} frames are in the files")
-            yield from self._placed(frames)
+            try:
+                yield from self._placed(frames)
+            except (FileStoreError, OSError) as error:
+                # What a view shows is in files of its own.
+                yield self._cannot("frames", error)
         lost = {event for problem in problems for event in self._events_of(problem, frames)}
         yield from self._compared(where, sorted(set(range(self._rows_with_frames)) - lost))
 
@@ -231,7 +233,7 @@ class RunArray:
             of_documents = _ragged_in_files if self.documented.mimetype == RAGGED else _array_in_files
             ways[_BY_DOCUMENTS] = of_documents(self.documented)
         if self.node is not None:
-            ways["the catalog"] = RaggedInCatalog(self.node) if is_ragged else _RowsAhead(self.node, self.every_frame)
+            ways["the catalog"] = RaggedInCatalog(self.node) if is_ragged else RowsAhead(self.node, self.every_frame)
         unlike: dict[str, list[int]] = {}
         for event in chosen:
             read: dict[str, NDArray[Any]] = {}
@@ -278,28 +280,6 @@ class RunArray:
 
     def _line(self, check: str, ok: bool | None, words: str, advice: str = "", **concerned: Any) -> RunFinding:
         return RunFinding(check, self.name, ok, words, advice, **concerned)
-
-
-class _RowsAhead:
-    """An array of a catalog of which several rows are asked for at once, where that takes no longer than one."""
-
-    def __init__(self, node: Any, every_frame: bool) -> None:
-        self._array = ArrayInCatalog(node)
-        rows, size = max(1, int(node.shape[0])), prod(map(int, node.shape)) * node.dtype.itemsize
-        self._count = max(1, _BLOCK_BYTES * rows // max(1, size)) if every_frame or size <= _BLOCK_BYTES else 1
-        self._block: tuple[int, NDArray[Any]] | None = None
-
-    def read(self, index: tuple[int]) -> NDArray[Any]:
-        """One row."""
-        (row,) = index
-        first = row - row % self._count
-        if self._count > 1 and (self._block is None or self._block[0] != first):
-            try:
-                self._block = first, self._array.read((slice(first, first + self._count),))
-            except FileStoreError:
-                # It is to be known of which row.
-                self._count = 1
-        return self._array.read(index) if self._count == 1 or self._block is None else self._block[1][row - first]
 
 
 def _places(frames: ReadableFrames) -> list[tuple[str, str, int]]:

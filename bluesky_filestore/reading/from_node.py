@@ -1,13 +1,14 @@
 """An array of a Tiled catalog: what is registered of it, and how it is read through the server."""
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
 from bluesky_filestore.catalogs.tiled.values import read_array
-from bluesky_filestore.errors import AddressError
+from bluesky_filestore.errors import AddressError, FileStoreError
 from bluesky_filestore.files import registered as reading
 from bluesky_filestore.files.registered import OpenFrames, Registered
 from bluesky_filestore.files.rows import ArrayIndex, as_axis_key, expanded_index
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
     from tiled.client.ragged import RaggedClient
 
-__all__ = ["ArrayInCatalog", "frames_of", "ragged_of", "registered_of"]
+__all__ = ["ArrayInCatalog", "RowsAhead", "frames_of", "ragged_of", "registered_of"]
+
+_BLOCK_BYTES = 2**18
 
 
 class ArrayInCatalog:
@@ -57,6 +60,28 @@ class ArrayInCatalog:
         """
         keys = tuple(map(as_axis_key, expanded_index(index, tuple(self._node.shape))))
         return read_array(self._node, keys)
+
+
+class RowsAhead:
+    """An array of a catalog of which several rows are asked for at once, where that takes no longer than one."""
+
+    def __init__(self, node: Any, every_frame: bool) -> None:
+        self._array = ArrayInCatalog(node)
+        rows, size = max(1, int(node.shape[0])), prod(map(int, node.shape)) * node.dtype.itemsize
+        self._count = max(1, _BLOCK_BYTES * rows // max(1, size)) if every_frame or size <= _BLOCK_BYTES else 1
+        self._block: tuple[int, NDArray[Any]] | None = None
+
+    def read(self, index: tuple[int]) -> NDArray[Any]:
+        """One row."""
+        (row,) = index
+        first = row - row % self._count
+        if self._count > 1 and (self._block is None or self._block[0] != first):
+            try:
+                self._block = first, self._array.read((slice(first, first + self._count),))
+            except FileStoreError:
+                # It is to be known of which row.
+                self._count = 1
+        return self._array.read(index) if self._count == 1 or self._block is None else self._block[1][row - first]
 
 
 def registered_of(node: "ArrayClient", root_map: RootMap, *, allow_changed: bool = False) -> Registered:
