@@ -97,6 +97,8 @@ def pack(
         meant = list(runs)
         if os.path.lexists(path):
             return _done_already(path, runs)
+        if not path.absolute().parent.is_dir():
+            raise PackError(f"there is no directory {path.absolute().parent}; expected one for the pack: make it.")
         plan = Plan(RootMap(root_map), beside(path, ".part.documents"), allow_missing=allow_missing)
         with closing(PartialPack(path, kind, on_bytes)) as partial:
             for uid, run in runs.items():

@@ -1,5 +1,6 @@
 """The command itself: its commands, and errors as sentences."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -99,6 +100,12 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return escape(
             f"the package {error.name!r} is not installed; it comes with: pip install 'bluesky_filestore[all]'"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" of {error.filename}" if error.filename else ""
+        return escape(
+            f"the disk{where} is full ({error.strerror}); expected room for what is written: make room, or choose "
+            f"another disk, and give the same command again."
         )
     if isinstance(error, OSError) and error.strerror:
         what = " -> ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
