@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.errors import DocumentError, OptionError
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.protocols import HandlerClass
 
@@ -65,7 +65,10 @@ def fill(
         If a file's path is not one of this machine.
     OSError
         If a file can't be read; of ours, `UnreadableFileError` and those that derive from it.
+    OptionError
+        If the documents are those of a pack, which may name any file of this machine.
     """
+    _check_trusted(documents)
     announced = Announced()
     waiting: deque[tuple[str, Mapping[str, Any], list[ExternalEvent]]] = deque()
     with closing(_opened(handlers, root_map, lazy, patience)) as opened:
@@ -81,6 +84,15 @@ def fill(
         _check_nothing_waits(announced, waiting)
         while waiting:
             yield _filled(*waiting.popleft(), announced, opened)
+
+
+def _check_trusted(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    # `ConfinedDocuments` of reading, which builds on this folder.
+    if hasattr(documents, "confinement"):
+        raise OptionError(
+            "the documents of a pack may name any file, and handlers would read it; expected documents of a catalog. "
+            "Read its frames with open_array(run, data_key=...), or unpack it."
+        )
 
 
 def fill_event(
@@ -114,6 +126,7 @@ def fill_event(
     DocumentError, HandlerNotFoundError, PathError, OSError
         As for `fill`.
     """
+    _check_trusted(documents)
     announced, asked = Announced(), None
     for name, doc in documents:
         for other in announced.receive(name, doc):
