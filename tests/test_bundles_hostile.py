@@ -19,6 +19,7 @@ from small_runs import image_documents
 
 from bluesky_filestore import (
     deregister_handler,
+    fill,
     open_array,
     open_pack,
     pack,
@@ -455,6 +456,9 @@ def test_files_that_lead_out(catalog, good, tmp_path, make):
         with pytest.raises(FileStoreError, match=r"outside the directories that may be read|cannot be read"):
             open_array(opened[uid], "image")[...]
         assert verify_run(opened[uid]).exit_code
+        # Handlers read what documents name, and cannot be kept to the pack.
+        with pytest.raises(FileStoreError, match="documents of a pack may name any file"):
+            list(fill(opened[uid]))
     with pytest.raises(PackError, match=r"is not delivered, since a file outside of .* is named by"):
         unpack(folder, catalog.client, into=tmp_path / "into")
     assert uid not in catalog.client
