@@ -9,7 +9,7 @@ import pytest
 from command_line import run
 from small_runs import SHAPE, ordered_documents
 
-from bluesky_filestore import CatalogWriter, open_array, verify_run
+from bluesky_filestore import CatalogWriter, open_array, relocate, verify_run
 from bluesky_filestore.delivery.views import views_in
 from bluesky_filestore.errors import OptionError
 
@@ -96,6 +96,24 @@ def test_a_view_of_files_that_are_gone(stock):
     report = verify_run(client, uid)
     assert report.exit_code == 1
     assert str(directory / "a.h5") in str(report).replace("views/../", "")
+
+
+def test_files_that_went_elsewhere_alone(stock):
+    """A view leads to its files by their place beside it: where only these are moved, relocate is refused."""
+    client, data = stock
+    old = data / str(next(numbers))
+    documents, uid, frames = write(old, "rewound", ROWS["rewound"])
+    views = data / f"views of {old.name}"
+    deliver(documents, client, views=views)
+    new = old.rename(data / f"{old.name} moved")
+    report = relocate(client, {str(old): str(new)}, [uid])
+    assert "shows a stock server frames of" in report.refused[uid]
+    old.parent.joinpath("together").mkdir()
+    new.rename(data / "together" / old.name)
+    views.rename(data / "together" / views.name)
+    report = relocate(client, {str(path): str(data / "together" / path.name) for path in (old, views)}, [uid])
+    assert report.ok, str(report)
+    np.testing.assert_array_equal(client[uid]["primary"].base["image"].read()[:, 0], frames)
 
 
 def test_made_again(stock, tmp_path):

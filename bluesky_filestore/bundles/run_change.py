@@ -1,5 +1,6 @@
 """What becomes other of a run in a catalog when its files go elsewhere, and whether that may be done to it."""
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -19,8 +20,9 @@ from bluesky_filestore.catalogs.tiled.relocating import (
     unsay_relocated,
 )
 from bluesky_filestore.errors import AddressError, CatalogError, FileStoreError, RelocationError, TruncatedFileError
+from bluesky_filestore.files.hdf5_links import linked_files
 from bluesky_filestore.files.ragged import RaggedInFiles
-from bluesky_filestore.files.readable import signature_of
+from bluesky_filestore.files.readable import ANYWHERE, signature_of
 from bluesky_filestore.files.rows import LooksThrough
 from bluesky_filestore.model.asset_paths import moved_assets, path_of_asset
 from bluesky_filestore.model.paths import FlavouredPath
@@ -121,15 +123,38 @@ def planned(key: str, node: Any, nodes: Nodes, relocation: Relocation) -> RunCha
     ------
     PathError
         If two files of an array would be one, or the catalog takes no such path.
+    RelocationError
+        If a view for a stock server would stay where it is, and lead to where files were.
     """
     changed = []
     for path, each in nodes.items():
         old = assets_of(each)
+        _check_view(key, old, relocation)
         uris = moved_assets([(asset["data_uri"], asset["is_directory"]) for asset in old], relocation.find)
         new = [{**asset, "data_uri": uri} for asset, uri in zip(old, uris, strict=True)]
         if new != old:
             changed.append((path, old, new))
     return RunChange(key, tuple(changed), "start" in node.metadata)
+
+
+def _check_view(key: str, assets: list[NodeAsset], relocation: Relocation) -> None:
+    for asset in assets:
+        view = path_of_asset(asset["data_uri"])
+        # By this name the writer's `views` has them; of other files nobody wants to know where they lead.
+        if not PurePath(view).name.startswith(f"{key}_") or str(relocation.find(view)) != view:
+            continue
+        try:
+            sources = [os.path.normpath(here) for _, here in linked_files(view, ANYWHERE)]
+        except FileStoreError:
+            # A server that could not be asked before is none the worse.
+            continue
+        left = next((source for source in sources if str(relocation.find(source)) != source), None)
+        if left is not None:
+            raise RelocationError(
+                f"{view} shows a stock server frames of {left}, and would go on to look for them there; expected that "
+                f"both went elsewhere together, and OLD=NEW for both. Else the run can be read by "
+                f"open_array(documents(run), data_key=..., root_map=...)."
+            )
 
 
 class Targets(RootMap):
