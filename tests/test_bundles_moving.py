@@ -18,7 +18,7 @@ from document_streams import KINDS, Camera, Case, Step, build
 from small_runs import image_documents
 from test_bundles_relocating import deliver, everything_in, frames_by_all_ways, one_camera
 
-from bluesky_filestore import copy_files, describe_files, move_files, undo_relocation, verify_run
+from bluesky_filestore import copy_files, describe_files, move_files, serve_catalog, undo_relocation, verify_run
 from bluesky_filestore.bundles.sidecars import sidecar_name
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.errors import OptionError
@@ -27,6 +27,13 @@ from bluesky_filestore.sources.recovering import recover
 
 numbers = itertools.count()
 KEY = "cam_image"
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory, data_directory):
+    """A catalog with these runs alone: a move looks through all of them."""
+    with serve_catalog(tmp_path_factory.mktemp("moving"), readable=data_directory) as server:
+        yield server
 
 
 @pytest.fixture
@@ -162,6 +169,21 @@ def test_what_other_runs_need_stays(catalog, place, write):
     assert verify_run(catalog.client, uid).exit_code == 0
     assert verify_run(catalog.client, other).exit_code == 0
     assert len(move_files(catalog.client, [other], place / "third").removed) == len(files)
+
+
+def test_damaged_files_of_other_runs(catalog, place):
+    """What is damaged of another run beside them keeps nobody from moving his files; it needs no others any more."""
+    uid = deliver(catalog.client, virtual_file(place / "old", "good"))
+    damaged = virtual_file(place / "old", "damaged")
+    other = deliver(catalog.client, damaged)
+    path = place / "old" / "damaged.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    report = move_files(catalog.client, [uid], place / "new")
+    assert report.ok, str(report)
+    assert len(report.removed) == 3
+    assert verify_run(catalog.client, uid).exit_code == 0
+    assert "cut short" in str(verify_run(catalog.client, other))
+    assert path.exists()
 
 
 def test_nothing_is_written_over(catalog, place):

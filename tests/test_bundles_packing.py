@@ -4,6 +4,7 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -235,6 +236,8 @@ def test_no_room_or_place(night, here, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(entry, "app", full)
+    # Of a process that ends.
+    monkeypatch.setattr(logging, "disable", lambda level: None)
     with pytest.raises(SystemExit):
         entry.main()
     assert "the disk is full" in capsys.readouterr().err

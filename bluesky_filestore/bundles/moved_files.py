@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.catalogs.tiled.relocating import nodes_in_files, run_nodes
-from bluesky_filestore.errors import AddressError, DocumentError, FileStoreError, PathError, RelocationError
+from bluesky_filestore.errors import (
+    AddressError,
+    DocumentError,
+    FileStoreError,
+    LockedFileError,
+    PathError,
+    RelocationError,
+    UnreadableFileError,
+)
 from bluesky_filestore.files.hdf5_links import linked_files
 from bluesky_filestore.files.readable import ANYWHERE, signature_of
 from bluesky_filestore.model.asset_paths import path_of_asset
@@ -86,12 +94,20 @@ def _with_sidecars(key: str, paths: list[str]) -> list[str]:
     return [*paths, *(path for path in beside if path not in paths and Path(path).is_file())]
 
 
-def _with_links(paths: list[str]) -> list[str]:
-    """Files, and those that they have data from."""
+def _with_links(paths: list[str], *, may_be_damaged: bool = False) -> list[str]:
+    """Files, and those that they have data from; where they may be damaged, these need no others any more."""
     known = dict.fromkeys(paths)
     for path in paths:
         if Path(path).is_file():
-            for other in (os.path.normpath(other) for _, other in linked_files(path, ANYWHERE)):
+            try:
+                linked = linked_files(path, ANYWHERE)
+            except LockedFileError:
+                raise
+            except UnreadableFileError:
+                if not may_be_damaged:
+                    raise
+                continue
+            for other in (os.path.normpath(other) for _, other in linked):
                 if other not in known and os.path.lexists(other):
                     known[other] = None
                     paths.append(other)
@@ -144,16 +160,18 @@ def _files_near(key: str, node: Any, here: RootMap) -> set[str]:
         If that cannot be told.
     """
     try:
-        found = find_files(DocumentedRun(documents_of(RunTree(node)), here))
-        paths = [file.here for file in found.files if file.here is not None]
-    except DocumentError:
-        paths = []
-        for each in nodes_in_files(key, node).values():
-            for asset in each.data_sources()[0].assets:
-                path = str(here.find_here(path_of_asset(asset.data_uri)))
-                paths += list(map(str, Path(path).iterdir())) if Path(path).is_dir() else [path]
-    except FileStoreError as error:
+        try:
+            found = find_files(DocumentedRun(documents_of(RunTree(node)), here))
+            paths = [file.here for file in found.files if file.here is not None]
+        except DocumentError:
+            paths = []
+            for each in nodes_in_files(key, node).values():
+                for asset in each.data_sources()[0].assets:
+                    path = str(here.find_here(path_of_asset(asset.data_uri)))
+                    paths += list(map(str, Path(path).iterdir())) if Path(path).is_dir() else [path]
+        near = _with_links([os.path.normpath(path) for path in paths], may_be_damaged=True)
+    except (FileStoreError, OSError) as error:
         raise RelocationError(
             f"whether run {key} needs the originals cannot be told ({error}); nothing was removed."
         ) from error
-    return {os.path.realpath(path) for path in _with_links([os.path.normpath(path) for path in paths])}
+    return {os.path.realpath(path) for path in near}
