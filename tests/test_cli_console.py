@@ -76,7 +76,7 @@ def test_status_of_a_writer(spool, tmp_path):
     [
         ("PermissionError(13, 'Permission denied', '/x')", r"'/x' cannot be used \(Permission denied\); expected one"),
         ("FileNotFoundError(2, 'No such file', '/x', None, '/y')", r"'/x' -> '/y' cannot be used \(No such file\)"),
-        ("OSError(28, 'No space left on device')", r"a file, directory or port cannot be used \(No space left"),
+        ("OSError(28, 'No space left on device')", r"the disk is full \(No space left on device\); expected room"),
         ("OSError('what a library says')", r"unexpected OSError: what a library says \(run again with --debug"),
     ],
 )
