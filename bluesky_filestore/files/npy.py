@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,12 @@ from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
 from .readable import bytes_of, read_at
 
 __all__ = ["read_npy"]
+
+# As numpy writes it. Read so it needs no parser of Python, which of several threads at a time may fail one (3.11).
+_PLAIN = re.compile(
+    rb"\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,18}, ?)*\d{0,18})\), \}\s*"
+)
 
 
 def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
@@ -42,10 +50,7 @@ def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None
         if file.read(2) == b"PK":
             raise UnreadableFileError(f"file {path} holds several arrays (it is of numpy's npz); expected one, of npy.")
         file.seek(0)
-        # Another version than these two has names of fields in it, which frames have not.
-        is_first = np.lib.format.read_magic(file) == (1, 0)
-        read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-        shape, in_columns, dtype = read_header(file)
+        shape, in_columns, dtype = _header(file)
         begin = file.tell()
     if dtype.hasobject:
         raise UnreadableFileError(f"file {path} holds objects of Python's, which are not loaded; expected numbers.")
@@ -55,3 +60,18 @@ def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None
     values = np.empty(shape, dtype, order="F" if in_columns else "C")
     read_at(descriptor, bytes_of(values.T if in_columns else values), begin, path)
     return values
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether its columns come first, and dtype."""
+    # Another version than these two has names of fields in it, which frames have not.
+    is_first = np.lib.format.read_magic(file) == (1, 0)
+    begin, size = file.tell(), 2 if is_first else 4
+    plain = _PLAIN.fullmatch(file.read(int.from_bytes(file.read(size), "little")))
+    if plain is not None:
+        shape = tuple(int(number) for number in plain[3].split(b",") if number.strip())
+        return shape, plain[2] == b"True", np.dtype(plain[1].decode())
+    file.seek(begin)
+    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+    shape, in_columns, dtype = read(file)
+    return shape, in_columns, dtype
