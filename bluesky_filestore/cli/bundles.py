@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .catalog_options import ApiKey, Profile, RootMapOption, Uri, catalog_client, directories_of
 from .console import Console
-from .preview import catalog_client, directories_of
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["pack", "unpack"]
 
-Uri = Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")]
-Profile = Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")]
-ApiKey = Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")]
-
 
 def pack(
     uids: Annotated[list[str], typer.Argument(metavar="UID...", help="The runs, or how they begin.")],
@@ -28,9 +24,7 @@ def pack(
     uri: Uri = "",
     profile: Profile = "",
     api_key: ApiKey = "",
-    root_map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
-    ] = None,
+    root_map: RootMapOption = None,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Files may be missing; it is said.")] = False,
 ) -> None:
     """Put runs with their files into a folder, .tar or .zip; goes on where it was interrupted."""

@@ -9,24 +9,33 @@ from rich.markup import escape
 
 from bluesky_filestore.errors import FileStoreError
 
+from .catalog_options import (
+    AllRuns,
+    ApiKey,
+    Last,
+    Profile,
+    RootMapOption,
+    Since,
+    Uids,
+    Uri,
+    catalog_client,
+    directories_of,
+    moment_of,
+)
 from .console import Console
-from .preview import catalog_client, directories_of
-from .verify import moment_of
 
 __all__ = ["manifest"]
 
 
 def manifest(
-    uids: Annotated[list[str] | None, typer.Argument(metavar="[UID]...", help="The runs, or how they begin.")] = None,
-    last: Annotated[bool, typer.Option("--last", help="The latest run.")] = False,
-    since: Annotated[str, typer.Option(metavar="DATE", help="All runs since then, e.g. 2026-11-25 or ...T18:30.")] = "",
-    all_runs: Annotated[bool, typer.Option("--all", help="All runs of the catalog.")] = False,
-    uri: Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")] = "",
-    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
-    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
-    root_map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
-    ] = None,
+    uids: Uids = None,
+    last: Last = False,
+    since: Since = "",
+    all_runs: AllRuns = False,
+    uri: Uri = "",
+    profile: Profile = "",
+    api_key: ApiKey = "",
+    root_map: RootMapOption = None,
     sidecar: Annotated[bool, typer.Option("--sidecar", help="Put a file with the run beside its files, too.")] = False,
     sizes_only: Annotated[bool, typer.Option("--sizes-only", help="Sizes and times; files are not read.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Take files for right that are others by now.")] = False,
@@ -38,11 +47,9 @@ def manifest(
     from bluesky_filestore.bundles.manifests import describe_files
     from bluesky_filestore.catalogs.tiled.nodes import find_run, find_runs
 
-    if sum((bool(uids), last, bool(since), all_runs)) != 1:
-        raise typer.BadParameter("say which runs, in one way: UID..., --last, --since DATE or --all.")
     options: dict[str, Any] = {"checksums": not sizes_only, "sidecar": sidecar, "replace": replace}
     options["root_map"] = directories_of(root_map)
-    moment = moment_of(since)
+    moment = moment_of(uids, last=last, since=since, all_runs=all_runs)
     client = catalog_client(uri, profile, api_key)
     failed = False
     try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .catalog_options import RootMapOption, directories_of
 from .console import Console
-from .preview import directories_of
 
 if TYPE_CHECKING:
     from bluesky_filestore.sources.databroker import Runs
@@ -29,9 +29,7 @@ def migrate(
     state: Annotated[Path | None, typer.Option(help="Where it is remembered what was copied.")] = None,
     limit: Annotated[int | None, typer.Option(help="How many runs at most.", min=1)] = None,
     again: Annotated[bool, typer.Option("--again", help="Copy those that differed once more.")] = False,
-    root_map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
-    ] = None,
+    root_map: RootMapOption = None,
     api_key: Annotated[str, typer.Option(help="Of the target; by default that of TILED_API_KEY.")] = "",
     source_api_key: Annotated[str, typer.Option(help="Of the source, if it is a server.")] = "",
 ) -> None:

@@ -9,8 +9,8 @@ from rich.markup import escape
 
 from bluesky_filestore.errors import CatalogError, FileStoreError
 
+from .catalog_options import ApiKey, Profile, RootMapOption, Uri, catalog_client, directories_of
 from .console import Console
-from .preview import catalog_client, directories_of
 
 __all__ = ["nexus"]
 
@@ -23,12 +23,10 @@ def nexus(
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy frames that lie in files of one frame each: TIFF and such.")
     ] = False,
-    uri: Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")] = "",
-    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
-    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
-    root_map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
-    ] = None,
+    uri: Uri = "",
+    profile: Profile = "",
+    api_key: ApiKey = "",
+    root_map: RootMapOption = None,
 ) -> None:
     """Write a run as one NeXus file, of which frame i is event i; its images stay where they are.
 

@@ -1,35 +1,33 @@
 """The command for a look at a run's frames."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bluesky_filestore.errors import OptionError
 
+from .catalog_options import ApiKey, Profile, RootMapOption, Uri, catalog_client, directories_of
 from .console import Console
 
 if TYPE_CHECKING:
-    from tiled.client.container import Container
+    pass
 
-__all__ = ["catalog_client", "directories_of", "preview"]
+__all__ = ["preview"]
 
 _MOST_NAMED = 5
-_DEFAULT = "http://localhost:8000"
 
 
 def preview(
     uid: Annotated[str, typer.Argument(help="The run's uid, or its beginning.")],
-    uri: Annotated[str, typer.Option(help=f"The catalog's address; by default {_DEFAULT}.")] = "",
-    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
-    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
+    uri: Uri = "",
+    profile: Profile = "",
+    api_key: ApiKey = "",
     output: Annotated[Path | None, typer.Option(help="The picture; by default a PNG named by the run.")] = None,
     stream: Annotated[str, typer.Option(help="By default primary, if it has frames.")] = "",
     key: Annotated[str, typer.Option(help="The data key; by default the first with its frames in files.")] = "",
     frames: Annotated[int, typer.Option(help="How many frames at the most, evenly chosen.", min=1)] = 24,
-    root_map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
-    ] = None,
+    root_map: RootMapOption = None,
 ) -> None:
     """Draw a run's frames side by side. Exits with 1 if some of them are missing."""
     from bluesky_filestore.catalogs.tiled.nodes import find_run
@@ -63,28 +61,6 @@ def _check_output(path: Path) -> None:
         check_picture(path)
     except OptionError as error:
         raise typer.BadParameter(f"--output: {error}") from error
-
-
-def catalog_client(uri: str, profile: str, api_key: str) -> "Container":
-    """The catalog that is meant by the options; empty ones were not given."""
-    from bluesky_filestore.catalogs.tiled.connecting import connect, connect_profile
-
-    if uri and profile:
-        raise typer.BadParameter("give --uri or --profile, not both.")
-    client_kwargs: dict[str, Any] = {"api_key": api_key} if api_key else {}
-    return connect_profile(profile, **client_kwargs) if profile else connect(uri or _DEFAULT, **client_kwargs)
-
-
-def directories_of(options: list[str] | None, option: str = "--root-map") -> dict[str, str]:
-    """Where directories are, by what an option or argument says."""
-    return dict(_directories(each, option) for each in options or [])
-
-
-def _directories(said: str, option: str) -> tuple[str, str]:
-    old, equals, new = said.partition("=")
-    if not (old and equals and new):
-        raise typer.BadParameter(f"{option} {said!r} does not say what is where; expected /old/place=/new/place.")
-    return old, new
 
 
 def _say(words: str) -> None:

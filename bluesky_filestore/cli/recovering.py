@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .catalog_options import ApiKey, Profile, Uri, catalog_client, directories_of
 from .console import Console
-from .preview import catalog_client, directories_of
 
 __all__ = ["recover"]
 
@@ -18,9 +18,9 @@ _INTERRUPTED = 130
 
 def recover(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files of the runs are.")],
-    uri: Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")] = "",
-    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
-    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
+    uri: Uri = "",
+    profile: Profile = "",
+    api_key: ApiKey = "",
     root_map: Annotated[
         list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is now; can be repeated.")
     ] = None,

@@ -5,21 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .catalog_options import ApiKey, Profile, RootMapOption, Uri, catalog_client, directories_of
 from .console import Console
-from .preview import catalog_client, directories_of
 
 if TYPE_CHECKING:
     from bluesky_filestore.bundles.relocating import RelocationReport
 
 __all__ = ["copy", "move", "relocate"]
-
-Uri = Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")]
-Profile = Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")]
-ApiKey = Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")]
-RootMapOption = Annotated[
-    list[str] | None,
-    typer.Option("--root-map", metavar="OLD=NEW", help="Where a directory is for you; can be repeated."),
-]
 
 
 def relocate(

@@ -15,6 +15,7 @@ import typer
 
 from bluesky_filestore.errors import SpoolError
 
+from .catalog_options import ApiKey, Profile
 from .console import Console
 from .notifying import Notifier
 from .spools import Views
@@ -31,8 +32,6 @@ _CLOSE_SECONDS = 5.0
 _SICK, _PARKED, _INTERRUPTED = 1, 3, 130
 
 Catalog = Annotated[str, typer.Option(help="The catalog's address.")]
-Profile = Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")]
-ApiKey = Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")]
 
 
 def deliver(

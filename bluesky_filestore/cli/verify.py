@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,26 +10,36 @@ from rich.markup import escape
 
 from bluesky_filestore.errors import CatalogError
 
+from .catalog_options import (
+    AllRuns,
+    ApiKey,
+    Last,
+    Profile,
+    RootMapOption,
+    Since,
+    Uids,
+    Uri,
+    catalog_client,
+    directories_of,
+    moment_of,
+)
 from .console import Console
-from .preview import catalog_client, directories_of
 
 if TYPE_CHECKING:
     from bluesky_filestore.checking.run_report import RunReport
 
-__all__ = ["moment_of", "verify"]
+__all__ = ["verify"]
 
 
 def verify(
-    uids: Annotated[list[str] | None, typer.Argument(metavar="[UID]...", help="The runs, or how they begin.")] = None,
-    last: Annotated[bool, typer.Option("--last", help="The latest run.")] = False,
-    since: Annotated[str, typer.Option(metavar="DATE", help="All runs since then, e.g. 2026-11-25 or ...T18:30.")] = "",
-    all_runs: Annotated[bool, typer.Option("--all", help="All runs of the catalog.")] = False,
-    uri: Annotated[str, typer.Option(help="The catalog's address; by default http://localhost:8000.")] = "",
-    profile: Annotated[str, typer.Option(help="The same, by the name of a Tiled profile.")] = "",
-    api_key: Annotated[str, typer.Option(help="By default that of the environment variable TILED_API_KEY.")] = "",
-    root_map: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Where a directory is for you; can be repeated.")
-    ] = None,
+    uids: Uids = None,
+    last: Last = False,
+    since: Since = "",
+    all_runs: AllRuns = False,
+    uri: Uri = "",
+    profile: Profile = "",
+    api_key: ApiKey = "",
+    root_map: RootMapOption = None,
     every_frame: Annotated[bool, typer.Option("--every-frame", help="Read each frame, not some of them.")] = False,
     checksums: Annotated[bool, typer.Option("--checksums", help="Read all of each file, by the manifest.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; one line a run.")] = False,
@@ -45,9 +54,7 @@ def verify(
     from bluesky_filestore.catalogs.tiled.once import without_retries
     from bluesky_filestore.checking.verify import verify_runs
 
-    if sum((bool(uids), last, bool(since), all_runs)) != 1:
-        raise typer.BadParameter("say which runs, in one way: UID..., --last, --since DATE or --all.")
-    moved, moment = directories_of(root_map), moment_of(since)
+    moved, moment = directories_of(root_map), moment_of(uids, last=last, since=since, all_runs=all_runs)
 
     try:
         client = without_retries(catalog_client(uri, profile, api_key))
@@ -72,14 +79,6 @@ def verify(
     if not asked and not as_json:
         Console().print("There are no such runs.")
     raise typer.Exit(worst)
-
-
-def moment_of(since: str) -> float | None:
-    """Seconds since 1970 of a date that a user gave; None if he gave none."""
-    try:
-        return datetime.fromisoformat(since).timestamp() if since else None
-    except ValueError:
-        raise typer.BadParameter(f"--since {since!r} is no date; expected e.g. 2026-11-25T18:30.") from None
 
 
 def _with_progress(reports: Iterator[Any], count: int) -> Iterator[Any]:
