@@ -1,5 +1,6 @@
 """Files and directories that only their user may look into, whatever the umask."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ def make_private_directory(path: Path) -> None:
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     if not path.is_dir():
-        raise NotADirectoryError(f"{path} is there and is no directory.")
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def make_private_file(path: Path) -> None:

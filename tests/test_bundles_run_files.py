@@ -71,6 +71,23 @@ def test_file_that_cannot_be_written(catalog, small, tmp_path, caplog):
     np.testing.assert_array_equal(frames_in(tmp_path / "4" / f"{other.uid}.nxs"), other.images)
 
 
+def test_close_waits_for_no_dead_disk(catalog, small, tmp_path, monkeypatch):
+    """A file that is never done keeps no writer open for ever."""
+    import threading
+
+    from bluesky_filestore.bundles import run_file
+
+    goes_on = threading.Event()
+    monkeypatch.setattr(run_file, "write_nexus", lambda *arguments: goes_on.wait(60))
+    monkeypatch.setattr("bluesky_filestore.bundles.run_files._LAST_SECONDS", 0.2)
+    writer = CatalogWriter(catalog.client, run_file=f"{tmp_path}/{{uid}}.nxs")
+    feed(writer, small.documents)
+    writer.flush()
+    writer.close()
+    goes_on.set()
+    assert any("is still being written" in problem for problem in writer.status().problems)
+
+
 def test_plan_waits_for_no_file(catalog, small, tmp_path, monkeypatch):
     """The stop returns while the file is being written."""
     import threading

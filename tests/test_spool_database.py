@@ -50,6 +50,15 @@ def test_file_in_place_of_the_directory(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_nowhere(tmp_path):
+    """A directory that is gone, or has no room for a database, is an error of the spool: a writer goes on without."""
+    with pytest.raises(SpoolError, match=r"cannot be used .*No such file or directory.*; expected a directory"):
+        connect(tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=r"cannot be made \(Not a directory\); expected one"):
+        open_or_make(tmp_path / "file")
+
+
 def test_directory_in_place_of_the_database(tmp_path):
     """What stands where the database would be is no damaged database, and stays."""
     (tmp_path / FILE_NAME).mkdir()

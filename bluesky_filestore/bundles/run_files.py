@@ -4,7 +4,7 @@
 thread, which begins with the first run. It takes one run at a time, and looks into the spool until the run has come to
 its end in a catalog: delivered, or parked, since what there is of it can be shown all the same. The documents are
 read from the spool. Whatever goes wrong is said, and the next run is taken. `close` has it give up runs that have not
-come to their end, which can be written later, and waits for the one that is being written.
+come to their end, which can be written later, and waits for the one that is being written, but not for a dead disk.
 """
 
 import atexit
@@ -26,6 +26,7 @@ __all__ = ["RunFiles", "filled_in"]
 
 _logger = logging.getLogger(__name__)
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 5.0
+_LAST_SECONDS = 60.0
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 
 
@@ -65,7 +66,12 @@ class RunFiles:
         self._closing.set()
         self._waiting.put(None)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_LAST_SECONDS)
+            if self._thread.is_alive():
+                self._say(
+                    f"a run's file is still being written after {_LAST_SECONDS:.0f} s; if it does not appear, "
+                    f"`bluesky-filestore nexus UID` writes it"
+                )
             atexit.unregister(self.close)
 
     def _work(self) -> None:

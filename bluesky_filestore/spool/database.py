@@ -131,12 +131,14 @@ def connect(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Conn
 
 @contextmanager
 def database_errors(directory: Path) -> Iterator[None]:
-    """Say what it means for a spool that SQLite raises an error; raises as `connect` does."""
+    """Say what it means for a spool that SQLite, or the disk, raises an error; raises as `connect` does."""
     path = directory / FILE_NAME
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        if is_damage(error):
+    except SpoolError:
+        raise
+    except (sqlite3.DatabaseError, OSError) as error:
+        if isinstance(error, sqlite3.DatabaseError) and is_damage(error):
             raise SpoolDamagedError(f"the spool database {path} is damaged ({error})") from error
         raise SpoolError(
             f"the spool database {path} cannot be used ({error}); expected a directory on a local disk that this user "
