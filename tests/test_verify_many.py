@@ -60,6 +60,19 @@ def test_all_of_a_stock_server(stock):
     assert {report.exit_code for report in reports.values()} == {0}
 
 
+def test_the_latest_has_a_time(stock, catalog):
+    """Of whatever stands where a run's time should be, nothing is taken for the latest run."""
+    for client in (stock, catalog.client):
+        times = {"run of noon": "noon", "run of true": True, "run of none": None, "run of now": 2e9}
+        for uid, time_of_it in times.items():
+            client.create_container(uid, metadata={"start": {"uid": uid, "time": time_of_it}})
+        client.create_container("no run at all", metadata={})
+        try:
+            assert find_runs(client, most=1) == ["run of now"]
+        finally:
+            client.delete_contents([*times, "no run at all"])
+
+
 def test_a_catalog_that_goes_away(tmp_path):
     """Runs are told in the order asked for, one that is not there among them; of a catalog that is gone, at once."""
     runs = [SmallRun(tmp_path, number, events=2) for number in range(3)]

@@ -33,6 +33,7 @@ NodePath: TypeAlias = tuple[str, ...]
 
 _logger = logging.getLogger(__name__)
 _A_PAGE = 100
+_AFTER_ANY_TIME = 1e300
 _OWN_TAGS = ("user:", "service:")
 
 
@@ -210,7 +211,7 @@ def find_runs(client: "Container", *, since: float | None = None, most: int | No
     since : float, optional
         In seconds since 1970: only those that were started then or later.
     most : int, optional
-        How many at the most.
+        How many at the most. A start whose time is no number, which databases sort last or first, is not among them.
 
     Raises
     ------
@@ -222,6 +223,7 @@ def find_runs(client: "Container", *, since: float | None = None, most: int | No
     with catalog_errors(str(client.uri)):
         client = _as_container(client)
         found = client if since is None else client.search(Comparison("ge", "start.time", since))
+        found = found if most is None else found.search(Comparison("lt", "start.time", _AFTER_ANY_TIME))
         keys = found.sort(("start.time", -1)).keys()
         uids: dict[str, None] = {}
         begin = 0
