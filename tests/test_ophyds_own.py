@@ -54,6 +54,8 @@ def outcomes(ioc, stores, choice):
     return {name: outcome for outcome, name in found}
 
 
+# Their tests wait for a process a record: a minute on a quiet machine.
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("choice", [WITHOUT_IOC, WITH_IOC], ids=["without an IOC", "with an IOC"])
 def test_none_fails_that_passes_with_stock(ioc, choice):
     """Whatever passes with ophyd's mixins passes with ours."""
