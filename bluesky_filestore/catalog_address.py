@@ -5,11 +5,12 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from bluesky_filestore.errors import CatalogUnreachableError
+from bluesky_filestore.visible import shown_address
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ADDRESS_EXAMPLE", "IN_MEMORY", "comparable_address", "container_address", "node_address", "shown_address"]
+__all__ = ["ADDRESS_EXAMPLE", "IN_MEMORY", "comparable_address", "container_address", "node_address"]
 
 ADDRESS_EXAMPLE = "http://localhost:8000"
 IN_MEMORY = "memory"
@@ -82,18 +83,3 @@ def _is_this_machine(host: str) -> bool:
     except ValueError:
         return host == "localhost"
     return address.is_loopback or address.is_unspecified
-
-
-def shown_address(uri: object) -> str:
-    """An address as it may be printed and stored: without its query and its user, where keys and passwords are.
-
-    Examples
-    --------
-    >>> shown_address("http://user:password@localhost:8000/api/v1?api_key=secret")
-    'http://localhost:8000/api/v1'
-    """
-    address = str(uri).partition("?")[0].partition("#")[0]
-    scheme, separator, rest = address.partition("://")
-    host, slash, path = (rest if separator else scheme).partition("/")
-    host = host.rpartition("@")[2]
-    return f"{scheme}://{host}{slash}{path}" if separator else f"{host}{slash}{path}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bluesky_filestore.bundles.run_files import RunFiles
-from bluesky_filestore.catalog_address import comparable_address, shown_address
+from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.catalogs.databroker.broker import client_of, raw_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import (
@@ -28,6 +28,7 @@ from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool_writer import SpoolWriter, check_options
 from bluesky_filestore.tiled_writer_options import Patch, add_specs, check_patches, patched, refuse_others, sorted_out
+from bluesky_filestore.visible import shown_address
 
 if TYPE_CHECKING:
     from tiled.client.container import Container

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from .catalog_writer import CatalogWriter
 from .errors import CatalogError, IOCUnreachableError, OptionError
@@ -277,7 +278,8 @@ def _sample(comparisons: list[Comparison]) -> Iterator[tuple[str, NDArray[Any]]]
 def _show(console: Console, comparisons: list[Comparison], picture: Path, keep: Path | None) -> None:
     table = Table(title="From the detector to the array and back", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for heading in ("run", "plan", "stream", "data key", "shape", "dtype", "file", "frames", "equal?"):
-        table.add_column(f"[underline]{heading}[/]", no_wrap=True, justify="right" if heading == "frames" else "left")
+        justify: Literal["left", "right"] = "right" if heading == "frames" else "left"
+        table.add_column(Text(heading, "underline"), no_wrap=True, justify=justify)
     for row in comparisons:
         name = row.files[0].name
         file = f"{name[:4]}…{name[-7:]}" if len(row.files) == 1 else f"{len(row.files)} x {row.files[0].suffix}"
@@ -290,23 +292,23 @@ def _show(console: Console, comparisons: list[Comparison], picture: Path, keep: 
             str(row.array.dtype),
             file,
             str(len(row.in_files)),
-            "[green]yes[/]" if row.equal else "[bold red]NO[/]",
+            Text("yes", "green") if row.equal else Text("NO", "bold red"),
         )
     console.print(table)
     frames = sum(len(row.in_files) for row in comparisons)
     different = [row for row in comparisons if not row.equal]
     if different:
-        console.print(f"[bold red]{len(different)} of {len(comparisons)} arrays differ from their files.[/]")
+        console.print(f"{len(different)} of {len(comparisons)} arrays differ from their files.", style="bold red")
     else:
-        console.print(f"[green]All {frames} frames are equal to the files, bit by bit.[/]")
-    console.print(f"Contact sheet: {picture}", soft_wrap=True)
+        console.print(f"All {frames} frames are equal to the files, bit by bit.", style="green")
+    console.print(f"Contact sheet: {picture}", soft_wrap=True, markup=False)
     if keep:
-        console.print(f"Files and catalog: {keep}", soft_wrap=True)
+        console.print(f"Files and catalog: {keep}", soft_wrap=True, markup=False)
 
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str], None]]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
 

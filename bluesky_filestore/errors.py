@@ -3,6 +3,8 @@
 Every message says what was found, what was expected and what to do.
 """
 
+from bluesky_filestore.visible import visible, without_secrets
+
 __all__ = [
     "AddressError",
     "CatalogAccessError",
@@ -46,7 +48,14 @@ __all__ = [
 
 
 class FileStoreError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    What they say of others, e.g. names of files and answers of servers, is shown as text that no terminal obeys, and
+    without passwords of addresses.
+    """
+
+    def __str__(self) -> str:
+        return visible(without_secrets(super().__str__()))
 
 
 class PathError(FileStoreError, ValueError):
@@ -74,7 +83,7 @@ class HandlerNotFoundError(UnknownSpecError, KeyError):
 
     def __str__(self) -> str:
         # KeyError would show the message in quotation marks.
-        return Exception.__str__(self)
+        return visible(without_secrets(Exception.__str__(self)))
 
 
 class DuplicateHandlerError(FileStoreError, ValueError):

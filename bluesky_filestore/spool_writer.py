@@ -1,6 +1,5 @@
 """What is subscribed to a RunEngine that only spools: documents in, and another process delivers them."""
 
-import logging
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
@@ -8,13 +7,14 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from bluesky_filestore.errors import OptionError, SpoolError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.spool.places import spool_in
 from bluesky_filestore.spool.status import WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability, Store
 
 __all__ = ["SpoolWriter", "check_options"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _AMOUNTS = ("wait_on_stop", "keep", "batch_size", "interval", "settle", "park_after")
 
 

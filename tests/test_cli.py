@@ -84,7 +84,7 @@ def test_serve_from_no_database(tmp_path):
     """What is no database is said to be none."""
     shown = run("serve", tmp_path, "--port", 0, "--database", "mysql://host/catalog")
     assert shown.returncode == 1
-    assert "expected e.g. postgresql://user@host/catalog" in shown.stderr
+    assert "expected e.g. postgresql://host/catalog, with a user" in shown.stderr
     assert "Traceback" not in shown.stderr
 
 

@@ -1,5 +1,6 @@
 """What the server leans on in Tiled, taken away or made to fail: the answer is Tiled's own then, and that is logged."""
 
+import logging
 import re
 import sqlite3
 import ssl
@@ -28,7 +29,7 @@ from tiled.structures.data_source import Asset, DataSource, Management
 from bluesky_filestore import serve_catalog
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
-from bluesky_filestore.serving import array_lane, exporting, known_arrays, server
+from bluesky_filestore.serving import array_lane, exporting, known_arrays, log_files
 from bluesky_filestore.serving.array_lane import ArrayLane
 from bluesky_filestore.serving.frames_adapter import FramesAdapter
 from bluesky_filestore.serving.known_arrays import KnownArrays
@@ -153,7 +154,7 @@ def test_whatever_fails_in_the_lane_is_left_to_tiled(
     step,
 ):
     """Each step of the short way fails in each way, and the answers are those of Tiled; the log has one line of it."""
-    lane, stock, paths = running._server.config.app, stock_answers, list(stock_answers)
+    lane, stock, paths = running._server.config.app.app, stock_answers, list(stock_answers)
     for path, error in [*((path, ERRORS[0]) for path in paths), *((paths[0], error) for error in ERRORS)]:
         with monkeypatch.context() as patch:
             patch.setattr(*STEPS[step], property(raising(error)) if STEPS[step][0] is FramesAdapter else raising(error))
@@ -333,8 +334,8 @@ def test_a_uvicorn_that_logs_otherwise(running):
         ('127.0.0.1 - "GET /a?api_key=secret HTTP/1.1" 200', None),
     ]
     for words, arguments in lines:
-        record = server.logging.LogRecord("uvicorn.access", 20, "", 0, words, arguments, None)
-        assert server._without_query(record)
+        record = logging.LogRecord("uvicorn.access", 20, "", 0, words, arguments, None)
+        assert log_files._without_query(record)
         assert record.getMessage() == '127.0.0.1 - "GET /a HTTP/1.1" 200'
 
 

@@ -178,6 +178,6 @@ def test_database_that_is_none(tmp_path):
             CatalogError, match=r"not given by a URI of PostgreSQL or SQLite; expected e.g. postgresql:"
         ):
             serve_catalog(tmp_path, database=uri)
-    with pytest.raises(CatalogError, match=r"at postgresql://me:\*\*\*@127.0.0.1:\d+/db") as caught:
+    with pytest.raises(CatalogError, match=r"at postgresql://127.0.0.1:\d+/db") as caught:
         serve_catalog(tmp_path, database=f"postgresql://me:word@127.0.0.1:{free_port()}/db")
     assert "word" not in str(caught.value)

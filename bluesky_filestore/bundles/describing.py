@@ -15,7 +15,6 @@ it is known, so that whoever is killed in the middle leaves nothing that is wron
 is no manifest, and `bluesky-filestore manifest` makes it.
 """
 
-import logging
 import os
 import sys
 import threading
@@ -29,6 +28,7 @@ from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.nodes import has_ended
 from bluesky_filestore.delivery.yielding import small_slices
 from bluesky_filestore.errors import CatalogUnreachableError, FileStoreError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.manifest import Manifest
 from bluesky_filestore.operations.operations import Catalog
 
@@ -36,7 +36,7 @@ from .manifests import describe_files
 
 __all__ = ["FileDescriber"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _LOOK_SECONDS, _AWAY_SECONDS, _LAST_SECONDS = 0.25, 10.0, 5.0
 _NICENESS = 10
 _REMEMBERED, _MOST_NAMED = 10, 5

@@ -30,6 +30,7 @@ from bluesky_filestore.model.event_record import from_exact_json
 from bluesky_filestore.model.manifest import Manifest
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.from_documents import ConfinedDocuments
+from bluesky_filestore.visible import visible_line
 
 from .containers import kind_of
 from .members import INDEX, MOST_TEXT, FolderMembers, Members, check_name, read_text
@@ -131,7 +132,7 @@ class Pack(Mapping[str, "PackedRun"]):
         return len(self._runs)
 
     def __repr__(self) -> str:
-        return f"<Pack of {len(self)} runs in {self.path}>"
+        return visible_line(f"<Pack of {len(self)} runs in {self.path}>")
 
     def close(self) -> None:
         """Let go of it."""
@@ -177,7 +178,7 @@ class PackedRun(ConfinedDocuments):
         self._manifest = _text(said, "manifest")
 
     def __repr__(self) -> str:
-        return f"<PackedRun {self.uid} in {self.pack.path}>"
+        return visible_line(f"<PackedRun {self.uid} in {self.pack.path}>")
 
     def manifest(self) -> Manifest:
         """What its files are.

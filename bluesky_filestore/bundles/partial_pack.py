@@ -27,6 +27,7 @@ from typing import IO, TypeAlias
 
 from bluesky_filestore.errors import ChangedFileError, ChangingFileError, PackError
 from bluesky_filestore.files.readable import ANYWHERE, Signature, file_errors, signature_of
+from bluesky_filestore.private import make_private_file
 
 from .containers import BLOCK, Kind, Written, open_new
 from .members import check_name
@@ -104,6 +105,7 @@ class PartialPack:
         self.sha256: dict[str, str] = {}
         """Of each member that is in it."""
         self._path, self._part, self._on_bytes = path, beside(path, ".part"), on_bytes
+        make_private_file(beside(path, ".part.jsonl"))
         self._journal = beside(path, ".part.jsonl").open("a+b")
         try:
             try:

@@ -14,6 +14,7 @@ from bluesky_filestore.model.event_record import exact_json
 from bluesky_filestore.model.manifest import Manifest, ManifestEntry
 from bluesky_filestore.model.paths import pure_path, semantics_of
 from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.private import make_private_file
 from bluesky_filestore.reading.from_documents import DocumentedRun, Documents
 from bluesky_filestore.reading.run_files import RunFile, find_files
 
@@ -114,6 +115,7 @@ class Plan:
                 file.writelines(document_lines([(name, doc)]))
                 yield name, doc
 
+        make_private_file(self._aside)
         with self._aside.open("wb") as file:
             return DocumentedRun(looked_at(file), self._root_map), start
 

@@ -1,6 +1,5 @@
 """A run as one NeXus file: its metadata and event tables, and its frames where they are."""
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bluesky_filestore.errors import OptionError
 from bluesky_filestore.files.nexus import run_shown_by, write_nexus
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.from_documents import Documents
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFile", "export_nexus"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ come to their end, which can be written later, and waits for the one that is bei
 """
 
 import atexit
-import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -19,12 +18,13 @@ from string import Formatter
 from typing import Any
 
 from bluesky_filestore.errors import FileStoreError, OptionError, TemplateError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.spool.entries import ENDED
 from bluesky_filestore.spool.spooled_run import SpooledRun, find_run, run_documents
 
 __all__ = ["RunFiles", "filled_in"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 5.0
 _LAST_SECONDS = 60.0
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")

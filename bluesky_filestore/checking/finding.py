@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bluesky_filestore.visible import visible
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -57,7 +59,7 @@ class Finding:
         return f"{_MARKS[self.ok][0]:<8}{self._rest()}"
 
     def _rest(self) -> str:
-        return f"{self.plugin}: {self.check}: {self.words}{f'. {self.advice}.' if self.advice else ''}"
+        return visible(f"{self.plugin}: {self.check}: {self.words}{f'. {self.advice}.' if self.advice else ''}")
 
     def styled(self) -> "Text":
         """The same line in colours."""

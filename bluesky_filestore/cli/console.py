@@ -1,17 +1,34 @@
-"""The terminal, on which documents of others are shown and nothing that they hold is carried out."""
+"""The terminal, on which texts of others are shown as they are, and nothing that they hold is carried out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from rich import console
 from rich.segment import Segment
+from rich.text import Text
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
-from bluesky_filestore.visible import visible
+from bluesky_filestore.visible import visible, without_secrets
 
-__all__ = ["Console"]
+__all__ = ["Commands", "Console"]
 
 
 class Console(console.Console):
-    """A console of rich that shows texts as they are: colours are its own."""
+    """A console of rich for which a string is text, and ``[bold]`` and ``:bomb:`` no more: `say` gives styles."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False} | options)
+
+    def say(self, *parts: str | tuple[str, str]) -> None:
+        """Print parts as one line, or as the lines that they have; of a pair the second is the style."""
+        texts = (_shown(part) if isinstance(part, str) else (_shown(part[0]), part[1]) for part in parts)
+        self.print(Text.assemble(*texts), soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text, before rich drops some of what a terminal obeys, which would then be seen by nobody."""
+        return super().render_str(_shown(text), **options)
 
     def render(
         self, renderable: console.RenderableType, options: console.ConsoleOptions | None = None
@@ -19,3 +36,31 @@ class Console(console.Console):
         """Parts of what is printed, without anything in them that a terminal obeys."""
         for part in super().render(renderable, options):
             yield part if part.control else Segment(visible(part.text), part.style)
+
+
+def _shown(text: str) -> str:
+    return visible(without_secrets(text))
+
+
+class Commands(TyperGroup):
+    """Commands of typer, which prints what it finds wrong with an argument: it may be the name of somebody's file."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """As typer does, with errors that can be shown."""
+        with _shown_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As typer does, with errors that can be shown."""
+        with _shown_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _shown_errors() -> Iterator[None]:
+    try:
+        yield
+    except TyperException as error:
+        if isinstance(words := getattr(error, "message", None), str):
+            error.message = _shown(words)
+        raise

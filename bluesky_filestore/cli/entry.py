@@ -11,9 +11,11 @@ import typer
 from bluesky_filestore import __version__
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.leanings import going_without
+from bluesky_filestore.logs import get_logger
+from bluesky_filestore.visible import without_secrets
 
 from .bundles import pack, unpack
-from .console import Console
+from .console import Commands, Console
 from .local import demo, doctor, serve, sim
 from .manifests import manifest
 from .migrating import migrate
@@ -28,8 +30,9 @@ from .verify import verify
 
 __all__ = ["app", "main"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 app = typer.Typer(
+    cls=Commands,
     help="From det.trigger() to the array in the catalog.",
     no_args_is_help=True,
     add_completion=False,
@@ -72,7 +75,7 @@ def main() -> None:
         # The command line is the last one who could make a sentence of it.
         if len(arguments) != len(sys.argv[1:]):
             raise
-        Console(stderr=True).print(f"[bold red]Error:[/] {_sentence(error)}", highlight=False, soft_wrap=True)
+        Console(stderr=True).say(("Error:", "bold red"), f" {_sentence(error)}")
         sys.exit(1)
     finally:
         stop_ophyd = _end_of_ophyd()
@@ -93,24 +96,20 @@ def _end_of_ophyd() -> Callable[[], None]:
 
 
 def _sentence(error: Exception) -> str:
-    from rich.markup import escape
-
     if isinstance(error, FileStoreError):
-        return escape(str(error))
+        return str(error)
     if isinstance(error, ModuleNotFoundError):
-        return escape(
-            f"the package {error.name!r} is not installed; it comes with: pip install 'bluesky_filestore[all]'"
-        )
+        return f"the package {error.name!r} is not installed; it comes with: pip install 'bluesky_filestore[all]'"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" of {error.filename}" if error.filename else ""
-        return escape(
+        return (
             f"the disk{where} is full ({error.strerror}); expected room for what is written: make room, or choose "
             f"another disk, and give the same command again."
         )
     if isinstance(error, OSError) and error.strerror:
         what = " -> ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
-        return escape(
+        return (
             f"{what or 'a file, directory or port'} cannot be used ({error.strerror}); expected one that is there and "
             f"that this user may read, and write to where something is kept (--debug shows where it was needed)."
         )
-    return escape(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
+    return without_secrets(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")

@@ -46,7 +46,9 @@ def sim(
 
     def ready(port: int) -> None:
         settings = " ".join(f"{name}={value}" for name, value in client_environment(port).items())
-        console.print(f"Simulated areaDetector IOC [bold]{prefix}[/] writes below [bold]{where}[/] until Ctrl-C.")
+        console.say(
+            "Simulated areaDetector IOC ", (prefix, "bold"), " writes below ", (f"{where}", "bold"), " until Ctrl-C."
+        )
         console.print("A client on this machine finds it with:")
         console.print(f"    export {settings}", highlight=False, soft_wrap=True)
 
@@ -77,6 +79,10 @@ def serve(
     allow_changed: Annotated[
         bool, typer.Option("--allow-changed", help="Serve files that are not those that were registered, too.")
     ] = False,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(help="A name by which the server may be asked besides localhost; can be repeated."),
+    ] = None,
 ) -> None:
     """Run a Tiled catalog on loopback until Ctrl-C."""
     from bluesky_filestore.serving import serve_catalog
@@ -89,6 +95,7 @@ def serve(
         api_key=api_key,
         database=database,
         allow_changed=allow_changed,
+        host_names=host_name or [],
     ) as catalog:
         _serve_until_interrupt(console, catalog)
 
@@ -110,7 +117,7 @@ def doctor(
 def _serve_until_interrupt(console: Console, catalog: "CatalogServer") -> None:
     from threading import Event
 
-    console.print(f"The catalog is at [bold]{catalog.uri}[/] until Ctrl-C. Open it with:")
+    console.say("The catalog is at ", (catalog.uri, "bold"), " until Ctrl-C. Open it with:")
     console.print("    from tiled.client import from_uri", highlight=False)
     console.print(
         f'    client = from_uri("{catalog.uri}", api_key="{catalog.api_key}")', highlight=False, soft_wrap=True

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from bluesky_filestore.errors import FileStoreError
 
@@ -61,12 +60,12 @@ def manifest(
                     found = describe_files(run, on_bytes=on_bytes, **options)
             except FileStoreError as error:
                 failed = True
-                _say(f"[bold red]PROBLEM[/] {escape(each)}: {escape(str(error))}")
+                _say(("PROBLEM", "bold red"), f" {each}: {error}")
                 continue
             failed = failed or bool(found.problems)
-            _say(f"{uid}: {escape(str(found))}.")
+            _say(f"{uid}: {found}.")
             for problem in found.problems:
-                _say(f"  [bold red]PROBLEM[/] {escape(problem)}.")
+                _say("  ", ("PROBLEM", "bold red"), f" {problem}.")
     finally:
         client.context.close()
     if not asked:
@@ -87,5 +86,5 @@ def _progress() -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-def _say(words: str) -> None:
-    Console().print(words, highlight=False, soft_wrap=True)
+def _say(*parts: str | tuple[str, str]) -> None:
+    Console().say(*parts)

@@ -99,7 +99,7 @@ def _default_state(source: str, target: str) -> Path:
 
 
 def _shown(source: str) -> str:
-    from bluesky_filestore.catalog_address import shown_address
+    from bluesky_filestore.visible import shown_address
 
     return shown_address(source)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from bluesky_filestore.errors import CatalogError, FileStoreError
 
@@ -82,4 +81,4 @@ def _written(run: object, path: Path, copy: bool, root_map: dict[str, str]) -> i
 
 
 def _say_error(words: str) -> None:
-    Console(stderr=True).print(f"[bold red]Error:[/] {escape(words)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).say(("Error:", "bold red"), f" {words}")

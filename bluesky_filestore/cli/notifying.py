@@ -5,6 +5,8 @@ import socket
 import time
 from contextlib import suppress
 
+from bluesky_filestore.visible import visible_line
+
 __all__ = ["Notifier"]
 
 _STATUS_SECONDS = 1.0
@@ -34,7 +36,7 @@ class Notifier:
         now = time.monotonic()
         if status != self._status and now >= self._next_status:
             self._status, self._next_status = status, now + _STATUS_SECONDS
-            self._send(f"STATUS={' '.join(status.split())[:_MOST_SHOWN]}")
+            self._send(f"STATUS={visible_line(' '.join(status.split()))[:_MOST_SHOWN]}")
         if self._ping_every and is_alive and now >= self._next_ping:
             self._next_ping = now + self._ping_every
             self._send("WATCHDOG=1")

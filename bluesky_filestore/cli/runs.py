@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.visible import visible_json
 
 from .console import Console
 
@@ -33,13 +33,9 @@ def _is_usable(directory: Path) -> bool:
     try:
         Ledger(directory).close()
     except SpoolError as error:
-        Console(stderr=True).print(f"[bold red]Left out:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).say(("Left out:", "bold red"), f" {error}")
         return False
     return True
-
-
-# JSON leaves these as they are, and a terminal obeys them.
-_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def park(
@@ -146,7 +142,7 @@ def export(
     with closing(lines):
         if output is None:
             for line in lines:
-                typer.echo(line.translate(_ESCAPED))
+                typer.echo(visible_json(line))
             return
         with output.open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)

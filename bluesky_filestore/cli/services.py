@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.logs import get_logger
 
 from .catalog_options import ApiKey, Profile
 from .console import Console
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["consume", "deliver"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _LOOK_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
 _SICK, _PARKED, _INTERRUPTED = 1, 3, 130

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from bluesky_filestore.spool.status import CatalogStatus, SpoolStatus, described_runs
+from bluesky_filestore.visible import visible_line, without_secrets
 
 __all__ = ["as_json", "as_text", "duration"]
 
@@ -42,12 +43,12 @@ def _catalog_as_json(status: CatalogStatus, silent: Mapping[str, str]) -> dict[s
     return {
         "catalog": status.catalog or None,
         "answers": silent[status.catalog] == "" if status.catalog in silent else None,
-        "error": silent.get(status.catalog) or status.error,
+        "error": without_secrets(silent.get(status.catalog) or status.error),
         "runs": dict(status.runs),
         "documents_waiting": status.waiting,
         "oldest_seconds": status.oldest,
         "uploader": status.uploader,
-        "parked": dict(status.parked),
+        "parked": {uid: without_secrets(reason) for uid, reason in status.parked.items()},
     }
 
 
@@ -58,7 +59,7 @@ def as_text(spools: Sequence[SpoolStatus], silent: Mapping[str, str]) -> Text:
         lines.append(f"[bold]{escape(str(spool.directory))}[/]")
         # Not a table, which would break the commands that are there to be copied.
         lines.extend(f"  [dim]{label:<10}[/] {words}" for label, words in _rows(spool, silent))
-    return Text.from_markup("\n".join(lines))
+    return Text.from_markup("\n".join(visible_line(without_secrets(line)) for line in lines), emoji=False)
 
 
 def _rows(spool: SpoolStatus, silent: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bluesky_filestore.errors import CatalogError
@@ -135,7 +134,7 @@ def deliver_to(console: Console, target: Target, *, wait: float, park_after: flo
         SpinnerColumn(),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
     view = views_in(views)
@@ -150,7 +149,7 @@ def deliver_to(console: Console, target: Target, *, wait: float, park_after: flo
         try:
             for look in looks:
                 most = max(most, look.waiting)
-                words = escape(look.error) if look.error else described_runs(look.runs)
+                words = look.error or described_runs(look.runs)
                 bar.update(task, total=most, completed=most - look.waiting, description=words)
                 if look.uploader is not None and look.uploader != told:
                     told = look.uploader
@@ -160,7 +159,7 @@ def deliver_to(console: Console, target: Target, *, wait: float, park_after: flo
                     words = f"  Run {uid}: {look.failing[uid]} It is tried again for {park_after:g} s."
                     console.print(words, highlight=False, soft_wrap=True, markup=False)
         except CatalogError as error:
-            console.print(f"  [bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            console.say("  ", ("Error:", "bold red"), f" {error}")
             return False
     return _say_end(console, target, going_on=look.going_on)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from bluesky_filestore.errors import CatalogError
 
@@ -62,7 +61,7 @@ def verify(
         asked = uids or find(client, since=moment, most=1 if last else None)
     except CatalogError as error:
         # Not 1: nothing was found to be wrong with a run.
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).say(("Error:", "bold red"), f" {error}")
         raise typer.Exit(2) from None
     worst, codes = 0, Counter[int]()
     reports = verify_runs(client, asked, root_map=moved, every_frame=every_frame, checksums=checksums)
@@ -99,13 +98,11 @@ def _show(uid: str, report: "RunReport | str", *, as_json: bool, whole: bool) ->
         return
     console = Console()
     if isinstance(report, str):
-        console.print(f"[yellow]?[/]       {escape(report)}", highlight=False, soft_wrap=True)
+        console.say(("?", "yellow"), f"       {report}")
         return
-    verdict = {0: "[green]ok[/]      all is well", 1: "[bold red]PROBLEM[/] something is wrong"}
-    words = verdict.get(report.exit_code, "[yellow]?[/]       something could not be looked at")
-    console.print(
-        f"{words} with run {report.uid}" if report.exit_code else f"{words}: run {report.uid}", highlight=False
-    )
+    verdict = {0: ("ok", "green", "all is well:"), 1: ("PROBLEM", "bold red", "something is wrong with")}
+    mark, style, words = verdict.get(report.exit_code, ("?", "yellow", "something could not be looked at with"))
+    console.say((f"{mark:<8}", style), f"{words} run {report.uid}")
     for finding in report.findings:
         if whole or finding.ok is not True:
             console.print("  ", finding.styled(), sep="", highlight=False, soft_wrap=True)

@@ -1,6 +1,5 @@
 """Hands the documents of a spool on to a catalog, and writes down how far each run has come."""
 
-import logging
 import time
 from collections.abc import Iterable
 
@@ -11,6 +10,7 @@ from bluesky_filestore.errors import (
     CatalogUnreachableError,
     RowsDifferError,
 )
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.operations.placement import ASKED_FOR
 from bluesky_filestore.spool.entries import ENDED, READABLE, Entry, Spooled
@@ -25,7 +25,7 @@ from .settings import AS_USUAL, DeliverySettings
 
 __all__ = ["Conveyor"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
 _MOST_BYTES_AT_ONCE = 2**24
 _WRITE_DOWN_SECONDS, _TRIES_AT_A_TABLE, _REMEMBERED = 1.0, 3, 10_000

@@ -1,11 +1,11 @@
 """The documents of one producer on their way to a catalog that holds documents: checked, and inserted as they came."""
 
-import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.validate import schema_fault
 from bluesky_filestore.operations.document_run import DocumentRun
@@ -14,7 +14,7 @@ from .lane import Lane
 
 __all__ = ["DocumentLane"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _REMEMBERED = 10_000
 _RESOURCES = ("resource", "stream_resource")
 _STREAMED = ("stream_resource", "stream_datum")

@@ -1,6 +1,5 @@
 """The documents of one producer on their way to a catalog: checked, made operations, applied in their order."""
 
-import logging
 import math
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from bluesky_filestore.errors import (
     RowsDifferError,
 )
 from bluesky_filestore.handlers.asking import has_handler, inspect
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.frame_map import Assets
 from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.order import Sequence
@@ -36,7 +36,7 @@ from .stamping import sizes_of
 
 __all__ = ["Lane"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _LATEST_SECONDS = 120.0
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
 _TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)

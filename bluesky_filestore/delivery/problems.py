@@ -1,12 +1,11 @@
 """What went wrong while writing, in words, by run."""
 
-import logging
-
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import storable
 
 __all__ = ["Problems"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _MOST_A_RUN = 100
 _MOST_RUNS = 1000
 

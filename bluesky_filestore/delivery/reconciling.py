@@ -1,6 +1,5 @@
 """Whether a run's frames are in its files, looked at when it ends, by a thread that nobody waits for."""
 
-import logging
 import threading
 import time
 from collections import deque
@@ -10,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bluesky_filestore.errors import FileStoreError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.addressing import HANDLED
 from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.operations.placement import Placement
@@ -18,7 +18,7 @@ from .stamping import frames_of_placement, parts_of, stamp
 
 __all__ = ["Reconciler"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _AT_ONCE = 0.05
 """Seconds in which most are looked through: then it is said when the run ends, by the request that is made anyway."""
 _AGAIN = 1.0

@@ -40,7 +40,6 @@ Between calls these hold: `operations` is empty or its first is not done; `error
 `documents` is None before the start document and after all was settled. Only the thread that delivers may touch it.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -50,6 +49,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.document_run import DocumentRun
 from bluesky_filestore.operations.operations import CloseRun, Operation
 from bluesky_filestore.operations.run import Run
@@ -70,7 +70,7 @@ STOP_UNUSABLE = "The stop document of the run could not be used."
 IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
 """Why a run is settling of which no files are missing; the next process that delivers goes by it."""
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _NOT_BEGUN = "Its start document could not be used."
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TRIES, _TRIES_WITHOUT_PATIENCE = 3, 2

@@ -5,12 +5,12 @@ deliver themselves, do no harm to one another. It looks at the spools ten times 
 file each: documents that come after a silence are delivered at once, those of a steady flow every `interval`.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.database import FILE_NAME
 
@@ -19,7 +19,7 @@ from .uploader import Uploader
 
 __all__ = ["Service", "spools_below"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _NEW_SPOOLS_SECONDS = 2.0
 
 

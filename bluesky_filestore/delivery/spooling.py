@@ -1,6 +1,5 @@
 """Documents put into a spool as they come, and delivered from there."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -9,6 +8,7 @@ from shutil import rmtree
 from typing import Any
 
 from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, SpoolError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import storable
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.ledger import Ledger
@@ -20,7 +20,7 @@ from .uploader import Uploader
 
 __all__ = ["RunSummary", "Spooling", "end_at_exit", "remove_if_delivered"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 _LAST_ROUND_SECONDS = 10.0
 # A detector is unstaged, and its file closed, a moment after its run's last document.

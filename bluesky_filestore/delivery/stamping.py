@@ -1,6 +1,5 @@
 """What the files of an array are like when it is registered, so that whoever reads it knows them again."""
 
-import logging
 import os
 import stat
 import threading
@@ -11,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import AddressError, UnreadableFileError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.addressing import HANDLED
 from bluesky_filestore.model.ragged_rows import RAGGED, RaggedRows
 from bluesky_filestore.operations.placement import Placement
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["frames_of_placement", "parts_of", "sizes_of", "stamp"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _PATIENCE = 30.0
 """Seconds."""
 _CLOSED_WITHIN = 60.0

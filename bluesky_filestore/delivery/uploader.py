@@ -15,7 +15,6 @@ dies. The thread alone has `_ledger`, `_lease` and `_conveyor`, which come and g
 change under `_news`, on which they wait. `error` is set by the thread of a question, too (`CatalogHealth`).
 """
 
-import logging
 import sqlite3
 import threading
 import time
@@ -26,6 +25,7 @@ from math import inf
 from pathlib import Path
 
 from bluesky_filestore.errors import CatalogError, SpoolDamagedError, SpoolError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.database import open_or_make
 from bluesky_filestore.spool.entries import READABLE, Entry
@@ -42,7 +42,7 @@ from .yielding import small_slices
 
 __all__ = ["Uploader"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT, _FIRST_LOOK, _SLOWEST_LOOK = 0.5, 60.0, 0.05, 5.0
 _HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, _POLL_SECONDS, _REMEMBERED = 5.0, 0.5, 0.05, 10_000
 

@@ -6,20 +6,20 @@ from its directory to the files: making it again gives the same, and it can be m
 """
 
 import hashlib
-import logging
 import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bluesky_filestore.errors import FileStoreError, OptionError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.asset_paths import NOT_IN_URIS
 from bluesky_filestore.model.specs import HDF5
 from bluesky_filestore.operations.placement import Placement, Refusal, Viewer
 
 __all__ = ["views_in"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _DATASET = "/entry/data/data"
 _MOST_SHOWN = 10
 _MOST_FILES = 200

@@ -1,6 +1,5 @@
 """Which handler reads which spec: those registered by hand, those that installed packages bring, and ours."""
 
-import logging
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from bluesky_filestore.errors import DuplicateHandlerError, HandlerNotFoundError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.specs import FRAME_MIMETYPES, add_spec, remove_spec
 from bluesky_filestore.protocols import HandlerClass
 
@@ -32,7 +32,7 @@ _BRINGS = {
 }
 """The packages that are known to bring handlers of specs we have none for."""
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 
 class HandlerRegistry(Mapping[str, HandlerClass]):

@@ -7,7 +7,6 @@ and `_collected_resources` are those that went. `_datum_uids` are the readings o
 true once keys have been described or read, until `unstage`. Only the thread that runs the plan touches these.
 """
 
-import logging
 import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, get_args
 from ophyd.device import BlueskyInterface, GenerateDatumInterface, Staged
 
 from bluesky_filestore.errors import StageError, TemplateError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.compose import compose_resource
 
 from .file_paths import PathProvider, PathTemplates
@@ -24,7 +24,7 @@ from .handed_out import HandedOut
 
 __all__ = ["FileStoreBase", "check_choice"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def check_choice(option: str, value: str, choices: Any) -> Any:

@@ -1,6 +1,5 @@
 """What all mixins for areaDetector's file plugins have in common: safe staging, honest descriptions, counted frames."""
 
-import logging
 import uuid
 from collections import OrderedDict
 from datetime import datetime
@@ -8,6 +7,7 @@ from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 from bluesky_filestore.errors import PathError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.paths import (
     PathSemantics,
     fill_in,
@@ -36,7 +36,7 @@ from .waiting import (
 
 __all__ = ["FileStorePluginBase"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _OFF = (0, "0", "Disable", "No", False)
 _FLUSH = 6

@@ -4,13 +4,13 @@ A plugin that has seen no frame does not capture at all; one that has last seen 
 frame and drops the rest, without a word.
 """
 
-import logging
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from ophyd.utils import UnprimedPlugin
 
 from bluesky_filestore.errors import UnprimedPluginError
+from bluesky_filestore.logs import get_logger
 
 from .frame_format import FrameFormat
 from .staging import Undo
@@ -24,7 +24,7 @@ Prime = Literal["auto", "require", "never"]
 _LONGEST_EXPOSURE = 1.0
 """Seconds; a longer exposure time is shortened for the one frame."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class UnprimedFilePluginError(UnprimedPluginError, UnprimedPlugin):

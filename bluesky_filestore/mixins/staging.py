@@ -45,7 +45,6 @@ refuses ``NumFramesFlush`` its boot value, a record has limits, or is gone with 
 """
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -56,12 +55,13 @@ from ophyd.device import Staged
 from ophyd.utils import RedundantStaging
 
 from bluesky_filestore.errors import IOCUnreachableError, StageError
+from bluesky_filestore.logs import get_logger
 
 from .waiting import CaptureSetting, TimedSetting, Wait, is_connected, pv_name, values_before
 
 __all__ = ["PutBackReport", "StageGuard", "Undo", "devices_below", "errors_gathered", "raise_together"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Undo:

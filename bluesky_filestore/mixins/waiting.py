@@ -1,6 +1,5 @@
 """Waiting for records, always with an end, and with an error that says what was waited for."""
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from ophyd.signal import EpicsSignalBase, Signal
 
 from bluesky_filestore.errors import IOCUnreachableError, StageError, StageTimeoutError
 from bluesky_filestore.leanings import log_once
+from bluesky_filestore.logs import get_logger
 
 __all__ = [
     "CaptureSetting",
@@ -27,7 +27,7 @@ __all__ = [
     "wait_until_connected",
 ]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05

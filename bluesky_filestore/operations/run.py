@@ -4,13 +4,13 @@ What had to be said of the run beside its documents stands in its metadata: ``no
 with ``refused``, ``missing``, ``unverified``, ``differences``, ``unreadable``, ``uncollected``, by stream and data key.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, DocumentError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.model.frame_map import Assets
 from bluesky_filestore.model.normalize import range_of, renamed_keys
@@ -27,7 +27,7 @@ from .run_metadata import create_run, sentences, unstored
 
 __all__ = ["Run", "announce"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _Made = TypeVar("_Made")
 _MOST_LISTED, _MOST_SHOWN = 10, 60
 _NOT_IN_STREAM_METADATA = ("name", "object_keys", "run_start")

@@ -1,6 +1,5 @@
 """A lazy array whose frames are read when they are asked for."""
 
-import logging
 import math
 import operator
 from collections.abc import Iterator
@@ -25,8 +24,10 @@ from bluesky_filestore.files.array_in_files import ArrayInFiles
 from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import AxisKey
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.ragged_rows import RaggedShape
 from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.visible import visible_line
 
 from .from_documents import Documents, array_of_documents
 from .from_node import ArrayInCatalog, frames_of, ragged_of, registered_of
@@ -43,7 +44,7 @@ __all__ = ["Chunks", "FileArray", "open_array"]
 Chunks: TypeAlias = tuple[tuple[int, ...], ...]
 """The sizes of the chunks along each axis."""
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _OUT_OF_REACH = (AddressError, PathError, MissingFileError, ForbiddenFileError, LockedFileError)
 
 
@@ -149,7 +150,7 @@ class FileArray:
 
     def __repr__(self) -> str:
         where = "straight from files" if self.source == "files" else f"through the catalog: {self.reason}"
-        return f"<FileArray {self.name}, shape={self.shape}, dtype={self.dtype}, {where}>"
+        return visible_line(f"<FileArray {self.name}, shape={self.shape}, dtype={self.dtype}, {where}>")
 
     def __getstate__(self) -> "Mapping[str, Any]":
         # The dask array holds this one.

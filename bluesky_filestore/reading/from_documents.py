@@ -1,6 +1,5 @@
 """An array of a run's documents: what would be registered of it on a server with our adapters."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.handlers.asking import has_handler, inspect
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.file_facts import FileFacts, Unseen
 from bluesky_filestore.model.frame_map import Assets, Source
 from bluesky_filestore.model.normalize import renamed_keys, unpacked
@@ -76,7 +76,7 @@ class _PassedThrough(ConfinedDocuments):
 _Key: TypeAlias = tuple[str, str]
 """A stream and a data key."""
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
 
 

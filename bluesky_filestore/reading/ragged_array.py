@@ -1,6 +1,5 @@
 """A lazy array whose rows differ in shape, each read when it is asked for."""
 
-import logging
 from collections.abc import Iterator
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +11,10 @@ from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
 from bluesky_filestore.errors import DocumentError, UnreadableFileError
 from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.rows import AxisKey
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.event_record import RECORD_COLUMN, decode_record, from_exact_json
 from bluesky_filestore.model.ragged_rows import common_shape
+from bluesky_filestore.visible import visible_line
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RaggedArray", "RaggedInCatalog", "rows_of_events"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 
 class RaggedInCatalog:
@@ -199,4 +200,4 @@ class RaggedArray:
 
     def __repr__(self) -> str:
         where = "straight from files" if self.source == "files" else f"through the catalog: {self.reason}"
-        return f"<RaggedArray {self.name}, shape={self.shape}, dtype={self.dtype}, {where}>"
+        return visible_line(f"<RaggedArray {self.name}, shape={self.shape}, dtype={self.dtype}, {where}>")

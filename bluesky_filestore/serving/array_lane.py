@@ -6,7 +6,6 @@ request; that costs some ten times as much as reading a frame.
 
 import asyncio
 import json
-import logging
 import math
 import re
 import secrets
@@ -22,6 +21,7 @@ from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files.readable import bytes_of
 from bluesky_filestore.files.rows import as_axis_key, expanded_index
 from bluesky_filestore.leanings import log_once
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.addressing import parsed_slice
 
 from .frames_adapter import FramesAdapter
@@ -29,7 +29,7 @@ from .known_arrays import KnownArrays
 
 __all__ = ["ArrayLane"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]

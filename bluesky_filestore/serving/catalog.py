@@ -1,7 +1,6 @@
 """Tiled's catalog with our adapters in it, for our own server and for others'."""
 
 import asyncio
-import logging
 import os
 import sqlite3
 import tempfile
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.leanings import going_without
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
 
 from .adapters import adapters
@@ -22,9 +22,9 @@ from .adapters import adapters
 if TYPE_CHECKING:
     from tiled.catalog.adapter import CatalogContainerAdapter
 
-__all__ = ["RUNS_SPEC", "catalog", "make_database", "shown_uri"]
+__all__ = ["RUNS_SPEC", "catalog", "fill_database", "make_database", "shown_uri"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 RUNS_SPEC = {"name": "CatalogOfBlueskyRuns", "version": "3.0"}
 """Says to the clients of bluesky-tiled-plugins, and to databroker's ``v1``, that a container is a catalog of runs."""
@@ -112,9 +112,7 @@ def make_database(path: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="new-catalog-", dir=path.parent) as directory:
         made = Path(directory, path.name)
-        # The caller's thread may have a loop that runs.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, _fill_database(made)).result()
+        fill_database(made)
         with closing(sqlite3.connect(made)) as connection:
             (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
@@ -124,19 +122,32 @@ def make_database(path: Path) -> None:
         os.link(made, path)
 
 
-async def _fill_database(path: Path) -> None:
+def fill_database(database: str | Path) -> None:
+    """Make the tables of a catalog in a database that has none.
+
+    Where Tiled does it, the database's URI is among the arguments of a process, and all users see these.
+    """
+    # The caller's thread may have a loop that runs.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, _fill_database(database)).result()
+
+
+async def _fill_database(database: str | Path) -> None:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from sqlalchemy.ext.asyncio import create_async_engine
+    from tiled.alembic_utils import UninitializedDatabase, check_database
     from tiled.catalog.alembic_constants import ALEMBIC_DIR
-    from tiled.catalog.core import initialize_database
+    from tiled.catalog.core import ALL_REVISIONS, REQUIRED_REVISION, initialize_database
     from tiled.utils import ensure_specified_sql_driver
 
     def stamp(connection: Any) -> None:
         MigrationContext.configure(connection).stamp(ScriptDirectory(str(ALEMBIC_DIR)), "head")
 
-    engine = create_async_engine(ensure_specified_sql_driver(path))
+    engine = create_async_engine(ensure_specified_sql_driver(database))
     try:
+        await check_database(engine, REQUIRED_REVISION, ALL_REVISIONS)
+    except UninitializedDatabase:
         await initialize_database(engine)
         async with engine.begin() as connection:
             await connection.run_sync(stamp)
@@ -145,7 +156,7 @@ async def _fill_database(path: Path) -> None:
 
 
 def shown_uri(uri: str) -> str:
-    """A database's URI as it may be shown: without the password.
+    """A database's URI as it may be shown: without user, password and query.
 
     Raises
     ------
@@ -161,10 +172,11 @@ def shown_uri(uri: str) -> str:
         url = None
     if url is None or url.get_backend_name() not in ("postgresql", "sqlite"):
         raise CatalogError(
-            "the database is not given by a URI of PostgreSQL or SQLite; expected e.g. postgresql://user@host/catalog."
+            "the database is not given by a URI of PostgreSQL or SQLite; expected e.g. postgresql://host/catalog, with "
+            "a user before the host where one is needed."
         )
     # A driver takes a password in the query as well.
-    return url.set(query={}).render_as_string(hide_password=True)
+    return url.set(username=None, password=None, query={}).render_as_string()
 
 
 def _listed(storage: Any) -> list[Any]:

@@ -1,6 +1,5 @@
 """What ``run.documents()`` of bluesky-tiled-plugins' clients asks a server for."""
 
-import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 
 from bluesky_filestore.leanings import log_once
+from bluesky_filestore.logs import get_logger
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["export_documents"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _TABLE = "internal"
 _FURTHER_TABLE = re.compile(_TABLE + r"_\d+")
 

@@ -1,7 +1,6 @@
 """An array of frames as Tiled asks for it, and what a client is told where frames cannot be read."""
 
 import builtins
-import logging
 import math
 import operator
 from collections.abc import Iterator, Set
@@ -26,12 +25,13 @@ from bluesky_filestore.errors import (
 )
 from bluesky_filestore.files.registered import OpenFrames, checked_dtype
 from bluesky_filestore.files.rows import array_of, as_axis_key, expanded_index
+from bluesky_filestore.logs import get_logger
 
 if TYPE_CHECKING:
     from tiled.storage import Storage
     from tiled.type_aliases import JSON
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 __all__ = ["MOST_BYTES", "FramesAdapter", "answered"]
 

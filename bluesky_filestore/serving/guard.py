@@ -1,31 +1,168 @@
-"""Tiled's application as it is served here, behind a guard against requests that it would answer to anybody."""
+"""Tiled's application as it is served here, and the guard before it: who asks, by what name, and with which key."""
 
 import copy
-import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse
 
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.leanings import going_without, log_once
+from bluesky_filestore.logs import get_logger
 
-__all__ = ["guarded_app"]
+__all__ = ["Guard", "tiled_app"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
+
+_Message: TypeAlias = MutableMapping[str, Any]
+_App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+
+_OPEN = {
+    "/": "a page that says what this is, and nothing of what is in it",
+    "/healthz": "whether the server is there, for whoever watches it",
+    "/api/v1/": "how to come in: what a client asks before it shows a key",
+}
+"""What is answered to whoever asks, whole and not as the beginning of a path, and why."""
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+# The name and the port of a header Host; that of an Origin comes after its scheme.
+_HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
+_COOKIE = b"tiled_api_key"
 # What Tiled says where it fails because a file is not among the readable ones (tiled/catalog/adapter.py).
 _REFUSAL = "Refusing to serve"
-_OPEN_ROUTES = ("/zarr/", "/api/graphql")
+_NOT_ASKED_FOR_A_KEY = ("/zarr", "/api/graphql")
 _FULL = "/api/v1/array/full/"
 # Digits of a size: Python makes no number of very many.
 _LONGEST = 20
+_LONGEST_SHOWN = 200
+_NO_KEY = 401
 
 
-def guarded_app(tree: Any, api_key: str) -> Any:
-    """Tiled's application, for ASGI, with two differences.
+class Guard:
+    """An ASGI application before all others, which lets in whoever has the key, and asks for it at every path.
 
-    Tiled answers to whoever has no key with arrays and documents under ``/zarr``, and with GraphQL: both are not there.
+    What is open is a list, and all else is closed, whatever routes Tiled comes to have. A request is refused
+
+    - 400, if it is for another host (DNS rebinding: a page of strangers whose name leads to this machine), as ``Host``
+      and ``X-Forwarded-Host`` say;
+    - 403, if it comes from a page of elsewhere, as ``Origin`` says, without the key in its header ``Authorization``:
+      what else it has may be the browser's doing, and not the user's;
+    - 401, if the key is not there, or another one. It may be where Tiled takes it: in that header, in the query, and
+      in the cookie that Tiled's pages keep it in.
+
+    Parameters
+    ----------
+    app : callable
+        What is guarded.
+    api_key : str
+        The only key of the server.
+    host_names : iterable of str
+        Names, besides those of loopback, by which the server may be asked.
+    """
+
+    def __init__(self, app: _App, api_key: str, host_names: Iterable[str] = ()) -> None:
+        self.app = app
+        """What is guarded."""
+        self._key = api_key.encode()
+        self._others = frozenset(name.lower().encode() for name in host_names)
+        self._hosts = self._others | {name.encode() for name in _LOOPBACK}
+
+    async def __call__(self, scope: _Message, receive: Any, send: Any) -> None:
+        """Answer a request, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self.app(scope, receive, send)
+        elif refusal.status_code == _NO_KEY and _is_open(scope):
+            # Without the query, out of which Tiled would keep a key that is none.
+            await self.app({**scope, "query_string": b""}, receive, send)
+        elif scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
+            await refusal(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _refusal(self, scope: _Message) -> JSONResponse | None:
+        """Why a request is not answered, if it is not."""
+        hosts, origins, has_key = [], [], False
+        for name, value in scope["headers"]:
+            if name in (b"host", b"x-forwarded-host"):
+                hosts.append(value)
+            elif name == b"origin":
+                origins.append(value)
+            elif name == b"authorization":
+                scheme, _, key = value.partition(b" ")
+                has_key = scheme.lower() == b"apikey" and self._is_key(key.strip())
+        names = [_HOST.fullmatch(host) for host in hosts]
+        if not names or not all(name is not None and name[1].lower() in self._hosts for name in names):
+            known = ", ".join(sorted(name.decode() for name in self._hosts))
+            return _refused(
+                400,
+                f"This server is asked as {' and '.join(map(_shown, hosts)) or 'nobody'}; expected one of {known}. "
+                f"Other names are given where it is started: serve_catalog(host_names=...), or --host-name.",
+            )
+        if has_key:
+            return None
+        if not all(self._is_own(origin, hosts) for origin in origins):
+            return _refused(
+                403,
+                f"A page of {' and '.join(map(_shown, origins))} asks, which is not of this server; expected the key "
+                f"in the header Authorization.",
+            )
+        if any(self._is_key(key) for key in _keys_of_browser(scope)):
+            return None
+        return _refused(
+            _NO_KEY,
+            "This server answers nobody without its key, or with another one; expected it in the header "
+            "'Authorization: Apikey KEY'. A browser is given it once, as /?api_key=KEY, and keeps it.",
+        )
+
+    def _is_key(self, key: bytes) -> bool:
+        return secrets.compare_digest(key, self._key)
+
+    def _is_own(self, origin: bytes, hosts: list[bytes]) -> bool:
+        """Whether a page comes from this server, as it was asked, or under a name that it was given."""
+        _, separator, host = origin.partition(b"://")
+        name = _HOST.fullmatch(host)
+        return bool(separator) and name is not None and (host in hosts or name[1].lower() in self._others)
+
+
+def _is_open(scope: _Message) -> bool:
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in _OPEN
+
+
+def _keys_of_browser(scope: _Message) -> Iterator[bytes]:
+    """Keys in the query and in cookies."""
+    for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if name == "api_key":
+            yield value.encode()
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            for cookie in value.split(b";"):
+                key, _, kept = cookie.strip().partition(b"=")
+                if key == _COOKIE:
+                    yield kept
+
+
+def _refused(status: int, words: str) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Apikey"} if status == _NO_KEY else None
+    return JSONResponse({"detail": words}, status_code=status, headers=headers)
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:_LONGEST_SHOWN].decode("latin-1"))
+
+
+def tiled_app(tree: Any, api_key: str) -> Any:
+    """Tiled's application, for ASGI, with three differences.
+
+    What Tiled answers without asking for a key, arrays and documents under ``/zarr``, and GraphQL, is not there.
+
+    Nothing is streamed, for which Tiled needs a store that this server has not, and fails without.
 
     A client asks for an array in the shape that it knows of. Tiled answers 500, for which clients try again for half a
     minute, if there are more rows by now: here the answer is the rows that were asked for.
@@ -39,11 +176,14 @@ def guarded_app(tree: Any, api_key: str) -> Any:
     refusal = JSONResponse(
         {"detail": "This server has no such thing: Tiled asks nobody for a key there."}, status_code=404
     )
+    no_stream = JSONResponse({"detail": "This server streams nothing; ask again for what is new."}, status_code=404)
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
-        elif scope["path"].startswith(_OPEN_ROUTES):
+        elif scope["type"] == "websocket":
+            await no_stream(scope, receive, send)
+        elif scope["path"].startswith(_NOT_ASKED_FOR_A_KEY):
             await refusal(scope, receive, send)
         elif scope["path"].startswith(_FULL):
             await app({**scope, "query_string": _with_rows(scope["query_string"])}, receive, send)

@@ -6,7 +6,6 @@ people ask for all day is asked of the database in words that it has an index fo
 """
 
 import importlib
-import logging
 import operator
 import re
 from typing import Any
@@ -38,12 +37,13 @@ from tiled.queries import Comparison, Eq, Like, QueryValueError
 from tiled.query_registration import default_query_registry
 
 from bluesky_filestore.leanings import going_without, log_once
+from bluesky_filestore.logs import get_logger
 
 from .catalog import RUNS_SPEC
 
 __all__ = ["RunsAdapter", "keys_of_others", "tree_of_runs"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 _TIME, _SCAN_ID = "start.time", "start.scan_id"
 _INDEXES = {"filestore_runs_by_time": (_TIME,), "filestore_runs_by_scan_id": (_SCAN_ID, _TIME)}

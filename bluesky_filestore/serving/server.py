@@ -2,8 +2,6 @@
 
 import errno
 import gc
-import logging
-import re
 import secrets
 import socket
 import tempfile
@@ -18,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import CatalogError, DirectoryMissingError
 from bluesky_filestore.leanings import going_without, log_once
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
+
+from .log_files import log_to_files
 
 if TYPE_CHECKING:
     import uvicorn
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CatalogServer", "serve_catalog"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 30.0
 # Open connections (e.g. of a client that keeps them alive) must not keep a server from closing.
 _SHUTDOWN_TIMEOUT = 2
 _DATABASE = "catalog.db"
-_QUERY = re.compile(r"\?\S*")
-_LOG_FILES = {"uvicorn.access": "access.log", "uvicorn.error": "server.log", "tiled": "server.log"}
 
 
 def serve_catalog(
@@ -44,6 +43,7 @@ def serve_catalog(
     api_key: str | None = None,
     database: str | None = None,
     allow_changed: bool = False,
+    host_names: Iterable[str] | str = (),
 ) -> "CatalogServer":
     """Start a Tiled server on loopback, in a thread of this process.
 
@@ -64,6 +64,9 @@ def serve_catalog(
     allow_changed : bool
         Whether files are served that are not those that were registered, but e.g. were written again since. By default
         that is an error that names the file.
+    host_names : iterable of str
+        Names by which the server may be asked, besides those of loopback: e.g. that of a proxy before it. A request for
+        any other is refused, for a page of strangers may have given its name this machine's address.
 
     Returns
     -------
@@ -92,6 +95,7 @@ def serve_catalog(
         api_key=api_key,
         database=database,
         allow_changed=allow_changed,
+        host_names=[host_names] if isinstance(host_names, str) else list(host_names),
     )
 
 
@@ -114,19 +118,20 @@ class CatalogServer:
         api_key: str | None,
         database: str | None = None,
         allow_changed: bool = False,
+        host_names: Sequence[str] = (),
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="catalog-") if directory is None else None
         self._client: Container | None = None
         self._resources = ExitStack()
-        self._log_handlers: list[tuple[logging.Logger, logging.Handler]] = []
         self.api_key = api_key or secrets.token_hex(16)
         try:
             self.directory = _writable(Path(self._temporary.name if self._temporary else directory or ""))
             self._socket = _bound_socket(port)
             self.uri = f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
             with _garbage_left_alone():
-                self._server = self._make_server(readable, database, allow_changed)
-            self._log_to_files()
+                tree = self._make_tree(readable, database, allow_changed)
+                self._server = self._make_server(tree, database, host_names)
+            self._resources.enter_context(log_to_files(self.directory))
             self._thread = threading.Thread(
                 target=self._server.run, args=([self._socket],), name="catalog-server", daemon=True
             )
@@ -168,11 +173,6 @@ class CatalogServer:
         if hasattr(self, "_socket"):
             self._socket.close()
         self._resources.close()
-        for logger, handler in self._log_handlers:
-            logger.removeHandler(handler)
-            handler.close()
-            logger.propagate = not logger.handlers
-        self._log_handlers.clear()
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -187,14 +187,13 @@ class CatalogServer:
     def __repr__(self) -> str:
         return f"<CatalogServer {self.uri} in {self.directory}>"
 
-    def _make_server(self, readable: Sequence[Path], database: str | None, allow_changed: bool) -> "uvicorn.Server":
+    def _make_server(self, tree: Any, database: str | None, host_names: Sequence[str]) -> "uvicorn.Server":
         import uvicorn
 
-        from .guard import guarded_app
+        from .guard import Guard, tiled_app
 
-        tree = self._make_tree(readable, database, allow_changed)
         tree.startup_tasks.append(partial(_say_what_is_no_run, tree))
-        answering = guarded_app(tree, self.api_key)
+        answering = tiled_app(tree, self.api_key)
         with going_without(_logger, "The inside of Tiled's catalog", "arrays are left to Tiled, which takes longer"):
             from .array_lane import ArrayLane
             from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
@@ -203,6 +202,7 @@ class CatalogServer:
             if database is None:
                 version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
             answering = ArrayLane(answering, KnownArrays(tree, version), self.api_key)
+        answering = Guard(answering, self.api_key, host_names)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
             answering, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
@@ -210,7 +210,7 @@ class CatalogServer:
         return uvicorn.Server(config)
 
     def _make_tree(self, readable: Sequence[Path], database: str | None, allow_changed: bool) -> Any:
-        from .catalog import RUNS_SPEC, catalog, make_database, shown_uri
+        from .catalog import RUNS_SPEC, catalog, fill_database, make_database, shown_uri
 
         own = self.directory / _DATABASE
         shown = str(own) if database is None else shown_uri(database)
@@ -220,13 +220,19 @@ class CatalogServer:
                 # Where it is not made here, Tiled makes it, by a process of its own, which costs seconds.
                 with suppress(OSError), going_without(_logger, "How Tiled makes a catalog", "Tiled makes it, slowly"):
                     make_database(own)
+                make_private_file(own)
+            filled = False
+            if database is not None:
+                with going_without(_logger, "How Tiled makes a catalog", "Tiled makes it, by a process of its own"):
+                    fill_database(database)
+                    filled = True
             return catalog(
                 database or own,
                 writable_storage=[self.directory / "arrays", tables],
                 readable_storage=list(readable),
                 allow_changed=allow_changed,
                 specs=[RUNS_SPEC],
-                init_if_not_exists=database is not None or not (own.exists() and own.stat().st_size),
+                init_if_not_exists=not (filled if database else own.exists() and own.stat().st_size),
             )
         except Exception as error:
             # tiled raises whatever its database layer raises, and a whole traceback as the message.
@@ -234,23 +240,6 @@ class CatalogServer:
             if database is not None:
                 reason = reason.replace(database, shown)
             raise CatalogError(f"no catalog could be made or opened at {shown}: {reason}") from error
-
-    def _log_to_files(self) -> None:
-        # Tiled gives this one logger a handler of its own, which writes to the terminal.
-        app_logger = logging.getLogger("tiled.server.app")
-        for own in [own for own in app_logger.handlers if type(own) is logging.StreamHandler]:
-            app_logger.removeHandler(own)
-        for name, file_name in _LOG_FILES.items():
-            make_private_file(self.directory / file_name)
-            handler = logging.FileHandler(self.directory / file_name)
-            handler.addFilter(_without_query)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logger = logging.getLogger(name)
-            logger.addHandler(handler)
-            logger.propagate = False
-            if logger.level == logging.NOTSET:
-                logger.setLevel(logging.INFO)
-            self._log_handlers.append((logger, handler))
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -334,12 +323,3 @@ def _bound_socket(port: int) -> socket.socket:
             f"port {port} on {_LOOPBACK} {reason}; expected a free port, or 0 to be given one."
         ) from error
     return bound
-
-
-def _without_query(record: logging.LogRecord) -> bool:
-    """Leave out of what is logged what follows "?": a key may be there."""
-    if isinstance(record.args, tuple) and record.args:
-        record.args = tuple(_QUERY.sub("", word) if isinstance(word, str) else word for word in record.args)
-    else:
-        record.msg = _QUERY.sub("", str(record.msg))
-    return True

@@ -1,7 +1,6 @@
 """Running the simulated IOC: in the foreground, or in a child process for as long as a with-block lasts."""
 
 import asyncio
-import logging
 import os
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, ClassVar, Self
 
 from bluesky_filestore.errors import IOCUnreachableError
+from bluesky_filestore.logs import get_logger
 
 __all__ = ["DEFAULT_PREFIX", "SimulatedIOC", "client_environment", "free_port", "run_ioc"]
 
@@ -27,7 +27,8 @@ _MAX_ARRAY_BYTES = 20_000_000
 """Room for the 12 MB of ``image1:ArrayData``."""
 
 _LAST_PORT = 65535
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
+_SECRETS = ("TILED_API_KEY", "TILED_SINGLE_USER_API_KEY", "BLUESKY_FILESTORE_DATABASE")
 
 
 def client_environment(port: int) -> dict[str, str]:
@@ -300,8 +301,9 @@ class SimulatedIOC:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            # Ctrl-C is for the plan, not for the IOC.
+            # Ctrl-C is for the plan, not for the IOC, and so are keys.
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in _SECRETS},
         )
 
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> bool:

@@ -1,7 +1,6 @@
 """The simulated IOC on Channel Access, by caproto's asyncio server, and the repeater of its beacons."""
 
 import asyncio
-import logging
 import os
 import socket
 import struct
@@ -12,13 +11,14 @@ import caproto
 from caproto.asyncio.server import Context, VirtualCircuit
 
 from bluesky_filestore.leanings import log_once
+from bluesky_filestore.logs import get_logger
 
 from .records import Record, Value
 from .simulator import Simulator
 
 __all__ = ["LOOPBACK", "Repeater", "check_caproto", "serve"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 LOOPBACK = "127.0.0.1"
 """The only address the server binds and sends its beacons to."""
@@ -28,7 +28,7 @@ _HEADER = struct.Struct(">HHHHII")
 
 _BEACON, _CONFIRM, _REGISTER = 13, 17, 24
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _DRAIN_TURNS = 100
 """How many turns of the event loop a completion waits for the updates before it."""

@@ -1,12 +1,12 @@
 """A source poured into a spool, until it ends or somebody wants it to."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bluesky_filestore.errors import SourceError, SpoolError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.spool.store import Store
 
 from . import Source
@@ -15,7 +15,7 @@ from .intake import Intake
 
 __all__ = ["ArchiveSource", "consume"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _SAFE_SECONDS, _RETRY_SECONDS = 1.0, 0.5
 # In one transaction: it holds up others that put documents into the spool.
 _MOST_AT_ONCE, _GATHER_SECONDS = 500, 0.02

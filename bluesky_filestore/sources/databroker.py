@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bluesky_filestore.catalog_address import shown_address
 from bluesky_filestore.catalogs.databroker.broker import client_of, collections_of, takes_documents
 from bluesky_filestore.catalogs.databroker.collections import Collections
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run
 from bluesky_filestore.errors import CatalogError, OptionError
+from bluesky_filestore.visible import shown_address
 
 if TYPE_CHECKING:
     from tiled.client.container import Container

@@ -29,6 +29,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bluesky_filestore.logs import get_logger
+from bluesky_filestore.private import make_private_file
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.notes import NOTE
 from bluesky_filestore.spool.spooled_run import export_line
@@ -36,7 +38,7 @@ from bluesky_filestore.spool.store import Store
 
 __all__ = ["ASIDE", "Intake"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 ASIDE, ASIDE_BEFORE = "set-aside.jsonl", "set-aside.before.jsonl"
 """The file in a spool's directory that holds what was set aside, and the one before, when that is full."""
@@ -281,19 +283,15 @@ class Intake:
                 self._size_waiting -= sum(size for _, _, size in self._waiting.popitem(last=False)[1])
         if of not in self._unknown:
             self._unknown[of] = None
-            _logger.warning(
-                "A %s document came %s (%s): this one and those that follow are set aside in %s.",
-                name,
-                why,
-                of[:_LENGTH],
-                path,
-            )
+            words = "A %s document came %s (%s): this one and those that follow are set aside in %s."
+            _logger.warning(words, name, why, of[:_LENGTH], path)
         self.aside += 1
         try:
             if path.exists() and path.stat().st_size >= _MOST_ASIDE:
                 older = path.with_name(ASIDE_BEFORE)
                 _logger.warning("%s is full: it is called %s from now on, and what that held is gone.", path, older)
                 path.replace(older)
+            make_private_file(path)
             # What is no UTF-8 becomes an escape of JSON's.
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{line}\n")
@@ -334,8 +332,7 @@ def _named(first: int, last: int) -> str:
 
 def _announced(name: str, doc: Mapping[str, Any]) -> str:
     """By what a resource, a datum or a page of these is known again."""
-    uid = doc.get("datum_id" if name.startswith("datum") else "uid")
-    return str(uid[:1] if isinstance(uid, list) else uid)
+    return str(uid[:1] if isinstance(uid := doc.get("datum_id" if name.startswith("datum") else "uid"), list) else uid)
 
 
 def _seq_nums(doc: Mapping[str, Any]) -> tuple[int | None, int | None]:

@@ -4,18 +4,19 @@ It asks librdkafka itself where bluesky-kafka's `BasicConsumer` would, which goe
 been dealt with, and changes what msgpack's functions are in its process.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bluesky_filestore.errors import SourceError
+from bluesky_filestore.logs import get_logger
+from bluesky_filestore.visible import shown_address
 
 from .wire import document_in, named
 
 __all__ = ["KafkaSource", "properties_in"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _WAIT_SECONDS = 0.2
 _AT_ONCE = 500
 _OURS = ("enable.auto.commit", "enable.auto.offset.store", "bootstrap.servers", "group.id")
@@ -47,7 +48,7 @@ class KafkaSource:
     ) -> None:
         from confluent_kafka import Consumer, KafkaException
 
-        self.name = address
+        self.name = shown_address(address)
         brokers, topics = _parts(address)
         self._offsets: dict[tuple[str, int], int] = {}
         self._said: set[str] = set()
@@ -127,7 +128,13 @@ def _parts(address: str) -> tuple[str, list[str]]:
     scheme, _, rest = address.partition("://")
     brokers, _, topics = rest.partition("/")
     if scheme != "kafka" or not brokers or not topics.strip("/,"):
-        raise SourceError(f"{address!r} is no address of a topic; expected kafka://host:port/topic.")
+        raise SourceError(f"{shown_address(address)!r} is no address of a topic; expected kafka://host:port/topic.")
+    if "@" in rest or "?" in rest:
+        # librdkafka would take it for the name of a host, and print it.
+        raise SourceError(
+            f"the address of {shown_address(address)} has a user or a query; expected kafka://host:port/topic. Give "
+            f"sasl.username and sasl.password in a file, with --kafka-config."
+        )
     return brokers, [topic for topic in topics.strip("/").split(",") if topic]
 
 

@@ -34,7 +34,7 @@ from bluesky_filestore.model.paths import FlavouredPath, pure_path, semantics_of
 from bluesky_filestore.model.relocations import Relocation, Relocations
 from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.operations.columns import is_node_name
-from bluesky_filestore.private import make_private_directory
+from bluesky_filestore.private import make_private_directory, make_private_file
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.from_documents import DocumentedRun
 from bluesky_filestore.reading.run_files import files_of
@@ -122,6 +122,7 @@ def recover(
 
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
+    make_private_file(state / "lock")
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,6 +219,7 @@ class _LostRuns:
     def _remember(self, begun: set[str]) -> None:
         self._begun = begun
         unfinished = self._begun_at.with_suffix(".unfinished")
+        make_private_file(unfinished)
         unfinished.write_text(json.dumps(sorted(begun)))
         unfinished.replace(self._begun_at)
 

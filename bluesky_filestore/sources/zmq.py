@@ -4,19 +4,20 @@ It listens by itself where bluesky's `RemoteDispatcher` would, which loads pickl
 be read with a line on the terminal, and drops documents without a word when they come faster than they are taken.
 """
 
-import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bluesky_filestore.errors import SourceError
+from bluesky_filestore.logs import get_logger
+from bluesky_filestore.visible import shown_address
 
 from .wire import NAMES, document_in
 
 __all__ = ["ZMQSource"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _WAIT_SECONDS = 0.2
 _PROBE_SECONDS = 1.0
 _MOST_SHOWN = 80
@@ -49,7 +50,7 @@ class ZMQSource:
         import zmq.auth
 
         endpoint = _endpoint(address)
-        self.name = address
+        self.name = shown_address(address)
         self._prefix = prefix.encode()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
@@ -119,7 +120,9 @@ def _endpoint(address: str) -> str:
     except ValueError:
         host = port = None
     if parts.scheme != "zmq" or not host or not port:
-        raise SourceError(f"{address!r} is no address of a 0MQ proxy; expected zmq://host:port or zmq+ipc:///path.")
+        raise SourceError(
+            f"{shown_address(address)!r} is no address of a 0MQ proxy; expected zmq://host:port or zmq+ipc:///path."
+        )
     try:
         socket.create_connection((host, port), _PROBE_SECONDS).close()
     except OSError as error:

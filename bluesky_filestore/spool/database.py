@@ -5,7 +5,6 @@ hold up who writes (https://www.sqlite.org/wal.html).
 """
 
 import fcntl
-import logging
 import os
 import sqlite3
 import time
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "transaction",
 ]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 FILE_NAME = "spool.db"
 _VERSION = 1

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bluesky_filestore.visible import visible
+from bluesky_filestore.visible import visible, without_secrets
 
 from .entries import STATES, DeliveryState
 from .ledger import Ledger
@@ -89,7 +89,7 @@ class WriterStatus:
         return self.unsaved + max((each.waiting for each in self.catalogs), default=0)
 
     def __repr__(self) -> str:
-        return visible("\n".join(self._lines()))
+        return visible(without_secrets("\n".join(self._lines())))
 
     def _lines(self) -> Iterator[str]:
         kept = f"kept in {self.spool}" if self.spool else "kept in memory"

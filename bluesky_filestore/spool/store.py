@@ -1,7 +1,6 @@
 """Where documents are safe once they were taken: a spool directory."""
 
 import itertools
-import logging
 import math
 import os
 import sqlite3
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.logs import get_logger
 
 from .belonging import Belonging
 from .database import BUSY_SECONDS, LONGEST_BUSY_SECONDS, connect, identity, is_busy, is_damage, not_taken, put_aside
@@ -23,7 +23,7 @@ from .producer import Encoded, Producer, stretches
 
 __all__ = ["Durability", "Store"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 Durability: TypeAlias = Literal["normal", "full"]
 """``"normal"``: on the disk within a second, and at each stop document; ``"full"``: before a call returns.

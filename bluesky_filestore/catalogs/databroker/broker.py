@@ -1,6 +1,5 @@
 """What of databroker's is before us: a Broker, a client of its catalog, or the tree of one in this process."""
 
-import logging
 import os
 import socket
 import weakref
@@ -9,6 +8,7 @@ from uuid import uuid4
 
 from bluesky_filestore.catalog_address import IN_MEMORY
 from bluesky_filestore.leanings import going_without
+from bluesky_filestore.logs import get_logger
 
 from .collections import Collections
 
@@ -26,7 +26,7 @@ __all__ = [
     "tree_of",
 ]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _SPEC, _OF_TREES = "CatalogOfBlueskyRuns", "3."
 
 

@@ -1,17 +1,17 @@
 """Runs of a databroker, given as databroker gives them, and their documents."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.logs import get_logger
 
 from .broker import collections_of
 from .collections import singles_once
 
 __all__ = ["documents_of_run", "find_runs", "run_of"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _A_PAGE = 25
 
 

@@ -25,7 +25,6 @@ once.
 
 import base64
 import json
-import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.operations.operations import CheckRun, CloseRun, InsertDocument, Operation
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DocumentStore"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 # As long as databroker's tree keeps what it knows of a run that goes on (`cache_ttl_partial`), and a little more.
 _STALE_SECONDS = 2.5
 _TIMEOUT = 30.0

@@ -29,7 +29,6 @@ call may be made again.
 """
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import Enum, auto
@@ -38,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from bluesky_filestore.errors import RowsDifferError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.addressing import FILE_SERIES
 from bluesky_filestore.model.asset_paths import asset_uri
 from bluesky_filestore.model.specs import OPAQUE
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TiledArray"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 _MOST_SENT_AGAIN = 100
 """Files whose sizes may have become others since; those of a long series do not grow, and would cost seconds."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from bluesky_filestore.catalog_address import ADDRESS_EXAMPLE, IN_MEMORY, node_address, shown_address
+from bluesky_filestore.catalog_address import ADDRESS_EXAMPLE, IN_MEMORY, node_address
 from bluesky_filestore.errors import (
     CatalogAccessError,
     CatalogError,
     CatalogFaultError,
     CatalogUnreachableError,
 )
+from bluesky_filestore.visible import shown_address
 
 from .once import TRY_LATER, FailedOnceError
 
@@ -78,7 +79,9 @@ def connect_profile(name: str, **client_kwargs: Any) -> "Container":
     content = profile_content(name)
     arguments = _with_stripped_key(content["uri"], {**content, **client_kwargs})
     given = client_kwargs | {name: arguments[name] for name in ("api_key",) if name in arguments}
-    return _connected(content["uri"], arguments, lambda: from_profile(name, **given))
+    return _connected(
+        content["uri"], arguments, lambda: from_profile(name, **{"uri": _without_key(content["uri"]), **given})
+    )
 
 
 def profile_content(name: str) -> Mapping[str, Any]:
@@ -95,7 +98,7 @@ def profile_content(name: str) -> Mapping[str, Any]:
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
         raise CatalogUnreachableError(
-            f"there is no Tiled profile {name!r}; known are: {known}. Add it, or give an address."
+            f"there is no Tiled profile {shown_address(name)!r}; known are: {known}. Add it, or give an address."
         )
     content: Mapping[str, Any] = profiles[name][1]
     if "uri" not in content:
@@ -116,8 +119,11 @@ def key_for(uri: str, client_kwargs: Mapping[str, Any]) -> str | None:
 
 
 def _without_key(uri: str) -> str:
-    """The address that a client is made for, where the key is another argument."""
-    return str(httpx.URL(uri).copy_remove_param("api_key"))
+    """The address that a client is made for, where the key is another argument: httpx logs all addresses.
+
+    A user is left out, who would be in the header that the key goes in.
+    """
+    return str(httpx.URL(uri).copy_remove_param("api_key").copy_with(userinfo=b""))
 
 
 def _with_stripped_key(uri: str, client_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +194,7 @@ def _ask_for_authentication(uri: str, options: Mapping[str, Any]) -> Mapping[str
 def _server_address(uri: str, path: str) -> httpx.URL:
     url = httpx.URL(uri)
     base = url.path.partition("/api/v1")[0].rstrip("/")
-    return url.copy_with(path=f"{base}/api/v1/{path}", query=None)
+    return url.copy_with(path=f"{base}/api/v1/{path}", query=None, userinfo=b"")
 
 
 def ask(client: "Container") -> None:

@@ -1,11 +1,11 @@
 """Which mimetypes a Tiled server can register."""
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from bluesky_filestore.leanings import log_once
+from bluesky_filestore.logs import get_logger
 
 from .connecting import PROBE_TIMEOUT
 from .once import FailedOnceError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mimetypes"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _NO_ANSWER = (401, 403, 408, 429, 502, 503, 504)
 _NOBODYS = "application/x-bluesky-filestore-nobody-has-this"
 

@@ -1,6 +1,5 @@
 """Nodes of a Tiled catalog by path, each asked for once."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -8,6 +7,7 @@ import httpx
 
 from bluesky_filestore.errors import CatalogError, CatalogFaultError, RunNotFoundError
 from bluesky_filestore.leanings import going_without
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import is_node_name
 
 from .connecting import catalog_errors
@@ -31,7 +31,7 @@ __all__ = [
 NodePath: TypeAlias = tuple[str, ...]
 """(run uid, stream, data key or table), or the first of them."""
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _A_PAGE = 100
 _AFTER_ANY_TIME = 1e300
 _OWN_TAGS = ("user:", "service:")

@@ -1,6 +1,5 @@
 """Requests that are made once: trying again is the delivery's, which has other runs to go on with."""
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from bluesky_filestore.leanings import going_without
+from bluesky_filestore.logs import get_logger
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
 __all__ = ["TRY_LATER", "FailedOnceError", "without_retries"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 TRY_LATER = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 """What says, beside all from 500 on, that another time may be better."""
