@@ -1,6 +1,7 @@
 """Addresses of catalogs, which are their names in spools: as Tiled's client would have them, without asking anybody."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def container_address(uri: str) -> str:
     return node_address(url, base, node.split("/"))
 
 
+@lru_cache(maxsize=256)
 def comparable_address(uri: str) -> str:
     """What the addresses of one container have in common, however they are written.
 

@@ -40,11 +40,12 @@ class Held:
                     self.said.update(operation.metadata)
 
 
-def result(documents, ours, batch_ends):
-    """What a catalog holds in the end, if operations are taken whenever `batch_ends` says so."""
+def held_after(documents, ours, batch_ends, left=()):
+    """What a catalog holds, if operations are taken whenever `batch_ends` says so; arrays may have been left in it."""
     assets, held, ends = Assets(), Held(), iter(batch_ends)
+    held.arrays.update(left)
     run = None
-    for name, doc in itertools.chain.from_iterable(itertools.starmap(unpacked, documents)):
+    for name, doc in documents:
         if name == "start":
             run = Run(doc, assets, inspect, lambda _: ours)
         elif name in ("resource", "stream_resource", "datum"):
@@ -53,6 +54,12 @@ def result(documents, ours, batch_ends):
             run.receive(name, doc)
         if name != "stop" and next(ends):
             held.apply(run.take())
+    return held, run
+
+
+def result(documents, ours, batch_ends, left=()):
+    """What a catalog holds in the end, likewise."""
+    held, run = held_after(documents, ours, batch_ends, left)
     held.apply(run.take(final=True))
     if not held.said:
         held.apply(run.end_without_stop("not stopped"))
@@ -64,6 +71,24 @@ def result(documents, ours, batch_ends):
 @given(case=cases(), ours=st.booleans(), data=st.data())
 def test_batches_change_nothing(tmp_path, case, ours, data):
     """Whenever operations are taken, rows, arrays and notes are in the end what they are when taken once."""
-    built = build(case, tmp_path / str(next(numbers)))
+    singles = single_documents(case, tmp_path)
     flips = (data.draw(st.booleans()) for _ in itertools.count())
-    assert result(built.documents, ours, flips) == result(built.documents, ours, itertools.repeat(False))
+    assert result(singles, ours, flips) == result(singles, ours, itertools.repeat(False))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases(), data=st.data())
+def test_an_earlier_life_changes_nothing(tmp_path, case, data):
+    """What somebody left who was killed while he delivered a run is not seen after it was gone through again."""
+    singles = single_documents(case, tmp_path)
+    start = next(number for number, (name, _) in enumerate(singles) if name == "start")
+    end = data.draw(st.integers(start + 1, len(singles)))
+    earlier, _ = held_after(singles[:end], False, (data.draw(st.booleans()) for _ in itertools.count()))
+    wanted = result(singles, False, itertools.repeat(False))
+    assert result(singles, False, itertools.repeat(False), earlier.arrays) == wanted
+
+
+def single_documents(case, tmp_path):
+    """The documents of a case, with events and datums one by one."""
+    built = build(case, tmp_path / str(next(numbers)))
+    return list(itertools.chain.from_iterable(itertools.starmap(unpacked, built.documents)))

@@ -344,6 +344,16 @@ def test_irregular_rows():
     assert said["notes"][0].startswith("'image' in stream 'primary' is not registered: its 3 events")
 
 
+def test_irregular_rows_of_an_earlier_life():
+    """An array that was never expressible since this process began is taken out all the same, once."""
+    writing = Writing()
+    for index in (0, 1, 5):
+        writing.event(x=1.0, image=writing.datum(index))
+    assert len(only(writing.run.take(), DropArray)) == 1
+    writing.event(x=1.0, image=writing.datum(2))
+    assert not only(writing.stop(), DropArray)
+
+
 class Server:
     """A server that has our adapters, or has not, or does not answer."""
 

@@ -16,7 +16,7 @@ from bluesky_filestore.spool.status import look_at
 from bluesky_filestore.spool.store import Durability, Store
 
 from .settings import AS_USUAL, DeliverySettings
-from .uploader import Uploader
+from .uploader import POLL_SECONDS, Uploader
 
 __all__ = ["RunSummary", "Spooling", "end_at_exit", "remove_if_delivered"]
 
@@ -255,7 +255,7 @@ class Spooling:
         patience = _Patience()
 
         def is_done() -> bool:
-            uploader.wake()
+            uploader.wake(POLL_SECONDS)
             waiting, holder = self._waiting(uploader)
             unsettled = (
                 uid for uid in uploader.unsettled_runs if not self._closed or not uploader.catalog.in_doubt(uid)

@@ -40,11 +40,11 @@ from .problems import Problems
 from .settings import AS_USUAL, DeliverySettings
 from .yielding import small_slices
 
-__all__ = ["Uploader"]
+__all__ = ["POLL_SECONDS", "Uploader"]
 
 _logger = get_logger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT, _FIRST_LOOK, _SLOWEST_LOOK = 0.5, 60.0, 0.05, 5.0
-_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, _POLL_SECONDS, _REMEMBERED = 5.0, 0.5, 0.05, 10_000
+_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, POLL_SECONDS, _REMEMBERED = 5.0, 0.5, 0.05, 10_000
 
 
 class Uploader:
@@ -85,7 +85,7 @@ class Uploader:
         self._lease: Lease | None = None
         self._conveyor: Conveyor | None = None
         self._look, self._wait, self._said = _FIRST_LOOK, _FIRST_WAIT, ""
-        self._next_look = self._next_housekeeping = self._next_recognition = 0.0
+        self._next_look = self._next_housekeeping = self._next_recognition = self._woken = 0.0
         self._health = CatalogHealth(catalog, self._notice)
         # One that is damaged is put aside here already.
         open_or_make(directory).close()
@@ -104,10 +104,11 @@ class Uploader:
         """Whether this uploader is the one that delivers."""
         return self._lease is not None and self._lease.held
 
-    def wake(self) -> None:
-        """Look now, whatever was being waited for."""
-        self._look, self._next_look = _FIRST_LOOK, 0.0
-        self._wake.set()
+    def wake(self, pause: float = 0.0) -> None:
+        """Look now, but not if that was asked for less than a pause ago: who waits for rounds is woken by each."""
+        if time.monotonic() >= self._woken + pause:
+            self._woken, self._look, self._next_look = time.monotonic(), _FIRST_LOOK, 0.0
+            self._wake.set()
 
     def close(self, timeout: float | None = None) -> None:
         """End after the request that is under way, and do not wait longer than so many seconds for that."""
@@ -146,8 +147,7 @@ class Uploader:
         after : int
             How many rounds must be over before it counts that the catalog is away, or the condition is looked at.
         while_it_answers : bool
-            Whether to wait only as long as something is heard of the catalog: a request to one that hangs may take
-            most of a minute to fail.
+            Whether to wait only while something is heard of the catalog: one that hangs may do so for a minute.
         """
         deadline, listener, self.silence = time.monotonic() + timeout, Listener(self._health), ""
         while True:
@@ -161,7 +161,7 @@ class Uploader:
             if not over:
                 self._wake.set()
             with self._news:
-                self._news.wait(min(_POLL_SECONDS, deadline - now))
+                self._news.wait(min(POLL_SECONDS, deadline - now))
             if listener.hears_nothing(delivers=self.delivers) and while_it_answers:
                 self.silence = listener.words
                 return False
@@ -173,7 +173,7 @@ class Uploader:
     def _is_readable(self, uid: str) -> bool:
         if uid not in self._readable and not self.delivers:
             # Another process delivers, or did: our thread, which may be kept waiting by the database, looks.
-            self._wake.set()
+            self.wake(POLL_SECONDS)
             if not self._thread.is_alive():
                 with closing(Ledger(self._directory)) as ledger:
                     self._look_for_awaited(ledger)

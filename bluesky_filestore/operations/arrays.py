@@ -268,7 +268,8 @@ class ExternalArrays:
                 return []
             self._refused[array] = placed.reason
             self._placed[array] = _Placed(known, None, placed.settled)
-            return [DropArray(self._run, *array)] if registered is not None else []
+            # Whoever delivered the run before may have registered what there was then.
+            return [DropArray(self._run, *array)] if registered is not None or before is None else []
         if final:
             # Not before: the files of a live run grow.
             ended = self.ended if isinstance(self.ended, int | float) else math.inf

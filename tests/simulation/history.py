@@ -1,0 +1,391 @@
+"""One history: writers, whoever delivers beside them, and what befalls them, all by a seed."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.delivery.resuming import follow
+from bluesky_filestore.delivery.settings import DeliverySettings
+from bluesky_filestore.delivery.spooling import Spooling
+from bluesky_filestore.delivery.uploader import Uploader
+from bluesky_filestore.errors import FileStoreError, SpoolDamagedError, SpoolError
+from bluesky_filestore.spool import Ledger
+from bluesky_filestore.spool.database import FILE_NAME
+from bluesky_filestore.spool.spooled_run import find_run
+
+from .documents import Planned, planned_run
+from .network import Network, Rule, client_by
+from .server import URI, Server
+from .world import Process, World
+
+CATALOG = f"{URI}/metadata/"
+_OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "series", "handled", "ragged"))
+_LATEST, _SETTLED = 3000.0, 1200.0
+_KINDS = (
+    "losses",
+    "outages",
+    "lost writes",
+    "hangs",
+    "slowness",
+    "failing node",
+    "failing catalog",
+    "kills",
+    "full disk",
+    "damage",
+    "resume",
+    "contention",
+    "locked",
+    "commands",
+    "second writer",
+)
+
+
+@dataclass
+class Taken:
+    """What became of the documents of a run on their way into the spool."""
+
+    planned: Planned
+    given: int = 0
+    """How many were given to the writer, the last perhaps when it was killed."""
+    safe: int = 0
+    """How many of them were on the disk at some time, for certain."""
+    is_killed: bool = False
+    """Whether its writer was killed in it."""
+    stopped_at: float = 0.0
+
+
+@dataclass
+class Call:
+    """How long a plan waited."""
+
+    words: str
+    seconds: float
+    promised: float
+
+
+@dataclass
+class History:
+    """What is simulated, and what is known of it from outside.
+
+    Parameters
+    ----------
+    seed : int
+        What happens follows from it.
+    directory : Path
+        An empty directory.
+    files : Path
+        Where the images are, see `documents.make_files`.
+    """
+
+    seed: int
+    directory: Path
+    files: Path
+    runs: list[Taken] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+    """The runs that somebody parked, or forgot."""
+    kinds: frozenset[str] = frozenset()
+    findings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = World(self.seed, self.directory)
+        self.is_stock = self.world.chance.random() < 0.5
+        self.network = Network(self.world, Server(() if self.is_stock else _OURS))
+        self.spool = self.directory / "spool"
+        chance = self.world.chance
+        share = chance.choice((0.1, 0.25, 0.5))
+        self.kinds = frozenset(kind for kind in _KINDS if chance.random() < share)
+        self._wait_on_stop = chance.choice((0.0, 1.0, 10.0))
+        self._living = 0
+
+    def run(self) -> None:
+        """Have it happen, to its end."""
+        world, chance = self.world, self.world.chance
+        world.say(f"seed {self.seed}: {', '.join(sorted(self.kinds)) or 'nothing befalls it'}")
+        if "contention" in self.kinds:
+            world.slow = chance.choice((0.02, 0.2))
+        if "losses" in self.kinds:
+            self.network.lossy = chance.choice((0.01, 0.05, 0.3))
+        if "slowness" in self.kinds:
+            self.network.latency = chance.choice(((0.05, 0.3), (0.5, 3.0)))
+        names = ["writer"] + ["second"] * ("second writer" in self.kinds)
+        self._living = len(names)
+        for name in names:
+            self._begin_writer(name, chance.choice((1, 2, 3)), lives=chance.choice((1, 2, 3)))
+        weather = [world.start(kind, happens) for kind, happens in self._weather().items() if kind in self.kinds]
+        if not world.run(lambda: not self._living, _LATEST):
+            self.findings.append(f"a writer has not ended after {_LATEST:g} s")
+        for process in weather:
+            world.stop(process)
+        self.network.heal()
+        world.fill_disk(is_full=False)
+        world.slow = 0.0
+        world.say("all is well from now on")
+        self._end()
+
+    # Writers
+
+    def _begin_writer(self, name: str, runs: int, lives: int) -> None:
+        world, chance = self.world, self.world.chance
+        planned = [planned_run(chance, self.files, chance.choice((0, 1, 3, 6))) for _ in range(runs)]
+        process = world.start(name, lambda: self._write(name, planned))
+        if "kills" in self.kinds and lives > 1:
+            process.dies_in = chance.choice((20, 60, 150, 400, 1000)) * chance.random()
+
+        def watch() -> None:
+            while process.is_alive:
+                world.wait(0.05)
+            for taken in self.runs:
+                if taken.planned in planned and taken.safe < len(taken.planned.documents):
+                    taken.is_killed = True
+            if process.failure is not None:
+                self.findings.append(f"{name} ended with {process.failure!r}")
+            if lives > 1 and "kills" in self.kinds:
+                world.wait(chance.choice((0.0, 1.0, 20.0)))
+                self._begin_writer(name, runs, lives - 1)
+            else:
+                self._living -= 1
+
+        world.start(f"watch {name}", watch)
+
+    def _write(self, name: str, planned: list[Planned]) -> None:
+        world, chance = self.world, self.world.chance
+        spooling = None
+        while spooling is None:
+            try:
+                spooling = self._spooling()
+            except SpoolError as error:
+                world.say(f"{error}")
+                world.sleep(1.0)
+        for run in planned:
+            taken = Taken(run)
+            self.runs.append(taken)
+            for document in run.documents:
+                world.sleep(chance.choice((0.0, 0.001, 0.1, 1.0)))
+                self._put(spooling, taken, *document)
+        world.sleep(chance.choice((0.0, 0.3, 5.0)))
+        began = world.now
+        with suppress(FileStoreError):
+            spooling.close()
+        world.say("closed")
+        self.calls.append(Call(f"{name} closes", world.now - began, 400.0))
+        if spooling.store.unsaved:
+            self._forget_unsaved(spooling)
+
+    def _spooling(self) -> Spooling:
+        chance = self.world.chance
+        how = DeliverySettings(chance.choice((0.05, 0.5)), settle=5.0, park_after=20.0, reconcile=False)
+        return Spooling(
+            self.spool,
+            [TiledCatalog(self._client, CATALOG)],
+            wait_on_stop=self._wait_on_stop,
+            durability=chance.choice(("normal", "full")),
+            settings=how,
+            batch_size=chance.choice((1, 3, 1000)),
+        )
+
+    def _client(self) -> Any:
+        with catalog_errors(URI):
+            return client_by(self.network.transport())
+
+    def _put(self, spooling: Spooling, taken: Taken, name: str, doc: Any) -> None:
+        world = self.world
+        taken.given += 1
+        began, stalled = world.now, world.stalled()
+        with suppress(SpoolError):
+            spooling.put(name, doc)
+        seconds = world.now - began - (world.stalled() - stalled)
+        promised = 0.05 + (self._wait_on_stop if name == "stop" else 0.0)
+        self.calls.append(Call(f"{name} of run {taken.planned.uid[:8]} at {began:.3f}", seconds, promised))
+        taken.safe = max(taken.safe, taken.given - spooling.store.unsaved)
+        if name == "stop":
+            taken.stopped_at = world.now
+
+    def _forget_unsaved(self, spooling: Spooling) -> None:
+        for taken in self.runs:
+            taken.is_killed = taken.is_killed or taken.safe < taken.given
+
+    # What befalls them
+
+    def _weather(self) -> dict[str, Callable[[], None]]:
+        return {
+            "outages": lambda: self._outages(lost=0),
+            "lost writes": lambda: self._outages(lost=self.world.chance.choice((1, 2, 5, 20))),
+            "hangs": self._hangs,
+            "failing node": self._failing_node,
+            "failing catalog": self._failing_catalog,
+            "full disk": self._full_disk,
+            "damage": self._damage,
+            "resume": self._resumes,
+            "locked": self._locks,
+            "commands": self._commands,
+        }
+
+    def _pauses(self, most: int = 3) -> Iterator[None]:
+        for _ in range(self.world.chance.randint(1, most)):
+            self.world.wait(self.world.chance.choice((0.1, 1.0, 5.0)) * self.world.chance.random())
+            yield
+
+    def _outages(self, lost: int) -> None:
+        world, network = self.world, self.network
+        for _ in self._pauses():
+            seconds = world.chance.choice((0.01, 1.0, 10.0, 300.0))
+            network.up_at = world.now + seconds
+            forgotten = network.server.forget(lost)
+            world.fault("restart", f"for {seconds:g} s, {forgotten} changes are lost")
+            if forgotten:
+                world.faults["restart without last writes"] += 1
+            world.wait(seconds)
+
+    def _hangs(self) -> None:
+        for _ in self._pauses():
+            seconds = self.world.chance.choice((0.3, 3.0, 100.0))
+            self.network.answers_at = self.world.now + seconds
+            self.world.fault("hang", f"for {seconds:g} s")
+            self.world.wait(seconds)
+
+    def _failing_node(self) -> None:
+        world, chance = self.world, self.world.chance
+        for _ in self._pauses(2):
+            if not self.runs:
+                continue
+            run = chance.choice(self.runs).planned.uid
+            what = chance.choice((run, f"{run}/primary", f"{run}/primary/internal", f"{run}/primary/wave", "image"))
+            status = chance.choice((404, 429, 500, 503, 422))
+            seconds = chance.choice((2.0, 60.0, float("inf")))
+            is_done = chance.random() < 0.2
+
+            def applies(verb: str, path: str, what: str = what, run: str = run) -> bool:
+                return verb != "GET" and what in path and run in path
+
+            words = f"status {status} for one node"
+            self.network.rules.append(Rule(words, applies, status, world.now + seconds, is_done=is_done))
+            world.fault("failing node", f"{status} for {what} for {seconds:g} s{', and done' if is_done else ''}")
+
+    def _failing_catalog(self) -> None:
+        world, chance = self.world, self.world.chance
+        for _ in self._pauses(2):
+            status, seconds = chance.choice((404, 429, 500, 503)), chance.choice((1.0, 10.0, 200.0))
+            questions_too = chance.random() < 0.5
+
+            def applies(verb: str, path: str, questions_too: bool = questions_too) -> bool:
+                return questions_too or verb != "GET"
+
+            self.network.rules.append(Rule(f"status {status} for all", applies, status, world.now + seconds))
+            world.fault("failing catalog", f"{status} for {seconds:g} s")
+            world.wait(seconds)
+
+    def _full_disk(self) -> None:
+        for _ in self._pauses():
+            self.world.fault("full disk")
+            self.world.fill_disk(is_full=True)
+            self.world.wait(self.world.chance.choice((0.2, 3.0, 30.0)))
+            self.world.fill_disk(is_full=False)
+            self.world.say("there is room again")
+
+    def _damage(self) -> None:
+        for _ in self._pauses(1):
+            self.world.fault("damage")
+            self.world.damage(self.spool / FILE_NAME)
+
+    def _resumes(self) -> None:
+        world, chance = self.world, self.world.chance
+        for _ in self._pauses():
+            process = world.start("resume", self._resume)
+            if "kills" in self.kinds and chance.random() < 0.5:
+                process.dies_in = chance.choice((20, 100, 400)) * chance.random()
+            while process.is_alive:
+                world.wait(0.1)
+
+    def _resume(self, wait: float = 20.0) -> None:
+        try:
+            for _ in follow(self.spool, CATALOG, self._client, wait=wait, park_after=20.0):
+                pass
+        except FileStoreError as error:
+            self.world.say(f"resume ends: {error}")
+
+    def _locks(self) -> None:
+        world, chance = self.world, self.world.chance
+        for _ in self._pauses():
+            if not (self.spool / FILE_NAME).exists():
+                continue
+            seconds = chance.choice((0.01, 0.2, 4.0, 7.0))
+            with closing(sqlite3.connect(self.spool / FILE_NAME, isolation_level=None, timeout=0.0)) as connection:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.Error:
+                    continue
+                world.fault("locked", f"for {seconds:g} s")
+                world.wait(seconds)
+
+    def _commands(self) -> None:
+        world, chance = self.world, self.world.chance
+        for _ in self._pauses():
+            if not self.runs:
+                continue
+            uid, verb = chance.choice(self.runs).planned.uid, chance.choice(("park", "ask again"))
+
+            def command(uid: str = uid, verb: str = verb) -> None:
+                with suppress(FileStoreError):
+                    (found,) = find_run([self.spool], uid)
+                    if verb == "park":
+                        self.touched.add(uid)
+                        found.park("somebody wanted it so")
+                    else:
+                        found.ask_again()
+                    world.fault(f"command {verb}", uid)
+
+            world.start(verb, command)
+
+    def _end(self) -> None:
+        """Deliver what is left, while nothing goes wrong."""
+        world = self.world
+        latest = world.now + _SETTLED
+
+        def last() -> None:
+            for uid in sorted(self.touched):
+                with suppress(FileStoreError):
+                    (found,) = find_run([self.spool], uid)
+                    found.ask_again()
+            how = DeliverySettings(2.0, settle=5.0, park_after=20.0, reconcile=False, keep=float("inf"))
+            uploader = Uploader(self.spool, TiledCatalog(self._client, CATALOG), how)
+            while self._is_unfinished():
+                world.sleep(2.0)
+            uploader.close()
+
+        process: Process = world.start("last", last)
+        if not world.run(lambda: not process.is_alive, latest):
+            self.findings.append(f"not all is settled {_SETTLED:g} s after all was well")
+        if process.failure is not None:
+            self.findings.append(f"resume ended with {process.failure!r}")
+
+    def _is_unfinished(self) -> bool:
+        try:
+            with closing(Ledger(self.spool)) as ledger:
+                return bool(ledger.unfinished(ledger.register_catalog(CATALOG), 1))
+        except SpoolDamagedError:
+            return True
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that runs in threads of its own, sleeps, or fills the screen."""
+    import logging
+
+    import dask
+    import stamina
+
+    was_active = stamina.is_active()
+    stamina.set_active(False)
+    logging.disable(logging.CRITICAL)
+    try:
+        with dask.config.set(scheduler="synchronous"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+        stamina.set_active(was_active)

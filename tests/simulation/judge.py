@@ -1,0 +1,151 @@
+"""Whether a history ended as was promised; what is said here is a finding."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from bluesky_filestore import documents, open_array
+from bluesky_filestore.spool import Ledger
+from bluesky_filestore.spool.entries import Entry
+
+from .history import CATALOG, History, Taken
+from .network import client_by
+
+
+def judge(history: History) -> list[str]:
+    """What was not as promised, in sentences."""
+    return [*history.findings, *_waits(history), *_runs(history), *_spool(history)]
+
+
+def _waits(history: History) -> Iterator[str]:
+    for call in history.calls:
+        if call.seconds > call.promised + 0.01:
+            yield f"{call.words} took {call.seconds:.3f} s; promised are {call.promised:g} s"
+
+
+def _runs(history: History) -> Iterator[str]:
+    client = client_by(history.network.transport())
+    with closing(Ledger(history.spool)) as ledger:
+        entries = {entry.uid: entry for entry in ledger.entries(ledger.register_catalog(CATALOG))}
+    for taken in history.runs:
+        uid = taken.planned.uid
+        if not taken.safe and uid not in entries:
+            continue
+        for words in _run(history, client, taken, entries.get(uid)):
+            yield f"run {uid[:8]}: {words}"
+
+
+def _run(history: History, client: Any, taken: Taken, entry: Entry | None) -> Iterator[str]:
+    if entry is None:
+        if not history.world.damaged:
+            yield "is not in the spool"
+        return
+    if entry.state not in ("delivered", "parked"):
+        yield f"is {entry.state}"
+        return
+    if entry.state == "parked":
+        if not _is_true(history, taken, entry.reason):
+            yield f"is parked, and nothing befell it: {entry.reason}"
+        yield from _no_event_twice(history, taken.planned.uid)
+        return
+    if taken.planned.uid not in client:
+        yield "is delivered, and not in the catalog"
+        return
+    yield from _as_taken(history, client[taken.planned.uid], taken)
+
+
+def _is_true(history: History, taken: Taken, reason: str) -> bool:
+    uid = taken.planned.uid
+    if "damaged in the middle of the run" in reason:
+        return bool(history.world.damaged)
+    if "somebody wanted it so" in reason:
+        return uid in history.touched
+    if "simulated" in reason:
+        return bool({"failing node", "failing catalog"} & history.kinds)
+    return False
+
+
+def _no_event_twice(history: History, uid: str) -> Iterator[str]:
+    for path, node in history.network.server.nodes.items():
+        if path[:1] == (uid,) and node.table is not None:
+            numbers = node.table["seq_num"].to_pylist()
+            if numbers != sorted(set(numbers)):
+                yield f"{'/'.join(path[1:])} has events {numbers}"
+
+
+def _as_taken(history: History, node: Any, taken: Taken) -> Iterator[str]:
+    try:
+        found = list(documents(node))
+    except Exception as error:  # noqa: BLE001 - that is the finding
+        yield f"cannot be read: {error!r}"
+        return
+    planned = taken.planned.documents
+    least, most = (taken.safe, taken.given) if taken.is_killed else (len(planned), len(planned))
+    wanted = [_told(planned[:end]) for end in range(least, most + 1)]
+    if _plain(found) not in [_plain(each) for each in wanted]:
+        named = [f"{name} {doc.get('seq_num', '')}" for name, doc in found]
+        yield f"has {named}; expected {least} to {most} of {len(planned)} documents"
+        return
+    events = sum(name == "event" for name, _ in found)
+    if taken.is_killed and found[-1][0] != "stop" and not any("cut short" in each for each in node.metadata["notes"]):
+        yield f"was cut short, and says {node.metadata['notes']}"
+    yield from _frames(history, node, taken, events)
+
+
+def _told(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Without what nothing refers to."""
+    told = list(pairs)
+    while told and told[-1][0] in ("resource", "datum"):
+        told.pop()
+    return told
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [
+        (name, {key: dict(value) if isinstance(value, dict) else value for key, value in doc.items()})
+        for name, doc in pairs
+    ]
+
+
+def _frames(history: History, node: Any, taken: Taken, events: int) -> Iterator[str]:
+    """The rows of arrays are those of the table, and of the right frames."""
+    if "primary" not in node:
+        return
+    stream = node["primary"]
+    stream = getattr(stream, "base", stream)
+    wanted = taken.planned.images[:events]
+    if "image" not in stream:
+        if wanted and not _is_refused(history, node):
+            yield f"has no images; {node.metadata.get('filestore')}, {node.metadata.get('notes')}"
+        return
+    image = stream["image"].new_variation(include_data_sources=True)
+    found = _read(image)
+    if not np.array_equal(found, np.array(wanted).reshape(found.shape) if len(found) == len(wanted) else wanted):
+        yield f"has {len(found)} images for {events} events, or others"
+
+
+def _is_refused(history: History, node: Any) -> bool:
+    """Whether a stock server cannot read them, and the run says so."""
+    refused = node.metadata.get("filestore", {}).get("refused", {}).get("primary", {}).get("image", "")
+    return history.is_stock and "no regular order" in refused
+
+
+def _read(image: Any) -> np.ndarray:
+    return np.asarray(open_array(image)[:])
+
+
+def _spool(history: History) -> Iterator[str]:
+    """Nothing is left that should not be."""
+    damaged = list(history.spool.glob("damaged-*"))
+    if damaged and not history.world.damaged:
+        yield "a database was put aside that was not damaged"
+    with closing(Ledger(history.spool)) as ledger:
+        number = ledger.register_catalog(CATALOG)
+        if (waiting := ledger.waiting_documents(number)[0]) and not history.findings:
+            yield f"{waiting} documents wait"
+        if ledger.strays() and not history.world.damaged:
+            yield f"{ledger.strays()} documents belong to no run"
+        if (holder := ledger.uploader(number)) is not None:
+            yield f"{holder} still delivers"

@@ -1,0 +1,197 @@
+"""The way to the simulated server, and what befalls requests on it; and a client of Tiled's that goes that way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import httpx
+import orjson
+
+from .server import URI, Server
+from .world import World
+
+if TYPE_CHECKING:
+    from tiled.client.container import Container
+
+_USUAL = (0.0005, 0.004)
+_BEFALLS = ("never sent", "cut", "answer lost", "late", "doubled", "slow", "500", "503")
+_SAID = orjson.dumps({"detail": "simulated"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the server answers to some requests, for some time."""
+
+    words: str
+    applies: Callable[[str, str], bool]
+    """Whether to a request, by its verb and path."""
+    status: int
+    until: float = float("inf")
+    is_done: bool = False
+    """Whether what is asked for is done all the same."""
+
+
+class Network:
+    """The way from all processes of a machine to one server.
+
+    Parameters
+    ----------
+    world : World
+        The machine.
+    server : Server
+        What answers.
+    """
+
+    def __init__(self, world: World, server: Server) -> None:
+        self._world, self.server = world, server
+        self.up_at = self.answers_at = 0.0
+        """When it is there again, and when it no longer hangs."""
+        self.latency = _USUAL
+        self.lossy = 0.0
+        """How probable it is that something befalls a request."""
+        self.rules: list[Rule] = []
+        self.requests = 0
+
+    def heal(self) -> None:
+        """Have all well from now on."""
+        self.up_at = self.answers_at = self.lossy = 0.0
+        self.latency, self.rules = _USUAL, []
+
+    def transport(self) -> httpx.BaseTransport:
+        """What a client's requests go by."""
+        return _Transport(self)
+
+    def ask(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request, sooner or later or never."""
+        world = self._world
+        if world.task is None:
+            # Who looks at it afterwards.
+            return _response(request, *self._answer(request))
+        self.requests += 1
+        words = f"{request.method} {request.url.raw_path.decode()[:70]}"
+        world.point(words)
+        if world.now < self.up_at:
+            world.wait(0.001)
+            raise httpx.ConnectError("Connection refused", request=request)
+        if world.now < self.answers_at:
+            return self._hang(request)
+        befalls = ""
+        if world.chance.random() < self.lossy:
+            befalls = world.chance.choice(_BEFALLS)
+            world.fault(befalls, words)
+        response = self._befallen(request, befalls)
+        world.say(f"{response.status_code} {words}")
+        return response
+
+    def _befallen(self, request: httpx.Request, befalls: str) -> httpx.Response:
+        world, chance = self._world, self._world.chance
+        took = chance.uniform(*self.latency) + (chance.choice((0.5, 3.0, 20.0, 45.0)) if befalls == "slow" else 0.0)
+        patience = request.extensions["timeout"]["read"]
+        if took > patience:
+            self._later(request, took)
+            world.wait(patience)
+            raise httpx.ReadTimeout("timed out", request=request)
+        world.wait(took / 2)
+        match befalls:
+            case "never sent":
+                raise httpx.ConnectError("Connection refused", request=request)
+            case "cut":
+                raise httpx.ReadError("Connection reset by peer", request=request)
+            case "late":
+                self._later(request, chance.choice((0.01, 0.5, 5.0, 50.0)))
+                raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+            case "doubled":
+                self._done(request)
+        response = self._done(request)
+        world.wait(took / 2)
+        if befalls == "answer lost" or world.now < self.up_at:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+        if befalls in ("500", "503"):
+            return _response(request, int(befalls), "application/json", _SAID)
+        return response
+
+    def _hang(self, request: httpx.Request) -> httpx.Response:
+        timeout = request.extensions["timeout"]["read"]
+        if self.answers_at - self._world.now > timeout:
+            if self._world.chance.random() < 0.5:
+                self._later(request, self.answers_at - self._world.now)
+            self._world.wait(timeout)
+            raise httpx.ReadTimeout("timed out", request=request)
+        self._world.wait(self.answers_at - self._world.now)
+        return self.ask(request)
+
+    def _later(self, request: httpx.Request, seconds: float) -> None:
+        """Have it done although nobody waits for it any more."""
+
+        def later() -> None:
+            self._world.wait(seconds)
+            if self._world.now >= self.up_at:
+                self._world.say(f"late: {request.method} {request.url.path}")
+                self._done(request)
+
+        self._world.start("gateway", later)
+
+    def _done(self, request: httpx.Request) -> httpx.Response:
+        for rule in self.rules:
+            if rule.applies(request.method, request.url.path) and self._world.now < rule.until:
+                self._world.faults[rule.words] += 1
+                if rule.is_done:
+                    self._answer(request)
+                return _response(request, rule.status, "application/json", _SAID)
+        return _response(request, *self._answer(request))
+
+    def _answer(self, request: httpx.Request) -> tuple[int, str, bytes]:
+        return self.server.answer(request.method, request.url.path, request.url.params, request.content)
+
+
+def _response(request: httpx.Request, status: int, kind: str, content: bytes) -> httpx.Response:
+    return httpx.Response(status, headers={"content-type": kind}, content=content, request=request)
+
+
+class _Transport(httpx.BaseTransport):
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._network.ask(request)
+
+
+class _About(httpx.BaseTransport):
+    """Says what a server says of itself."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        import tiled
+
+        about = {
+            "api_version": 0,
+            "library_version": tiled.__version__,
+            "formats": {},
+            "aliases": {},
+            "queries": [],
+            "authentication": {"required": True, "providers": [], "links": None},
+            "links": {"self": f"{URI}/"},
+            "meta": {},
+        }
+        return _response(request, 200, "application/json", orjson.dumps(about))
+
+
+@cache
+def _context() -> Any:
+    from tiled.client.context import Context
+
+    with patch("tiled.client.context.Transport", lambda **_: _About()):
+        return Context(URI, api_key="secret")
+
+
+def client_by(transport: httpx.BaseTransport) -> "Container":
+    """Tiled's client of a server that is reached so: made without a request but one for its root."""
+    from tiled.client.constructors import from_context
+
+    template = _context()
+    context = object.__new__(type(template))
+    client = httpx.Client(transport=transport, timeout=template.http_client.timeout, trust_env=False)
+    client.headers = template.http_client.headers
+    vars(context).update(vars(template), http_client=client)
+    return from_context(context)

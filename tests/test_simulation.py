@@ -1,0 +1,30 @@
+"""Histories that seeds make: nothing is lost, doubled or held up, whatever befalls them."""
+
+import pytest
+from simulation.__main__ import lived, told
+from simulation.documents import make_files
+
+HISTORIES = 40
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Where the images are that documents refer to."""
+    directory = tmp_path_factory.mktemp("files")
+    make_files(directory)
+    return directory
+
+
+def test_histories(tmp_path, files):
+    """Each ends as was promised; one that does not is told from its beginning to its end."""
+    for seed in range(HISTORIES):
+        history, found = lived(seed, tmp_path / str(seed), files)
+        assert not found, f"seed {seed}\n{told(history, found)}"
+
+
+def test_a_seed_is_a_history(tmp_path, files):
+    """The same happens each time, to the microsecond."""
+    for seed in (3, 14):
+        first, second = (lived(seed, tmp_path / f"{seed} {name}", files)[0] for name in "ab")
+        assert len(first.world.happened) > 30
+        assert first.world.happened == second.world.happened
