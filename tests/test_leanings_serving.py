@@ -31,6 +31,7 @@ from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
 from bluesky_filestore.serving import array_lane, exporting, known_arrays, log_files
 from bluesky_filestore.serving.array_lane import ArrayLane
+from bluesky_filestore.serving.confined import ConfinedThreads
 from bluesky_filestore.serving.frames_adapter import FramesAdapter
 from bluesky_filestore.serving.known_arrays import KnownArrays
 
@@ -112,7 +113,7 @@ STEPS = {
     "the query": (known_arrays, "select"),
     "the index": (array_lane, "_wanted"),
     "the pieces": (array_lane, "_batches"),
-    "the thread": (array_lane, "_in_thread"),
+    "the thread": (ConfinedThreads, "run_beside"),
     "beginning": (array_lane, "_begun"),
     "reading": (array_lane, "_read"),
     "the length": (array_lane, "_shape"),

@@ -175,4 +175,6 @@ def _regular(path: str) -> str:
 def _is_hdf5(path: str) -> bool:
     import h5py
 
-    return Path(path).is_file() and bool(h5py.is_hdf5(path))
+    # For a source that may not be read HDF5 gives the fill value.
+    with file_errors(path):
+        return Path(path).is_file() and bool(h5py.is_hdf5(path))

@@ -18,6 +18,7 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
 
 from .adapters import adapters
+from .confined import ConfinedAdapters, ConfinedThreads
 
 if TYPE_CHECKING:
     from tiled.catalog.adapter import CatalogContainerAdapter
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["RUNS_SPEC", "catalog", "fill_database", "make_database", "shown_uri"]
 
 _logger = get_logger(__name__)
+
+# Tiled's own adapters that read in the thread in which they are called.
+_READ_IN_PLACE = {"image/tiff", "image/jpeg", "application/x-npy", "application/x-netcdf", "application/octet-stream"}
 
 RUNS_SPEC = {"name": "CatalogOfBlueskyRuns", "version": "3.0"}
 """Says to the clients of bluesky-tiled-plugins, and to databroker's ``v1``, that a container is a catalog of runs."""
@@ -70,18 +74,32 @@ def catalog(
     for storage in stored:
         if isinstance(storage, EmbeddedSQLStorage) and storage.uri.startswith("sqlite:"):
             _let_read_while_written(Path(urlsplit(storage.uri).path))
+    own = adapters(roots, allow_changed=allow_changed)
     tree = from_uri(
         uri,
         readable_storage=readable,
         writable_storage=writable_storage,
-        adapters_by_mimetype={**adapters(roots, allow_changed=allow_changed), **(adapters_by_mimetype or {})},
+        adapters_by_mimetype={**own, **(adapters_by_mimetype or {})},
         **options,
     )
+    _confine(tree, roots, {*own, *_READ_IN_PLACE} - set(adapters_by_mimetype or {}))
     with going_without(_logger, "The inside of Tiled's catalog", "runs come in the order of their delivery"):
         from .runs import tree_of_runs
 
         return tree_of_runs(tree) if any(spec.name == RUNS_SPEC["name"] for spec in tree.specs) else tree
     return tree
+
+
+def _confine(tree: "CatalogContainerAdapter", roots: Roots, mimetypes: set[str]) -> None:
+    """Have adapters read in threads that may read nothing but what is below the roots."""
+    with going_without(_logger, "Where Tiled keeps its adapters", "what they open is checked by its path only"):
+        threads = ConfinedThreads(roots)
+        tree.context.adapters_by_mimetype = ConfinedAdapters(tree.context.adapters_by_mimetype, mimetypes, threads)
+
+        async def end() -> None:
+            threads.close()
+
+        tree.shutdown_tasks.append(end)
 
 
 def _let_read_while_written(database: Path) -> None:

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import anyio
 from sqlalchemy import func, select
 from tiled.catalog import orm
 from tiled.server.core import NoEntry
 
+from .confined import unconfined
 from .frames_adapter import FramesAdapter
 from .series import SeriesAdapters
 
@@ -118,12 +121,13 @@ class KnownArrays:
         likeness = _likeness(source, count)
         if known is not None and known.likeness == likeness and known.is_sure:
             return replace(known, version=version)
-        adapter = await self._adapter(entry, source)
+        # The short way reads in confined threads itself.
+        adapter = unconfined(await self._adapter(entry, source))
         return _Known(version, likeness, adapter if isinstance(adapter, FramesAdapter) else None, count, is_sure)
 
     async def _adapter(self, entry: Any, source: Any) -> Any:
         maker = self._tree.context.adapters_by_mimetype.get(source.mimetype)
-        if not isinstance(maker, SeriesAdapters):
+        if not isinstance(unconfined(maker), SeriesAdapters):
             return await entry.get_adapter()
         # Tiled would make an object of each of what may be 100,000 assets.
         association = orm.DataSourceAssetAssociation
@@ -138,7 +142,9 @@ class KnownArrays:
         if not uris:
             return await entry.get_adapter()
         (data_source,) = await entry.data_sources()
-        return maker.from_catalog(data_source, entry.node, **(source.parameters or {}), data_uris=uris)
+        return await anyio.to_thread.run_sync(
+            partial(maker.from_catalog, data_source, entry.node, **(source.parameters or {}), data_uris=uris)
+        )
 
     async def _count_assets(self, data_source: int) -> int:
         association = orm.DataSourceAssetAssociation

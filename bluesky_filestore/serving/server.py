@@ -201,7 +201,9 @@ class CatalogServer:
             version: CatalogVersion = no_version
             if database is None:
                 version = self._resources.enter_context(closing(SQLiteVersion(self.directory / _DATABASE)))
-            answering = ArrayLane(answering, KnownArrays(tree, version), self.api_key)
+            answering = ArrayLane(
+                answering, KnownArrays(tree, version), self.api_key, tree.context.adapters_by_mimetype.threads
+            )
         answering = Guard(answering, self.api_key, host_names)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
