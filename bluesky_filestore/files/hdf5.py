@@ -5,7 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.errors import UnreadableFileError
 
+from .hdf5_apart import apart
 from .hdf5_filters import filters_of, missing_filter_error, missing_filters
 from .hdf5_frames import PackedChunks, frames_at_places, frames_through_hdf5
 from .hdf5_layout import Elsewhere, Layout, clear, layout_of, linked_dataset
@@ -63,7 +64,7 @@ class HDF5Files:
 
     def is_in_pieces(self, path: str, dataset: str, *, swmr: bool = False) -> bool:
         """Whether a dataset is there in numbered pieces only; at its place, as `place_of` tells it."""
-        with self._pool.open(path, swmr, ANYWHERE) as entry:
+        with self._opened(path, dataset, swmr, ANYWHERE) as entry:
             return isinstance(entry.dataset(path, dataset), Pieces)
 
     def filters(self, path: str, dataset: str, *, swmr: bool = False) -> list[int]:
@@ -146,6 +147,7 @@ class HDF5Files:
         if values is not None:
             return values
         layout = self._known_layout(real, name, signature_of(real))
+        other, per_chunk = apart(), 0
         if layout is None or layout.virtual is None:
             with self._dataset(real, name, way.swmr, way.roots) as (found, layout, entry):
                 # Of a file that grows meanwhile the places would be out of date before they are used.
@@ -154,7 +156,14 @@ class HDF5Files:
                     chunks = entry.packed.get(name)
                     if chunks is None or chunks.dataset is not found:
                         chunks = entry.packed[name] = PackedChunks(found, path)
-                    return _through_hdf5(chunks, path, name, frames, part)
+                    if other is None or not chunks.is_foreign or not other.can_read:
+                        return _through_hdf5(chunks, path, name, frames, part)
+                    per_chunk = chunks.dataset.chunks[0]
+        if other is not None and per_chunk:
+            shape = np.broadcast_to(np.zeros(()), layout.frame_shape)[part].shape
+            values = np.empty((len(frames), *shape), layout.dtype)
+            other.read(real, name, frames, part, into=values, per_chunk=per_chunk)
+            return values
         if layout.virtual is not None:
             # Nothing is held open meanwhile: the files that it leads to may lead back to this one.
             return self._put_together(self._grown(layout, real, name, way), real, name, frames, part, way)
@@ -242,16 +251,23 @@ class HDF5Files:
         def look(path: str, dataset: str) -> "h5py.Dataset | Elsewhere | Pieces | None":
             if (path, dataset) in self._layouts:
                 return None
-            with self._pool.open(path, swmr, roots) as entry:
+            with self._opened(path, dataset, swmr, roots) as entry:
                 return entry.dataset(path, dataset)
 
         return linked_dataset(path, dataset, look, roots)
+
+    def _opened(self, path: str, dataset: str, swmr: bool, roots: Roots) -> AbstractContextManager[OpenFile]:
+        """A file of the pool, after another process has looked at the dataset, if this thread has one for that."""
+        first = apart()
+        if first is not None:
+            first.check(path, dataset)
+        return self._pool.open(path, swmr, roots)
 
     @contextmanager
     def _dataset(
         self, path: str, dataset: str, swmr: bool, roots: Roots
     ) -> "Iterator[tuple[h5py.Dataset, Layout, OpenFile]]":
-        with self._pool.open(path, swmr, roots) as entry:
+        with self._opened(path, dataset, swmr, roots) as entry:
             found: Any = entry.dataset(path, dataset)
             if isinstance(found, Elsewhere) or entry.signature is None:
                 raise UnreadableFileError(f"file {path} is being rewritten while it is read; try again later.")

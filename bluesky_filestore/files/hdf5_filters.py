@@ -14,10 +14,10 @@ from bluesky_filestore.errors import UnreadableFileError
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["DEFLATE", "SHUFFLE", "Filter", "filters_of", "has_filter", "missing_filter_error", "missing_filters"]
-__all__ += ["unpacked_size"]
+__all__ = ["DEFLATE", "FLETCHER", "SHUFFLE", "Filter", "filters_of", "has_filter", "missing_filter_error"]
+__all__ += ["missing_filters", "unpacked_size"]
 
-DEFLATE, SHUFFLE, _FLETCHER = 1, 2, 3
+DEFLATE, SHUFFLE, FLETCHER = 1, 2, 3
 Filter: TypeAlias = tuple[int, Sequence[int]]
 """Its registered number, and what it was set up with."""
 
@@ -61,7 +61,7 @@ def unpacked_size(filters: Sequence[Filter], mask: int, payload: bytes) -> int |
         code, settings = filters[number]
         if mask >> number & 1 or code == SHUFFLE:
             continue
-        if code == _FLETCHER:
+        if code == FLETCHER:
             size, payload = size - 4, payload[:-4]
         elif packed or code not in _SIZES:
             return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.errors import UnreadableFileError
 
-from .hdf5_filters import DEFLATE, SHUFFLE, Filter, filters_of, unpacked_size
+from .hdf5_filters import DEFLATE, FLETCHER, SHUFFLE, Filter, filters_of, unpacked_size
 from .hdf5_layout import Layout, has_plain_elements
 from .hdf5_written import LostFramesError, lost_frames
 from .readable import bytes_of, read_at
@@ -77,6 +77,8 @@ class PackedChunks:
     """How they are packed; empty if they are not."""
     size: int = 0
     """The bytes that one unpacks to."""
+    is_foreign: bool = False
+    """Whether they are packed by a filter that is not of HDF5's own three, which have seen what damage there is."""
     is_gzip: bool = False
     """Whether each is of whole frames, and packed as `_unpacked` can unpack it."""
     known: set[int] = field(default_factory=set)
@@ -86,6 +88,7 @@ class PackedChunks:
         self.filters = [] if self.dataset.chunks is None else filters_of(self.dataset)
         if self.filters:
             self.size = _chunk_bytes(self.dataset)
+            self.is_foreign = any(code not in (DEFLATE, SHUFFLE, FLETCHER) for code, _ in self.filters)
             is_known = [code for code, _ in self.filters] in ([DEFLATE], [SHUFFLE, DEFLATE])
             has_whole_frames = self.dataset.chunks[1:] == self.dataset.shape[1:]
             self.is_gzip = is_known and has_whole_frames and has_plain_elements(self.dataset)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import FileStoreError, UnreadableFileError
 
+from .hdf5_apart import apart
 from .hdf5_layout import beside
 from .hdf5_opening import open_hdf5
 from .hdf5_virtual import named_block
@@ -113,6 +114,9 @@ def _numbered(named: str, path: str) -> Iterator[str]:
 def _led_to(path: str, roots: Roots) -> list[str]:
     """The files that a file leads to, all of them under the roots."""
     led_to: list[str] = []
+    first = apart()
+    if first is not None:
+        first.check(path, "/")
     with file_errors(path), open_hdf5(path, roots=roots) as file:
         if roots.directories is None:
             return []

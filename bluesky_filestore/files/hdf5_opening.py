@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bluesky_filestore.errors import UnreadableFileError
 
+from .hdf5_apart import apart
 from .hdf5_sound import check_sound
 from .hdf5_superblock import check_not_cut_short, is_written_with_swmr
 from .readable import ANYWHERE, Roots, file_errors, name_of
@@ -47,6 +48,9 @@ def open_hdf5(
     """
     import hdf5plugin  # noqa: F401 - importing it registers its filters
 
+    first = apart()
+    if first is not None:
+        first.check(path, None)
     if roots.directories is None:
         return _open(path, locking, driver)
     descriptor = roots.hold(path)

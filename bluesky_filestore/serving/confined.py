@@ -24,12 +24,14 @@ from fastapi import HTTPException
 from tiled.adapters.core import Adapter
 from tiled.structures.data_source import Management
 
+from bluesky_filestore.files.hdf5_apart import set_apart
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.leanings import log_once
 from bluesky_filestore.logs import get_logger
 
 from .landlock import confine, landlock_version
+from .readers import ReaderProcesses
 
 __all__ = ["ConfinedAdapters", "ConfinedThreads", "allowed", "unconfined"]
 
@@ -91,6 +93,8 @@ class ConfinedThreads:
         self._pool: ThreadPoolExecutor | None = None
         self._allowed: dict[str, tuple[int, int]] = {}
         """What the threads of the pool were allowed."""
+        self._readers: ReaderProcesses | None = None
+        """Theirs."""
         if not landlock_version():
             log_once(_logger, "This system has no Landlock: what readers open is checked by its path only.")
 
@@ -118,27 +122,31 @@ class ConfinedThreads:
     def close(self) -> None:
         """End the threads when they have done what they are about."""
         with self._lock:
-            if self._pool is not None:
+            if self._pool is not None and self._readers is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
+                self._readers.close()
 
     def _threads(self) -> ThreadPoolExecutor:
         """Those that there are. It starts more from the thread that asks it, which must not be one of them."""
         with self._lock:
             if self._pool is None:
                 self._allowed = allowed(self._roots)
-                confine_this = partial(self._confine, list(self._allowed))
+                self._readers = ReaderProcesses(self._roots, list(self._allowed))
+                confine_this = partial(self._confine, list(self._allowed), self._readers)
                 self._pool = ThreadPoolExecutor(_MOST_THREADS, "confined", confine_this)
             return self._pool
 
     def _leave(self, pool: ThreadPoolExecutor) -> None:
         """Have other threads do what is done from now on."""
         with self._lock:
-            if self._pool is pool:
+            if self._pool is pool and self._readers is not None:
                 pool.shutdown(wait=False)
+                self._readers.close()
                 self._pool = None
 
-    def _confine(self, readable: list[str]) -> None:
+    def _confine(self, readable: list[str], readers: ReaderProcesses) -> None:
         self._here.is_confined = True
+        set_apart(readers)
         if landlock_version():
             try:
                 # Whoever finds a directory of modules empty remembers that for the whole process.
