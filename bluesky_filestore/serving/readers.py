@@ -6,7 +6,6 @@ as long as the file is as it was, but for one that grows in HDF5's SWMR mode, wh
 """
 
 import json
-import logging
 import os
 import sys
 import threading
@@ -28,12 +27,13 @@ from bluesky_filestore.files.hdf5_written import LostFramesError
 from bluesky_filestore.files.readable import Roots, Signature, signature_of
 from bluesky_filestore.files.rows import AxisKey, Frames
 from bluesky_filestore.leanings import log_once
+from bluesky_filestore.logs import get_logger
 
 from .reader_process import EndedError, ReaderProcess
 
 __all__ = ["ReaderProcesses"]
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 _MOST_PROCESSES = 4
 _MEMORY = 4 * 2**30
