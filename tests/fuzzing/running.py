@@ -1,0 +1,212 @@
+"""Cases in processes of their own, which may hang, crash, and take what they like: many a process, one after the other."""
+
+import faulthandler
+import json
+import logging
+import os
+import random
+import resource
+import select
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bluesky_filestore.errors import FileStoreError
+
+PACKAGE = "bluesky_filestore"
+MOST_SECONDS = 2.0
+MOST_BYTES = 2**30
+_BATCH = 200
+
+
+class Target(Protocol):
+    """What is tried, and how."""
+
+    name: str
+
+    def prepare(self, directory: Path) -> None:
+        """Make what is the same for all cases."""
+
+    def case(self, rng: random.Random) -> Any:
+        """What is tried, by nothing but what `rng` gives."""
+
+    def attempt(self, case: Any, directory: Path) -> str | None:
+        """Try it in an empty directory; which values were wrong without a word, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a case."""
+
+    number: int
+    kind: str
+    """``fine``, ``refused`` (by an error of ours), ``wrong`` (values), or ``exception``, ``hang``, ``memory``, ``crash``."""
+    where: str = ""
+    """What it has in common with others of its kind."""
+    words: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether it is none of what is promised."""
+        return self.kind in ("exception", "hang", "memory", "crash")
+
+
+def random_of(target: Target, seed: int, number: int) -> random.Random:
+    """What all of a case is made of."""
+    return random.Random(f"{target.name}/{seed}/{number}")  # noqa: S311
+
+
+def outcomes(target: Target, seed: int, numbers: Iterator[int], until: float) -> Iterator[Outcome]:
+    """Try cases until there are no more, or it is time."""
+    with tempfile.TemporaryDirectory(prefix="fuzzing-") as made:
+        target.prepare(Path(made))
+        again: list[int] = []
+        while time.monotonic() < until:
+            batch = again or [number for number, _ in zip(numbers, range(_BATCH), strict=False)]
+            if not batch:
+                return
+            done = 0
+            for outcome in _of_process(target, seed, batch, Path(made), until):
+                done += 1
+                # On a machine with much to do a case may be slow once.
+                if outcome.kind == "hang" and len(batch) > 1:
+                    confirmed = list(_of_process(target, seed, [outcome.number], Path(made), until + 60))
+                    yield from confirmed
+                else:
+                    yield outcome
+            again = batch[done:]
+
+
+def _of_process(target: Target, seed: int, batch: list[int], made: Path, until: float) -> Iterator[Outcome]:
+    read, write = os.pipe()
+    errors = made / "stderr"
+    child = os.fork()
+    if not child:
+        os.close(read)
+        _try_all(target, seed, batch, made, write, errors, until)
+    os.close(write)
+    try:
+        with open(read, "rb", buffering=0) as pipe:
+            yield from _heard(pipe, child, errors)
+    finally:
+        _end(child)
+        shutil.rmtree(made / "case", ignore_errors=True)
+
+
+def _heard(pipe: Any, child: int, errors: Path) -> Iterator[Outcome]:
+    number, heard, begun = -1, b"", time.monotonic()
+    while True:
+        left = begun + MOST_SECONDS - time.monotonic() if number >= 0 else 60.0
+        if not select.select([pipe], [], [], max(0.0, left))[0]:
+            os.kill(child, signal.SIGABRT)
+            time.sleep(0.2)
+            words = errors.read_text(errors="replace") if errors.exists() else ""
+            yield Outcome(number, "hang", _last_of_ours(words), words[-3000:], time.monotonic() - begun)
+            return
+        some = pipe.read(65536)
+        if not some:
+            break
+        *lines, heard = (heard + some).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            if isinstance(said, int):
+                number, begun = said, time.monotonic()
+            else:
+                yield Outcome(**said)
+                number = -1
+    if number >= 0:
+        words = errors.read_text(errors="replace") if errors.exists() else ""
+        yield Outcome(number, "crash", _last_of_ours(words), words[-3000:])
+
+
+def _end(child: int) -> None:
+    try:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def _try_all(
+    target: Target, seed: int, batch: list[int], made: Path, write: int, errors: Path, until: float
+) -> None:
+    try:
+        descriptor = os.open(errors, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 2)
+        os.dup2(descriptor, 1)
+        faulthandler.enable(2)
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        _limit_memory()
+        before = _peak()
+        for number in batch:
+            if time.monotonic() > until:
+                break
+            os.write(write, f"{number}\n".encode())
+            outcome = tried(target, seed, number, made / "case", before)
+            said = {name: getattr(outcome, name) for name in Outcome.__slots__}
+            os.write(write, json.dumps(said).encode() + b"\n")
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - whatever it is, the process is a copy that must not go on
+        traceback.print_exc()
+        os._exit(1)
+
+
+def tried(target: Target, seed: int, number: int, directory: Path, before: int = 0) -> Outcome:
+    """Try one case in this process."""
+    case = target.case(random_of(target, seed, number))
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    begun = time.monotonic()
+    kind, where, words = judged(target, case, directory)
+    seconds, used = time.monotonic() - begun, max(0, _peak() - before)
+    if used > MOST_BYTES and kind in ("fine", "refused", "wrong"):
+        kind, where = "memory", f"{used >> 20} MB"
+    return Outcome(number, kind, where, words, seconds, used)
+
+
+def judged(target: Target, case: Any, directory: Path) -> tuple[str, str, str]:
+    """What becomes of a case, what it has in common with others, and its words."""
+    try:
+        wrong = target.attempt(case, directory)
+    except FileStoreError as error:
+        return "refused", type(error).__name__, str(error)
+    except MemoryError:
+        return "memory", _last_of_ours(traceback.format_exc()), traceback.format_exc()[-3000:]
+    except BaseException as error:  # noqa: BLE001 - it is what is looked for
+        words = traceback.format_exc()
+        return "exception", f"{type(error).__name__} {_last_of_ours(words)}", words[-3000:]
+    return ("wrong", wrong.partition(":")[0], wrong) if wrong else ("fine", "", "")
+
+
+def _last_of_ours(words: str) -> str:
+    """The last line of a traceback that is of the package; in faulthandler's the first."""
+    lines = [line.strip() for line in words.splitlines() if f"/{PACKAGE}/" in line]
+    if not lines:
+        return words.strip().splitlines()[-1][:100] if words.strip() else ""
+    line = lines[0 if "most recent call first" in words else -1]
+    return line.rpartition(f"/{PACKAGE}/")[2].replace('"', "").replace("in ", "")[:100]
+
+
+def _limit_memory() -> None:
+    """Let this process take no more than it has and the limit, by which a larger array fails at once."""
+    has = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmSize" in line)
+    resource.setrlimit(resource.RLIMIT_AS, (has * 1024 + MOST_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _peak() -> int:
+    """The most memory that this process had since it was asked last."""
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) * 1024
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak

@@ -1,0 +1,11 @@
+"""All that is tried."""
+
+from . import files
+from .running import Target
+
+__all__ = ["all_targets"]
+
+
+def all_targets() -> list[Target]:
+    """Each thing that may be damaged, in each way in which it is looked at."""
+    return [*files.targets()]
