@@ -5,10 +5,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from operator import index
 from typing import Any
 
+from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.model.event_record import RECORD_COLUMN, decode_record
 from bluesky_filestore.model.normalize import unpacked
+from bluesky_filestore.model.schema_errors import schema_errors
 from bluesky_filestore.reading.from_documents import Documents
 
 from .run_report import RunFinding, in_words
@@ -84,10 +87,14 @@ def watched(documents: Documents, streams: dict[str, StreamEvents]) -> Documents
     """The same documents, singly; what they say of events is put into `streams` as they go by."""
     name_of: dict[str, str] = {}
     for packed_name, packed in documents:
-        for name, doc in unpacked(packed_name, packed):
+        try:
+            singles = list(unpacked(packed_name, packed))
+        except DocumentError:
+            singles = [(packed_name, packed)]
+        for name, doc in singles:
             yield name, doc
             # What is not of its schema is said by whoever was given it.
-            with suppress(KeyError, TypeError, AttributeError):
+            with suppress(DocumentError), schema_errors(name, doc):
                 _take(name, doc, streams, name_of)
 
 
@@ -101,14 +108,15 @@ def _take(name: str, doc: Mapping[str, Any], streams: dict[str, StreamEvents], n
         of.device_of |= {key: device for device, keys in (doc.get("object_keys") or {}).items() for key in keys}
     elif name == "stream_datum":
         of = streams[name_of[doc["descriptor"]]]
-        of.points = max(of.points, doc["seq_nums"]["stop"] - 1)
+        of.points = max(of.points, index(doc["seq_nums"]["stop"]) - 1)
     elif name == "event":
         of = streams[name_of[doc["descriptor"]]]
-        uid, number, data = doc["uid"], doc["seq_num"], doc["data"]
+        number, data = index(doc["seq_num"]), doc["data"]
+        counted = {key: data[key] for key in filter(_is_counter, data)}
+        of.identities.append(str(doc["uid"]))
         of.seq_nums.append(number)
-        of.identities.append(uid)
-        for key in filter(_is_counter, data):
-            of.counted.setdefault(key, [0.0] * (len(of) - 1)).append(data[key])
+        for key, count in counted.items():
+            of.counted.setdefault(key, [0.0] * (len(of) - 1)).append(count)
 
 
 def events_of_table(columns: Mapping[str, list[Any]]) -> StreamEvents:
@@ -137,7 +145,8 @@ def _is_back(one: Any, next_: Any) -> bool:
 
 def left_out(known: Set[int], numbers: range) -> tuple[int, str]:
     """How many numbers of a range are not known, and the first of them; files and documents may claim any range."""
-    count = len(numbers) - sum(number in numbers for number in known)
+    # As a range it may be longer than Python counts.
+    count = max(0, numbers.stop - numbers.start) - sum(number in numbers for number in known)
     first: Iterable[int] = islice((number for number in numbers if number not in known), min(count, _MOST_NUMBERS))
     shown = list(map(str, first))
     return count, ", ".join([*shown, *(["..."] if count > len(shown) else [])])

@@ -17,6 +17,7 @@ from bluesky_filestore.errors import (
     RunNotFoundError,
 )
 from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.model.schema_errors import schema_errors
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.from_documents import DocumentedRun, Documents, passed_through
 from bluesky_filestore.reading.run_tree import RunTree
@@ -149,8 +150,11 @@ def _documented(documents: Documents, uid: str) -> Documents:
 
     def look(documents: Documents) -> Documents:
         for name, doc in documents:
-            if name == "start" and not doc["uid"].startswith(uid):
-                raise RunNotFoundError(f"the documents are those of run {doc['uid']!r}; expected those of {uid!r}.")
+            if name == "start":
+                with schema_errors(name, doc):
+                    if not doc["uid"].startswith(uid):
+                        words = f"the documents are those of run {doc['uid']!r}; expected those of {uid!r}."
+                        raise RunNotFoundError(words)
             yield name, doc
 
     return passed_through(documents, look)

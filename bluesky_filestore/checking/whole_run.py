@@ -78,7 +78,7 @@ class WholeRun:
             return
         # A point that was taken again is a further event of the same number, which the stop does not count.
         highest = {stream: events.highest for stream, events in streams.items()}
-        told = stop.get("num_events") or {}
+        told = _counts(stop)
         differing = {name: count for name, count in told.items() if count > highest.get(name, 0)}
         for name, count in differing.items():
             if self.documented is None and name in streams and not streams[name]:
@@ -87,8 +87,8 @@ class WholeRun:
             words = f"the stop document counts {count:,} events, and the last that there is is {highest.get(name, 0):,}"
             yield _line("end", name, False, words, AGAIN)
         if not differing:
-            how = stop.get("exit_status", "?")
-            why = f": {stop['reason']}" if stop.get("reason") else ""
+            how, reason = stop.get("exit_status", "?"), stop.get("reason")
+            why = f": {reason}" if isinstance(reason, str) and reason else ""
             listed = ", ".join(f"{len(events):,} of {name}" for name, events in streams.items()) or "none"
             yield _line("end", "run", True, f"it ended with {how!r}{why}; events: {listed}")
 
@@ -137,9 +137,9 @@ class WholeRun:
             why = self.tree.metadata.get("filestore", {}).get("refused", {}).get(stream, {}).get(key) or why
         points = events.points_of(key)
         if self.documented is None and not len(events):
-            points = (self._stop.get("num_events") or {}).get(stream, 0)
+            points = _counts(self._stop).get(stream, 0)
         return RunArray(
-            "/".join(name),
+            "/".join(map(str, name)),
             self.uid,
             len(events),
             points,
@@ -172,6 +172,13 @@ class WholeRun:
                 words += ". If a point was given up after its trigger, later rows are those of other events"
                 advice = "Compare rows with values that tell them apart; its writer has not kept it"
                 yield _line("frames", "run", None, words, advice, file=path)
+
+
+def _counts(stop: Mapping[str, Any]) -> dict[str, int]:
+    """How many events of each stream a stop document counts, as far as it does."""
+    told = stop.get("num_events")
+    counts = told.items() if isinstance(told, Mapping) else ()
+    return {stream: count for stream, count in counts if isinstance(count, int)}
 
 
 def _rows_an_event(stream: Any, key: str, node: Any) -> int:

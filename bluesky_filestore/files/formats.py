@@ -20,7 +20,7 @@ from .hdf5 import HDF5Files
 from .hdf5_layout import Elsewhere, NoFramesError, dataset_in, linked_dataset
 from .hdf5_opening import open_hdf5
 from .hdf5_pieces import Pieces
-from .readable import ANYWHERE, Roots, file_errors
+from .readable import ANYWHERE, Roots, parser_errors
 from .tiff import ONE_FILE
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ def stored_format(mimetype: str, path: str, dataset: str = "", *, roots: Roots =
         If there is no reader for the type.
     UnreadableFileError
         If it cannot be read, in the form that says why.
-    Exception
-        Whatever else the library of its format raises for a file that is not what it should be.
     """
     if mimetype == HDF5:
         return _hdf5_format(path, dataset, roots)
@@ -70,7 +68,7 @@ def stored_format(mimetype: str, path: str, dataset: str = "", *, roots: Roots =
         look = _HEADERS[mimetype]
     except KeyError:
         raise AddressError(f"files of type {mimetype!r} are not looked into") from None
-    with roots.opened(path):
+    with roots.opened(path), parser_errors(path):
         return look(path)
 
 
@@ -78,7 +76,7 @@ def _hdf5_format(path: str, dataset: str, roots: Roots) -> ArrayFormat:
     formats: list[ArrayFormat] = []
 
     def look(path: str, name: str) -> "h5py.Dataset | Elsewhere | Pieces":
-        with file_errors(path), open_hdf5(path, roots=roots) as file:
+        with parser_errors(path), open_hdf5(path, roots=roots) as file:
             found = dataset_in(file, path, name)
             if not isinstance(found, Elsewhere | Pieces):
                 unserved = why_not_served(found.shape, found.dtype)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import UnreadableFileError
+from bluesky_filestore.errors import FileStoreError, UnreadableFileError
 
 from .hdf5_apart import apart
 from .hdf5_filters import filters_of, missing_filter_error, missing_filters
@@ -22,7 +22,7 @@ from .hdf5_parts import PartSources, Way, read_virtual
 from .hdf5_pieces import Pieces, joined_pieces
 from .hdf5_pool import HDF5Pool, OpenFile
 from .hdf5_written import LostFramesError, lost_frames
-from .readable import ANYWHERE, Roots, Signature, signature_of
+from .readable import ANYWHERE, Roots, Signature, parser_error, signature_of
 from .rows import AxisKey, Frames
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class HDF5Files:
 
     def layout_on(self, path: str, dataset: str, way: Way) -> Layout:
         """As `layout`, on the way from a virtual dataset."""
+        try:
+            return self._layout_on(path, dataset, way)
+        except (FileStoreError, OSError):
+            raise
+        except Exception as error:
+            raise parser_error(path, error) from error
+
+    def _layout_on(self, path: str, dataset: str, way: Way) -> Layout:
         path, dataset = self._followed(way.roots.admit(path), dataset, way.swmr, way.roots)
         layout = self._known_layout(path, dataset, signature_of(path))
         if layout is None:
@@ -142,6 +150,17 @@ class HDF5Files:
         self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...], way: Way
     ) -> NDArray[np.generic]:
         """As `read`, on the way from a virtual dataset."""
+        try:
+            return self._read_on(path, dataset, frames, part, way)
+        except (FileStoreError, OSError):
+            raise
+        except Exception as error:
+            # With what a damaged file says numpy cannot reckon, either.
+            raise parser_error(path, error) from error
+
+    def _read_on(
+        self, path: str, dataset: str, frames: Frames, part: tuple[AxisKey, ...], way: Way
+    ) -> NDArray[np.generic]:
         real, name = self._followed(way.roots.admit(path), dataset, way.swmr, way.roots)
         values = self._by_place(real, name, frames, part, way.roots)
         if values is not None:

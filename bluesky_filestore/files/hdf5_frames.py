@@ -89,7 +89,10 @@ class PackedChunks:
         if self.filters:
             self.size = _chunk_bytes(self.dataset)
             self.is_foreign = any(code not in (DEFLATE, SHUFFLE, FLETCHER) for code, _ in self.filters)
-            is_known = [code for code, _ in self.filters] in ([DEFLATE], [SHUFFLE, DEFLATE])
+            codes = [code for code, _ in self.filters]
+            # How wide elements are says the filter, of which a damaged file may say anything: HDF5 knows what to do.
+            is_shuffled = codes == [SHUFFLE, DEFLATE] and self.filters[0][1][:1] == (self.dataset.dtype.itemsize,)
+            is_known = codes == [DEFLATE] or is_shuffled
             has_whole_frames = self.dataset.chunks[1:] == self.dataset.shape[1:]
             self.is_gzip = is_known and has_whole_frames and has_plain_elements(self.dataset)
 

@@ -80,7 +80,7 @@ class JoinedDatasets:
                 break
         # Who reads beyond the last frame of the last file is told so by the file.
         lengths[-1] = ENDLESS
-        if not isinstance(first, slice) or _counts_from_the_end(first):
+        if not isinstance(first, slice) or _counts_from_the_end(first) or 0 in frame_shape:
             return None
         taken = range(sum(lengths))[first]
         count, rest = divmod(math.prod(self.shape), math.prod(frame_shape))

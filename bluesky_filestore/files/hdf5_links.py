@@ -13,7 +13,7 @@ from .hdf5_layout import beside
 from .hdf5_opening import open_hdf5
 from .hdf5_virtual import named_block
 from .hdf5_written import storage_file
-from .readable import Roots, file_errors
+from .readable import Roots, parser_errors
 
 if TYPE_CHECKING:
     import h5py
@@ -74,11 +74,8 @@ def linked_files(path: str, roots: Roots) -> list[tuple[str, str]]:
     if not _is_hdf5(admitted):
         return []
     found: dict[tuple[str, str], None] = {}
-    with file_errors(path), open_hdf5(admitted) as file:
-        try:
-            file.visititems_links(lambda name, link: found.update(dict.fromkeys(_named(file, path, name, link))))
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise UnreadableFileError(f"file {path} cannot be looked through for links: {error}.") from error
+    with parser_errors(path), open_hdf5(admitted) as file:
+        file.visititems_links(lambda name, link: found.update(dict.fromkeys(_named(file, path, name, link))))
     return [(name, here) for name, here in found if here != path]
 
 
@@ -117,7 +114,7 @@ def _led_to(path: str, roots: Roots) -> list[str]:
     first = apart()
     if first is not None:
         first.check(path, "/")
-    with file_errors(path), open_hdf5(path, roots=roots) as file:
+    with parser_errors(path), open_hdf5(path, roots=roots) as file:
         if roots.directories is None:
             return []
 

@@ -63,7 +63,7 @@ def pieces_among(names: Iterable[str], directory: str, name: str) -> Pieces | No
     >>> pieces_among(["data_000002", "data_000001", "data", "data_1"], "/entry/data", "/entry/data").pieces
     ('/entry/data/data_000001', '/entry/data/data_000002')
     """
-    numbered = {int(found[1]): each for each in names if (found := _PIECE.fullmatch(each))}
+    numbered = {int(found[1]): each for each in names if (found := _PIECE.fullmatch(str(each)))}
     if not numbered:
         return None
     first, last = min(numbered), max(numbered)

@@ -18,22 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bluesky_filestore.errors import UnreadableFileError
-
 from .hdf5_frames import PackedChunks
 from .hdf5_layout import Elsewhere, dataset_in
 from .hdf5_opening import is_open_here, open_hdf5
 from .hdf5_pieces import Pieces
 from .hdf5_superblock import is_being_written
-from .readable import Roots, Signature, file_errors, signature_of
+from .readable import Roots, Signature, parser_errors, signature_of
 
 if TYPE_CHECKING:
     import h5py
 
 __all__ = ["HDF5Pool", "OpenFile"]
 
-# What h5py raises for a damaged file, beside OSError.
-_H5PY_ERRORS = (KeyError, RuntimeError, ValueError)
 _DRIVER = "stdio"
 _IDLE_SECONDS = 2.0
 
@@ -117,7 +113,7 @@ class HDF5Pool:
         UnreadableFileError
             If it cannot be read, or what is done with it fails, in the form that says why.
         """
-        with self._locked(path) as entry, file_errors(path):
+        with self._locked(path) as entry, parser_errors(path):
             signature = signature_of(path)
             if not _is_still_true(entry.signature, signature, swmr and entry.grows):
                 entry.close()
@@ -128,10 +124,6 @@ class HDF5Pool:
             entry.signature = signature
             try:
                 yield entry
-            except _H5PY_ERRORS as error:
-                raise UnreadableFileError(
-                    f"file {path} cannot be read, it is damaged or not all written: {error}."
-                ) from error
             finally:
                 entry.read = time.monotonic()
                 if entry.is_shared:

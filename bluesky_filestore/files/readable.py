@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import (
+    FileStoreError,
     ForbiddenFileError,
     LockedFileError,
     MissingFileError,
@@ -27,6 +28,8 @@ __all__ = [
     "file_errors",
     "locked_error",
     "name_of",
+    "parser_error",
+    "parser_errors",
     "read_at",
     "signature_of",
 ]
@@ -237,6 +240,39 @@ def file_errors(path: str) -> Iterator[None]:
         if "\0" not in path:
             raise
         raise UnreadableFileError(f"{path!r} is no name of a file; expected one without NUL in it.") from error
+
+
+@contextmanager
+def parser_errors(path: str) -> Iterator[None]:
+    """As `file_errors`, where a library takes a file apart: what it raises for a damaged one has no bounds."""
+    with file_errors(path):
+        try:
+            yield
+        except (FileStoreError, OSError):
+            raise
+        except Exception as error:
+            if "\0" in path:
+                raise
+            raise parser_error(path, error) from error
+
+
+def parser_error(path: str, error: Exception) -> UnreadableFileError:
+    """The error for a file that a library stumbled over.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    error : Exception
+        What the library raised.
+    """
+    if isinstance(error, MemoryError):
+        return UnreadableFileError(
+            f"file {path} cannot be read: what is asked for, or what it says it holds, does not fit into memory "
+            f"({error or 'no more is given'}); expected less: read fewer frames at a time, if it is not damaged."
+        )
+    words = str(error) if type(error) in (KeyError, RuntimeError, ValueError) else f"{type(error).__name__}: {error}"
+    return UnreadableFileError(f"file {path} cannot be read, it is damaged or not all written: {words}.")
 
 
 def locked_error(path: str, words: str = "") -> LockedFileError:

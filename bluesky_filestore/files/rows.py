@@ -164,7 +164,14 @@ def array_of(source: ReadableFrames, shape: tuple[int, ...], index: ArrayIndex =
         return values.reshape(result_shape + values.shape[1:])
     if split.frames > 1:
         numbers = _spread(numbers, split.frames)
-    values = source.read(numbers).reshape(result_shape + split.unit)
+    values = source.read(numbers)
+    wanted = result_shape + split.unit
+    if values.size != math.prod(wanted):
+        raise UnreadableFileError(
+            f"the files hold frames of shape {list(source.frame_shape)}; expected frames for an array of shape "
+            f"{list(shape)}: they are not the files that were registered."
+        )
+    values = values.reshape(wanted)
     if _is_whole(trailing, split.unit):
         return values
     whole: tuple[AxisKey, ...] = (slice(None),) * len(result_shape)

@@ -13,12 +13,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import index
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import (
+    AddressError,
     ChangedFileError,
     ForbiddenFileError,
     LockedFileError,
@@ -151,12 +153,21 @@ class Stamps:
 def stamps_of(properties: Mapping[str, Any]) -> Stamps | None:
     """The stamps among a data source's properties; None if there are none, as in catalogs of before."""
     said = properties.get(_NAME)
-    if not said or not said["files"]:
-        return None
-    frames = said.get("frames") or [()] * len(said["files"])
-    columns = zip(said["sizes"], said["times"], said["samples"], frames, strict=True)
-    stamps = tuple(Stamp(size, time, tuple(samples), tuple(of)) for size, time, samples, of in columns)
-    return Stamps(tuple(said["files"]), stamps, tuple(said.get("lengths") or ()))
+    try:
+        if not said or not said["files"]:
+            return None
+        frames = said.get("frames") or [()] * len(said["files"])
+        columns = zip(said["files"], said["sizes"], said["times"], said["samples"], frames, strict=True)
+        known = {
+            index(number): Stamp(index(size), index(time), tuple(map(str, samples)), tuple(map(index, of)))
+            for number, size, time, samples, of in columns
+        }
+        return Stamps(tuple(known), tuple(known.values()), tuple(map(index, said.get("lengths") or ())))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AddressError(
+            f"the properties of a data source do not say what its files were like ({error!r}); expected what was "
+            f"registered: register it again, or have it read as it is now (allow_changed=True)."
+        ) from error
 
 
 def without_stamps(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def _has_gaps(file: "tifffile.TiffFile") -> bool:
         if page is None:
             return True
         # Fewer than the page's shape needs: tifffile leaves the rest at zero.
-        if len(page.dataoffsets) < math.prod((page.keyframe or page).chunked):
+        if min(len(page.dataoffsets), len(page.databytecounts)) < math.prod((page.keyframe or page).chunked):
             return True
         places = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(offset < _FIRST_OFFSET or not size for offset, size in places):
@@ -159,8 +159,11 @@ def _check_packed(file: "tifffile.TiffFile", stream: BinaryIO) -> None:
         If it has not.
     """
     pages: Iterable[Any] = file.series[0].pages if file.series else ()
+    length = stream.seek(0, os.SEEK_END)
     for page in pages:
         keyframe = page.keyframe or page
+        if max(keyframe.nbytes, math.prod(keyframe.chunks) * keyframe.dtype.itemsize) > _most_of(length):
+            raise ValueError(f"its header speaks of {keyframe.nbytes} bytes; expected fewer in a file of {length}")
         packed = keyframe.compression
         if packed == 1:
             continue
@@ -173,6 +176,11 @@ def _check_packed(file: "tifffile.TiffFile", stream: BinaryIO) -> None:
                 stream.seek(offset)
                 if len(_UNPACKERS[packed](stream.read(count), size + 1)) > size:
                     raise ValueError(f"a piece of {size} bytes unpacks to more")
+
+
+def _most_of(length: int) -> int:
+    """To how many bytes a file may unpack: memory is taken for all that its header speaks of."""
+    return max(_MOST_UNSEEN, length * _HIGHEST_RATIO)
 
 
 def _inflated(packed: bytes, most: int) -> bytes:

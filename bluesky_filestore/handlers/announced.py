@@ -13,6 +13,7 @@ from bluesky_filestore.model.normalize import (
     source_of_stream_resource,
     unpacked,
 )
+from bluesky_filestore.model.schema_errors import schema_errors
 
 __all__ = ["Announced", "ExternalEvent"]
 
@@ -66,8 +67,12 @@ class Announced:
         Raises
         ------
         DocumentError
-            If it refers to a document that should have come before it.
+            If it refers to a document that should have come before it, or is not of its schema.
         """
+        with schema_errors(name, doc):
+            return self._receive(name, doc)
+
+    def _receive(self, name: str, doc: Mapping[str, Any]) -> list[ExternalEvent]:
         if name in _EVENTS:
             return [self._receive_event(event) for _, event in unpacked(name, doc)]
         for single, one in unpacked(name, doc):
@@ -105,6 +110,10 @@ class Announced:
 
     def missing(self, event: ExternalEvent) -> str:
         """What an event waits for, in words; empty if it can be filled."""
+        with schema_errors("event", event.doc):
+            return self._missing(event)
+
+    def _missing(self, event: ExternalEvent) -> str:
         for key in event.wanted:
             if key in event.streamed:
                 if not self._is_placed(event, key):

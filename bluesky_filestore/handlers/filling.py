@@ -8,6 +8,7 @@ from typing import Any
 
 from bluesky_filestore.errors import DocumentError, OptionError
 from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.model.schema_errors import schema_errors
 from bluesky_filestore.protocols import HandlerClass
 
 from .announced import Announced, ExternalEvent
@@ -174,20 +175,24 @@ def _filled(
 
 def _filled_event(event: ExternalEvent, announced: Announced, opened: OpenHandlers) -> dict[str, Any]:
     doc = event.doc
-    data, filled, timestamps = dict(doc["data"]), dict(doc.get("filled", {})), doc["timestamps"]
+    with schema_errors("event", doc):
+        data, filled, timestamps = dict(doc["data"]), dict(doc.get("filled", {})), dict(doc["timestamps"])
+        seq_num, uid = doc["seq_num"], doc["uid"]
     for key in event.wanted:
         try:
-            if key in event.streamed:
-                source, data_key, index, width = announced.place(event, key)
-                data[key] = opened.read_index(source, data_key, key, index, width)
-                filled[key] = f"{source.uid}/{index}"
-                timestamps = {**timestamps, key: timestamps.get(key, doc["time"])}
-            else:
-                resource, datum = announced.datum(event, key)
-                filled[key] = doc["data"][key]
-                data[key] = opened.read_datum(resource, datum.get("datum_kwargs", {}), announced.data_key(event, key))
+            with schema_errors("event", doc):
+                if key in event.streamed:
+                    source, data_key, index, width = announced.place(event, key)
+                    data[key] = opened.read_index(source, data_key, key, index, width)
+                    filled[key] = f"{source.uid}/{index}"
+                    timestamps = {**timestamps, key: timestamps.get(key, doc["time"])}
+                else:
+                    resource, datum = announced.datum(event, key)
+                    filled[key] = doc["data"][key]
+                    kwargs = datum.get("datum_kwargs", {})
+                    data[key] = opened.read_datum(resource, kwargs, announced.data_key(event, key))
         except Exception as error:
-            error.add_note(f"It was to be read for {key!r} of the event with seq_num {doc['seq_num']}, {doc['uid']}.")
+            error.add_note(f"It was to be read for {key!r} of the event with seq_num {seq_num}, {uid}.")
             raise
     return {**doc, "data": data, "timestamps": timestamps, "filled": filled}
 

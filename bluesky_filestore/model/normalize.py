@@ -4,7 +4,7 @@ Nothing here changes a received document: what has to differ is made anew, what 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -23,6 +23,7 @@ from .paths import (
     semantics_of,
     with_trailing_separator,
 )
+from .schema_errors import schema_errors
 from .specs import HDF5, NPY_SERIES, OPAQUE, spec_named
 
 __all__ = [
@@ -60,18 +61,19 @@ def unpacked(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[s
     ------
     tuple of str and Mapping
         Events and Datums one by one, in the order of the page.
+
+    Raises
+    ------
+    DocumentError
+        If a page is not of its schema; behind those that could be made of it.
     """
-    if name == "event_page":
-        yield from (("event", event) for event in _events_of_page(doc))
-    elif name == "datum_page":
-        yield from (("datum", datum) for datum in _datums_of_page(doc))
-    elif name == "bulk_events":
-        yield from (("event", event) for events in doc.values() for event in events)
-    elif name == "bulk_datum":
-        for datum_id, datum_kwargs in zip(doc["datum_ids"], doc["datum_kwarg_list"], strict=True):
-            yield "datum", {"datum_id": datum_id, "datum_kwargs": datum_kwargs, "resource": doc["resource"]}
-    else:
+    if name not in _PAGES:
         yield name, doc
+        return
+    single, rows_of = _PAGES[name]
+    with schema_errors(name, doc):
+        for row in rows_of(doc):
+            yield single, row
 
 
 def renamed_keys(data_keys: Mapping[str, Any]) -> dict[str, str]:
@@ -269,6 +271,23 @@ def _datums_of_page(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for row, datum_id in enumerate(page["datum_id"]):
         kwargs = {key: values[row] for key, values in page["datum_kwargs"].items()}
         yield {"datum_id": datum_id, "resource": page["resource"], "datum_kwargs": kwargs}
+
+
+def _events_of_bulk(bulk: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return (event for events in bulk.values() for event in events)
+
+
+def _datums_of_bulk(bulk: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for datum_id, datum_kwargs in zip(bulk["datum_ids"], bulk["datum_kwarg_list"], strict=True):
+        yield {"datum_id": datum_id, "datum_kwargs": datum_kwargs, "resource": bulk["resource"]}
+
+
+_PAGES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[dict[str, Any]]]]] = {
+    "event_page": ("event", _events_of_page),
+    "datum_page": ("datum", _datums_of_page),
+    "bulk_events": ("event", _events_of_bulk),
+    "bulk_datum": ("datum", _datums_of_bulk),
+}
 
 
 def positive(value: Any, name: str) -> int:

@@ -118,7 +118,8 @@ class Sequence:
         named = None
         if isinstance(doc, Mapping):
             named = doc.get("uid") if name == "start" else doc.get("run_start")
-            named = named or self._run_of.get(str(doc.get("descriptor")))
+            if not isinstance(named, str) or not named:
+                named = self._run_of.get(str(doc.get("descriptor")))
         if isinstance(named, str) and named:
             return named if named in self._open else ""
         return next(iter(self._open)) if len(self._open) == 1 else ""
@@ -148,7 +149,8 @@ class Sequence:
             raise DocumentError(f"there is no document {name!r}; {uid!r} is left out.")
         for reference in _BEFORE[name]:
             self._check(reference, uid, doc)
-        run = self._run_of[doc["descriptor"]] if name in ("event", "stream_datum") else doc.get("run_start", uid)
+        of_descriptor = name in ("event", "stream_datum")
+        run = self._run_of[doc["descriptor"]] if of_descriptor else uid if name == "start" else doc["run_start"]
         state = self.state(run)
         if name not in TRANSITIONS[state]:
             raise DocumentError(f"{name} {uid!r} came twice: its run {state.value}; the second is left out.")

@@ -43,6 +43,7 @@ _FLAVOURS: dict[str, type[PurePosixPath] | type[PureWindowsPath]] = {
 }
 _NUMBER_FIELD = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[di]")
 # Wider than any path is long: the memory for it is taken before anything is known.
+_LONGEST = 4096
 _WIDE_FIELD = re.compile(r"%[^%a-zA-Z]*?(?:\d{5,}|\d*\.\d{5,})")
 _DRIVE_IN_URI = re.compile(r"/[A-Za-z]:(/|$)")
 # What RFC 3986 lets stand in a path segment, less ";" (Python's urlparse cuts the path there).
@@ -252,7 +253,7 @@ def has_one_number(template: str) -> bool:
     (True, False, False)
     """
     plain = template.replace("%%", "")
-    return len(_NUMBER_FIELD.findall(plain)) == 1 and _WIDE_FIELD.search(plain) is None
+    return not _is_wide(plain) and len(_NUMBER_FIELD.findall(plain)) == 1
 
 
 def formatted(template: str, *values: Any) -> str:
@@ -268,9 +269,14 @@ def formatted(template: str, *values: Any) -> str:
     >>> formatted("%s_%06d.tiff", "a", 1)
     'a_000001.tiff'
     """
-    if _WIDE_FIELD.search(template):
-        raise ValueError("a field of it is wider than a path can be long")
+    if _is_wide(template):
+        raise ValueError("it, or a field of it, is wider than a path can be long")
     return template % values
+
+
+def _is_wide(template: str) -> bool:
+    # Its length first: what looks for fields takes long for a text of a megabyte.
+    return len(template) > _LONGEST or _WIDE_FIELD.search(template) is not None
 
 
 def to_uri(path: str | PurePath, semantics: PathSemantics | None = None) -> str:

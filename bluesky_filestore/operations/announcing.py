@@ -42,7 +42,7 @@ def announce(name: str, doc: Mapping[str, Any], assets: Assets) -> None:
         assets.keep_document(name, uid, doc)
         assets.add_unusable(uid, str(error))
         return
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         assets.add_unusable(uid, f"{name} {uid!r} is not of its schema: {error!r}")
         return
     if not known:

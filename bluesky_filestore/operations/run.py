@@ -7,6 +7,7 @@ with ``refused``, ``missing``, ``unverified``, ``differences``, ``unreadable``, 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from typing import Any, TypeVar
 
 from bluesky_filestore.errors import CatalogAccessError, CatalogUnreachableError, DocumentError
@@ -14,6 +15,7 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.event_record import AS_USUAL, EventRecord, descriptors_of, differences, exact_json
 from bluesky_filestore.model.frame_map import Assets
 from bluesky_filestore.model.normalize import range_of, renamed_keys
+from bluesky_filestore.model.schema_errors import schema_errors
 
 from . import placement
 from .announcing import announce
@@ -129,7 +131,7 @@ class Run:
         CatalogUnreachableError
             At a stop, as `take`: the stop has not been received then and can be given again.
         """
-        try:
+        with schema_errors(name, doc, f" of run {self.uid!r}"):
             match name:
                 case "descriptor":
                     self._descriptor(doc)
@@ -139,16 +141,6 @@ class Run:
                     self._stream_datum(doc)
                 case "stop":
                     self._stop(doc)
-        except KeyError as error:
-            raise DocumentError(
-                f"{name} {doc.get('uid')!r} of run {self.uid!r} has no (or refers to an unknown) {error}"
-            ) from error
-        except (TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, DocumentError):
-                raise
-            raise DocumentError(
-                f"{name} {doc.get('uid')!r} of run {self.uid!r} is not of its schema: {error}"
-            ) from error
 
     def ask_what_is_read(self) -> None:
         """Ask what the server reads, if that matters and was not asked yet; raises as `take` does."""
@@ -230,6 +222,7 @@ class Run:
         name = self._stream_of[doc["descriptor"]]
         stream = self._streams[name]
         data, timestamps, filled = doc["data"], doc["timestamps"], doc.get("filled")
+        _check_event(data, timestamps, filled, doc["seq_num"])
         if stream.renamed:
             data, timestamps = _renamed(data, stream.renamed), _renamed(timestamps, stream.renamed)
             filled = _renamed(filled, stream.renamed) if filled else filled
@@ -325,6 +318,15 @@ class Run:
         entries = {"stop": self._stop_doc, "filestore": plain(said), "notes": notes, "documents": dict(self._said)}
         self._closing = CloseRun(self.uid, entries)
         return self._closing
+
+
+def _check_event(data: Any, timestamps: Any, filled: Any, seq_num: Any) -> None:
+    """Raise where an event would cost those that are written together with it."""
+    for what, value in (("data", data), ("timestamps", timestamps), ("filled", filled or {})):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"its {what} are {value!r}; expected a mapping")
+    if not isinstance(seq_num, Integral):
+        raise TypeError(f"its seq_num is {seq_num!r}; expected a whole number")
 
 
 def _data_keys(doc: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, dict[str, Any]]:

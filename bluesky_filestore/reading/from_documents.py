@@ -18,6 +18,7 @@ from bluesky_filestore.model.frame_map import Assets, Source
 from bluesky_filestore.model.normalize import renamed_keys, unpacked
 from bluesky_filestore.model.ragged_rows import RaggedShape
 from bluesky_filestore.model.root_map import RootMap
+from bluesky_filestore.model.schema_errors import schema_errors
 from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.announcing import announce
 from bluesky_filestore.operations.arrays import ExternalArrays
@@ -154,7 +155,7 @@ class DocumentedRun:
         if isinstance(documents, ConfinedDocuments):
             self.root_map, self.roots = documents.confinement()
         for packed_name, packed in documents:
-            for name, doc in unpacked(packed_name, packed):
+            for name, doc in self._singles(packed_name, packed):
                 self._receive(name, doc)
         self._operations = self._end()
 
@@ -198,6 +199,14 @@ class DocumentedRun:
         """What has to be said of an array: why it is refused, or ends before the events do, or is not as described."""
         return _said(self._operations, self.external[key])
 
+    def _singles(self, name: str, doc: Mapping[str, Any]) -> Documents:
+        """The documents of a page, as far as it has any; what is wrong with it is put among the problems."""
+        try:
+            yield from unpacked(name, doc)
+        except DocumentError as error:
+            self._started()
+            self.problems.append(str(error))
+
     def _receive(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document. What is wrong with it may not matter for the array, and is put among the problems.
 
@@ -207,28 +216,35 @@ class DocumentedRun:
             If it is not one of this run, or comes before its start.
         """
         if name == "start":
-            if self._run is not None:
-                raise DocumentError(f"after run {self.uid!r} comes {doc['uid']!r}; expected documents of one run.")
-            self.uid, self._run = doc["uid"], Run(doc, self.assets, self._look, lambda mimetype: mimetype != OPAQUE)
+            with schema_errors(name, doc):
+                uid = doc["uid"]
+                if self._run is not None:
+                    raise DocumentError(f"after run {self.uid!r} comes {uid!r}; expected documents of one run.")
+                if not isinstance(uid, str):
+                    raise TypeError("expected a text for a uid")
+                self.uid, self._run = uid, Run(doc, self.assets, self._look, lambda mimetype: mimetype != OPAQUE)
             return
         try:
             if name in _ANNOUNCEMENTS:
                 announce(name, doc, self.assets)
             else:
                 self._started().receive(name, doc)
+                with schema_errors(name, doc):
+                    self._follow(name, doc)
         except DocumentError as error:
             if self._run is None:
                 raise
             self.problems.append(str(error))
-        else:
-            if name == "descriptor":
-                self._streams[doc["uid"]] = doc["name"]
-                self.events.setdefault(doc["name"], [])
-                self.external |= _external_keys(doc)
-            elif name == "event":
-                self.events[self._streams[doc["descriptor"]]].append(doc["seq_num"])
-            elif name == "stop":
-                self.stop = doc
+
+    def _follow(self, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "descriptor":
+            self.external |= _external_keys(doc)
+            self._streams[doc["uid"]] = doc["name"]
+            self.events.setdefault(doc["name"], [])
+        elif name == "event":
+            self.events[self._streams[doc["descriptor"]]].append(doc["seq_num"])
+        elif name == "stop":
+            self.stop = doc
 
     def _end(self) -> list[Operation]:
         """What would be done to a catalog."""

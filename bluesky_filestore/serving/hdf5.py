@@ -12,7 +12,7 @@ from bluesky_filestore.files.hdf5_layout import NoFramesError
 from bluesky_filestore.files.hdf5_links import check_links
 from bluesky_filestore.files.hdf5_opening import open_hdf5
 from bluesky_filestore.files.hdf5_superblock import is_written_with_swmr
-from bluesky_filestore.files.readable import ANYWHERE, Roots, file_errors
+from bluesky_filestore.files.readable import ANYWHERE, Roots, parser_errors
 from bluesky_filestore.files.registered import Registered, frames_of, joined_datasets
 from bluesky_filestore.model.specs import HDF5
 
@@ -81,7 +81,7 @@ class HDF5Adapters:
                 parameters["dataset"] = "/".join(parameters["dataset"])
             if parameters.get("swmr", True):
                 parameters["swmr"] = any(map(is_written_with_swmr, paths))
-            with file_errors(paths[0]):
+            with parser_errors(paths[0]):
                 stock = HDF5Adapter.from_uris(*data_uris, **parameters)
             if stock.structure_family != StructureFamily.array or 0 in stock.structure().shape:
                 return stock
@@ -99,7 +99,9 @@ class HDF5Adapters:
         registered = registered_of(data_source, paths, parameters, allow_changed=self._allow_changed)
         try:
             joined = joined_datasets(registered, shared_files(), self._roots)
-            return None if 0 in joined.dataset.layout(0).shape else joined
+            # Where only the file has none, it is another than was registered.
+            is_empty = 0 in joined.dataset.layout(0).shape and 0 in joined.shape
+            return None if is_empty else joined
         except (NoFramesError, AddressError):
             return None
 
@@ -124,7 +126,7 @@ class _JoinedAdapter(FramesAdapter):
 
     def metadata(self) -> Any:
         """The node's metadata and the attributes of the dataset in the first file."""
-        with answered(), file_errors(self._path), open_hdf5(self._path, **self._options) as file:
+        with answered(), parser_errors(self._path), open_hdf5(self._path, **self._options) as file:
             attributes = dict(getattr(file.get(self._name), "attrs", {}))
         said = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         return {**super().metadata(), **said}

@@ -107,10 +107,14 @@ class FileTarget:
         other = [number for number in case.untouched if values[number].tobytes() != self.good[number].tobytes()]
         return f"frames: {other} differ" if other else None
 
+    def paths(self, directory: Path, names: Sequence[str]) -> list[str]:
+        """What is registered as the assets."""
+        if self.mimetype == FILE_SERIES:
+            return [str(directory)]
+        return [str(directory / name) for name in (names[:1] if self.mimetype in (HDF5, HDF5_ROWS) else names)]
+
     def _read(self, directory: Path, names: Sequence[str]) -> np.ndarray:
-        paths = [str(directory)] if self.mimetype == FILE_SERIES else [str(directory / name) for name in names]
-        if self.mimetype in (HDF5, HDF5_ROWS):
-            paths = [str(directory / names[0])]
+        paths = self.paths(directory, names)
         registered = Registered(self.mimetype, self.parameters, {}, paths, FRAMES.shape, np.dtype(self.dtype))
         # Where the pixels of HDF5 files are in others, these are looked for from the working directory.
         with contextlib.chdir(directory):

@@ -1,6 +1,7 @@
 """Cases in processes of their own, which may hang, crash, and take what they like: many a process, one after the other."""
 
 import faulthandler
+import itertools
 import json
 import logging
 import os
@@ -24,6 +25,8 @@ PACKAGE = "bluesky_filestore"
 MOST_SECONDS = 2.0
 MOST_BYTES = 2**30
 _BATCH = 200
+# On a machine with much to do a case may take long, and no time.
+_LONG_SECONDS = 5 * MOST_SECONDS
 
 
 class Target(Protocol):
@@ -71,22 +74,22 @@ def outcomes(target: Target, seed: int, numbers: Iterator[int], until: float) ->
         target.prepare(Path(made))
         again: list[int] = []
         while time.monotonic() < until:
-            batch = again or [number for number, _ in zip(numbers, range(_BATCH), strict=False)]
+            batch = again or list(itertools.islice(numbers, _BATCH))
             if not batch:
                 return
             done = 0
             for outcome in _of_process(target, seed, batch, Path(made), until):
                 done += 1
-                # On a machine with much to do a case may be slow once.
-                if outcome.kind == "hang" and len(batch) > 1:
-                    confirmed = list(_of_process(target, seed, [outcome.number], Path(made), until + 60))
-                    yield from confirmed
+                if outcome.kind == "hang":
+                    yield from _of_process(target, seed, [outcome.number], Path(made), until + 60, _LONG_SECONDS)
                 else:
                     yield outcome
             again = batch[done:]
 
 
-def _of_process(target: Target, seed: int, batch: list[int], made: Path, until: float) -> Iterator[Outcome]:
+def _of_process(
+    target: Target, seed: int, batch: list[int], made: Path, until: float, patience: float = MOST_SECONDS
+) -> Iterator[Outcome]:
     read, write = os.pipe()
     errors = made / "stderr"
     child = os.fork()
@@ -96,21 +99,21 @@ def _of_process(target: Target, seed: int, batch: list[int], made: Path, until: 
     os.close(write)
     try:
         with open(read, "rb", buffering=0) as pipe:
-            yield from _heard(pipe, child, errors)
+            yield from _heard(pipe, child, errors, patience)
     finally:
         _end(child)
         shutil.rmtree(made / "case", ignore_errors=True)
 
 
-def _heard(pipe: Any, child: int, errors: Path) -> Iterator[Outcome]:
+def _heard(pipe: Any, child: int, errors: Path, patience: float) -> Iterator[Outcome]:
     number, heard, begun = -1, b"", time.monotonic()
     while True:
-        left = begun + MOST_SECONDS - time.monotonic() if number >= 0 else 60.0
+        left = begun + patience - time.monotonic() if number >= 0 else 60.0
         if not select.select([pipe], [], [], max(0.0, left))[0]:
+            # It says where it is before it ends, by which the pipe does.
             os.kill(child, signal.SIGABRT)
-            time.sleep(0.2)
-            words = errors.read_text(errors="replace") if errors.exists() else ""
-            yield Outcome(number, "hang", _last_of_ours(words), words[-3000:], time.monotonic() - begun)
+            select.select([pipe], [], [], MOST_SECONDS)
+            yield Outcome(number, "hang", *_said(errors), time.monotonic() - begun)
             return
         some = pipe.read(65536)
         if not some:
@@ -124,8 +127,13 @@ def _heard(pipe: Any, child: int, errors: Path) -> Iterator[Outcome]:
                 yield Outcome(**said)
                 number = -1
     if number >= 0:
-        words = errors.read_text(errors="replace") if errors.exists() else ""
-        yield Outcome(number, "crash", _last_of_ours(words), words[-3000:])
+        yield Outcome(number, "crash", *_said(errors))
+
+
+def _said(errors: Path) -> tuple[str, str]:
+    """Where a process was that ended, and all that it said."""
+    words = errors.read_text(errors="replace").partition("Extension modules:")[0] if errors.exists() else ""
+    return _last_of_ours(words), words[-3000:]
 
 
 def _end(child: int) -> None:
@@ -166,9 +174,11 @@ def tried(target: Target, seed: int, number: int, directory: Path, before: int =
     case = target.case(random_of(target, seed, number))
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    begun = time.monotonic()
+    begun, taken = time.monotonic(), time.process_time()
     kind, where, words = judged(target, case, directory)
     seconds, used = time.monotonic() - begun, max(0, _peak() - before)
+    if time.process_time() - taken > MOST_SECONDS:
+        kind, where = "hang", f"{kind} after {seconds:.1f} s"
     if used > MOST_BYTES and kind in ("fine", "refused", "wrong"):
         kind, where = "memory", f"{used >> 20} MB"
     return Outcome(number, kind, where, words, seconds, used)
