@@ -16,9 +16,6 @@ documents name a disk otherwise than who packed it.
 
 import hashlib
 import json
-import struct
-import tarfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -281,7 +278,8 @@ def _members_of(path: Path) -> Members:
         if not path.exists():
             raise PackError(f"there is no {path}; expected a pack: a folder, a .tar or a .zip.")
         return ZipMembers(path) if kind == "zip" else TarMembers(path)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, struct.error, NotImplementedError) as error:
-        if isinstance(error, FileStoreError):
-            raise
+    except FileStoreError:
+        raise
+    except Exception as error:
+        # What zipfile and tarfile raise for damaged ones has no bounds.
         raise PackError(f"{path} cannot be read as a pack ({error}); expected a folder, a .tar or a .zip.") from error

@@ -5,12 +5,11 @@ import os
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from bluesky_filestore.errors import PackError
+from bluesky_filestore.errors import FileStoreError, PackError
 
 from .containers import BLOCK
 from .members import MOST_MEMBERS, ListedMembers
@@ -87,7 +86,10 @@ class _Unpacked(io.RawIOBase):
 def _told(name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError) as error:
+    except FileStoreError:
+        raise
+    except Exception as error:
+        # zipfile and zlib have no bounds in what they raise.
         raise PackError(f"{name} cannot be read ({error}); expected it whole: the pack is damaged.") from error
 
 

@@ -194,7 +194,7 @@ class Conveyor:
         for document in fetched:
             self._hand_on(document)
             self._cursor = document.number
-            size += len(document.body)
+            size += document.size
         return len(fetched) < self._at_once and size < _MOST_BYTES_AT_ONCE
 
     def _close_unusable(self) -> bool:

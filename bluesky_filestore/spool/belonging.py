@@ -4,7 +4,10 @@ import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from bluesky_filestore.errors import DocumentError
 
 from .encoding import decode
 
@@ -33,7 +36,9 @@ class Belonging:
             "(name = 'descriptor' AND run IN (SELECT id FROM runs WHERE stopped IS NULL))) ORDER BY id"
         )
         for name, body in connection.execute(documents, (producer,)):
-            belonging.run_of(name, decode(body))
+            # What cannot be read belongs to none, and must not keep anybody from putting in more.
+            with suppress(DocumentError):
+                belonging.run_of(name, decode(body))
         return belonging
 
     @property

@@ -137,6 +137,8 @@ def database_errors(directory: Path) -> Iterator[None]:
         yield
     except SpoolError:
         raise
+    except UnicodeDecodeError as error:
+        raise SpoolDamagedError(f"the spool database {path} is damaged ({error})") from error
     except (sqlite3.DatabaseError, OSError) as error:
         if isinstance(error, sqlite3.DatabaseError) and is_damage(error):
             raise SpoolDamagedError(f"the spool database {path} is damaged ({error})") from error

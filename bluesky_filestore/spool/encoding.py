@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from bluesky_filestore.errors import DocumentError
+
 try:
     # Not by msgpack's own names: msgpack_numpy, which bluesky-kafka has patch them, puts another format behind these.
     from msgpack._cmsgpack import Packer, Unpacker, unpackb
@@ -63,7 +65,7 @@ def encode(doc: Mapping[str, Any]) -> bytes:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """A document from its bytes."""
+    """A document from its bytes; raises as `read` does."""
     return read(body)[0]
 
 
@@ -74,8 +76,28 @@ def read(body: bytes) -> tuple[dict[str, Any], list[str]]:
     --------
     >>> read(encode({"value": np.complex64(2j)}))
     ({'value': '2j'}, ["a value of type complex64 is kept as '2j'"])
+
+    Raises
+    ------
+    DocumentError
+        If the bytes are none of a document.
     """
     changes: list[str] = []
+    try:
+        doc = _read(body, changes)
+    except Exception as error:
+        # msgpack, numpy and datetime have their own errors each.
+        raise DocumentError(f"{_shown(body)} are no document ({error!r}); expected one of the spool's.") from error
+    if not isinstance(doc, dict):
+        raise DocumentError(f"{_shown(body)} are a {type(doc).__name__}; expected a document.")
+    return doc, changes
+
+
+def _shown(body: Any) -> str:
+    return f"{len(body):,} bytes that begin with {body[:16]!r}" if isinstance(body, bytes) else f"no bytes: {body!r}"
+
+
+def _read(body: bytes, changes: list[str]) -> Any:
 
     def from_extension(code: int, data: bytes) -> Any:
         return _from_extension(code, data, changes)
@@ -83,14 +105,13 @@ def read(body: bytes) -> tuple[dict[str, Any], list[str]]:
     try:
         # Earlier versions kept values as msgpack_numpy does where that had patched msgpack.
         hook = of_msgpack_numpy if _OF_MSGPACK_NUMPY in body else None
-        doc: dict[str, Any] = _unpacked(body, from_extension, object_hook=hook)
+        return _unpacked(body, from_extension, object_hook=hook)
     except TypeError:
         # A tuple was a key somewhere, and is a list now. To look at each key takes its time, and this is rare.
         changes.clear()
-        doc = _unpacked(
+        return _unpacked(
             body, from_extension, object_pairs_hook=lambda pairs: {_key(key): value for key, value in pairs}
         )
-    return doc, changes
 
 
 def _unpacked(body: bytes, ext_hook: Callable[[int, bytes], Any], **hooks: Any) -> Any:
@@ -230,7 +251,8 @@ def _from_extension(code: int, data: bytes, changes: list[str]) -> Any:
         case 2:
             dtype, shape, values = unpackb(data)
             # A copy: what is read from bytes cannot be written to, and whoever gets it may want to.
-            return np.frombuffer(values, dtype).reshape(shape).copy() if values else np.empty(shape, dtype)
+            # Of no bytes there is no element, whatever the shape says.
+            return np.frombuffer(values, dtype).reshape(shape).copy() if values else np.empty(0, dtype).reshape(shape)
         case 3:
             return datetime.datetime.fromisoformat(data.decode())
         case 4:

@@ -36,6 +36,11 @@ class Spooled:
         """Whether later runs may refer to it."""
         return self.name in _ANNOUNCEMENTS
 
+    @property
+    def size(self) -> int:
+        """In bytes; of what a damaged database has in its place, none."""
+        return len(self.body) if isinstance(self.body, bytes) else 0
+
     def doc(self) -> dict[str, Any]:
         """The document."""
         return decode(self.body)

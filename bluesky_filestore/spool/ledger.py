@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bluesky_filestore.catalog_address import comparable_address
+from bluesky_filestore.errors import SpoolDamagedError
 
 from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
@@ -17,7 +18,7 @@ from .notes import notes_of
 
 __all__ = ["Ledger"]
 
-_DATUMS_BEFORE = 10_000
+_DATUMS_BEFORE, _MOST_TRIES = 10_000, 10
 _ENTRIES = (
     "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
     "ON run = id AND catalog = ?"
@@ -63,10 +64,13 @@ class Ledger:
 
     def register_catalog(self, uri: str) -> int:
         """Make a catalog known, if it is not; its number."""
-        while (known := self.known_catalog(uri)) is None:
+        for _ in range(_MOST_TRIES):
+            known = self.known_catalog(uri)
+            if known is not None:
+                return known
             with self.transaction():
                 self._connection.execute("INSERT OR IGNORE INTO catalogs (uri) VALUES (?)", (uri,))
-        return known
+        raise SpoolDamagedError(f"the spool database in {self.directory} is damaged (a catalog put in is not there)")
 
     def known_catalog(self, uri: str) -> int | None:
         """The number of the catalog of an address, however that is written; None if it is not known."""
@@ -91,7 +95,7 @@ class Ledger:
         with database_errors(self.directory), closing(self._connection.execute(statement, (number, limit))) as cursor:
             for row in cursor:
                 found.append(Spooled(*row))
-                size -= len(found[-1].body)
+                size -= found[-1].size
                 if size <= 0:
                     break
         return found

@@ -4,7 +4,7 @@ import base64
 import datetime
 import json
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,32 +189,46 @@ def _referred(ledger: Ledger, run: int) -> frozenset[str]:
     """What the documents of a run may mean by a text: the uids of resources, and datum ids."""
     found: set[str] = set()
     for name, doc in ledger.documents_of(run):
-        match name:
-            case "stream_datum":
-                found.add(doc.get("stream_resource", ""))
-            case "datum" | "datum_page":
-                found.add(doc.get("resource", ""))
-            case "event":
-                found.update(value for value in doc.get("data", {}).values() if isinstance(value, str))
-            case "event_page":
-                columns = doc.get("data", {}).values()
-                found.update(value for column in columns for value in column if isinstance(value, str))
+        # A document that is not of its schema refers to nothing, and is there all the same.
+        with suppress(AttributeError, TypeError):
+            found.update(value for value in _values(name, doc) if isinstance(value, str))
     # Datum ids begin with the uid of their resource, after which comes a slash.
     return frozenset(found | {text.partition("/")[0] for text in found})
 
 
-def _announces(name: str, doc: Mapping[str, Any], referred: frozenset[str]) -> bool:
+def _values(name: str, doc: Mapping[str, Any]) -> Iterable[Any]:
+    """Those that may be uids of resources or datum ids."""
     match name:
-        case "datum":
-            return doc.get("datum_id") in referred
-        case "datum_page":
-            return not referred.isdisjoint(doc.get("datum_id", ()))
-    return doc.get("uid") in referred
+        case "stream_datum":
+            return [doc.get("stream_resource")]
+        case "datum" | "datum_page":
+            return [doc.get("resource")]
+        case "event":
+            return doc.get("data", {}).values()  # type: ignore[no-any-return]
+        case "event_page":
+            return (value for column in doc.get("data", {}).values() for value in column)
+    return ()
+
+
+def _announces(name: str, doc: Mapping[str, Any], referred: frozenset[str]) -> bool:
+    found = doc.get("datum_id") if name in ("datum", "datum_page") else doc.get("uid")
+    texts = found if isinstance(found, list) else [found]
+    return any(isinstance(text, str) and text in referred for text in texts)
 
 
 def export_line(name: str, doc: Mapping[str, Any]) -> str:
     """A document as a line of an archive."""
-    return json.dumps([name, doc], default=_plain, ensure_ascii=False)
+    try:
+        return json.dumps([name, doc], default=_plain, ensure_ascii=False)
+    except TypeError:
+        # A key that JSON has nothing for.
+        return json.dumps([name, _with_texts(doc)], default=_plain, ensure_ascii=False)
+
+
+def _with_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): _with_texts(entry) for key, entry in value.items()}
+    return list(map(_with_texts, value)) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

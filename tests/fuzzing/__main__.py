@@ -41,7 +41,9 @@ def again(target: Target, seed: int, number: int) -> int:
     target.prepare(directory)
     print(target.case(random_of(target, seed, number)))
     outcome = tried(target, seed, number, directory / "case")
-    print(f"{outcome.kind} {outcome.where} {outcome.seconds:.2f} s {outcome.bytes >> 20} MB\n{outcome.words}\n{directory}")
+    print(
+        f"{outcome.kind} {outcome.where} {outcome.seconds:.2f} s {outcome.bytes >> 20} MB\n{outcome.words}\n{directory}"
+    )
     return outcome.is_finding
 
 

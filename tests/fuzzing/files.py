@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS, FileSerie
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 from bluesky_filestore.serving.adapters import adapters
 
-from .mutations import Changed, Original, changed, checksummed
+from .mutations import Original, changed, checksummed
 
 FRAMES = (np.arange(4 * 24, dtype="<u2").reshape(4, 4, 6) * 683) | 1
 DATASET = "/entry/data/data"
@@ -79,9 +78,7 @@ class FileTarget:
         there = directory / "good"
         there.mkdir()
         self.originals = self.make(there)
-        self.others = {
-            path.name: path.read_bytes() for path in there.iterdir() if path.name not in self.originals
-        }
+        self.others = {path.name: path.read_bytes() for path in there.iterdir() if path.name not in self.originals}
         self.good = self._read(there, sorted(self.originals))
         if self.is_exact:
             np.testing.assert_array_equal(self.good, FRAMES)
@@ -154,7 +151,9 @@ def served(registered: Registered, directory: Path) -> np.ndarray:
         adapter.metadata()
         return adapter.read()
     except HTTPException as error:
-        if not 400 <= error.status_code < 500 or not isinstance(error.__cause__ or error, FileStoreError | HTTPException):
+        if not 400 <= error.status_code < 500 or not isinstance(
+            error.__cause__ or error, FileStoreError | HTTPException
+        ):
             raise
         raise HTTPStatusError(str(error.detail)) from error
 
@@ -214,7 +213,7 @@ def _original(path: Path, frames: list[list[tuple[int, int]]]) -> Original:
             fields += range(begin, min(begin + 160, len(data)), 4)
             begin = data.find(name, begin + 1)
     # The addresses of what is in the file.
-    fields += [at for at in range(0, len(data) - 8) if 0 < int.from_bytes(data[at : at + 8], "little") < len(data)]
+    fields += [at for at in range(len(data) - 8) if 0 < int.from_bytes(data[at : at + 8], "little") < len(data)]
     pixels = [each for frame in frames for each in frame]
     outside = [at for at in fields if not any(begin <= at < end for begin, end in pixels)]
     return Original(data, frames, checksummed(data), outside)
@@ -268,7 +267,9 @@ def _original_tiff(path: Path, number: int) -> Original:
     data = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        ranges = list(zip(page.dataoffsets, (a + b for a, b in zip(page.dataoffsets, page.databytecounts)), strict=True))
+        ranges = list(
+            zip(page.dataoffsets, (a + b for a, b in zip(page.dataoffsets, page.databytecounts)), strict=True)
+        )
         fields = [4, *(at for tag in page.tags for at in (tag.offset, tag.offset + 2, tag.offset + 4, tag.offset + 8))]
         fields += [tag.valueoffset for tag in page.tags]
     frames: list[list[tuple[int, int]]] = [[] for _ in FRAMES]

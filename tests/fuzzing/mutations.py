@@ -32,9 +32,7 @@ class Changed:
 
     def is_touched(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Whether bytes between some were changed, moved or cut off."""
-        return any(
-            begin < end_of and begin_of < end for begin, end in ranges for begin_of, end_of in self.touched
-        )
+        return any(begin < end_of and begin_of < end for begin, end in ranges for begin_of, end_of in self.touched)
 
     def put(self, at: int, new: bytes) -> None:
         """Change some bytes."""
@@ -56,9 +54,7 @@ def changed(rng: random.Random, original: Original, big: bool = False) -> Change
     return result
 
 
-def _change(
-    rng: random.Random, result: Changed, original: Original, pixels: list[tuple[int, int]], order: str
-) -> None:
+def _change(rng: random.Random, result: Changed, original: Original, pixels: list[tuple[int, int]], order: str) -> None:
     size = len(result.data)
     if not size:
         return
@@ -74,7 +70,9 @@ def _change(
         case "byte":
             result.put(at, bytes([rng.choice((0, 1, 2, 3, 127, 128, 255, rng.randrange(256)))]))
         case "number":
-            number = rng.choice((*_ODD, size, size - 1, size + 1, rng.randrange(size), rng.choice(original.fields or [0])))
+            number = rng.choice(
+                (*_ODD, size, size - 1, size + 1, rng.randrange(size), rng.choice(original.fields or [0]))
+            )
             result.put(at, _packed(order, width, number))
         case "near":
             old = bytes(result.data[at : at + width])

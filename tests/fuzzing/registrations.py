@@ -23,7 +23,8 @@ from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.serving.adapters import adapters
 
 from . import values
-from .files import FRAMES, FileTarget, HTTPStatusError, targets as file_targets
+from .files import FRAMES, FileTarget, HTTPStatusError
+from .files import targets as file_targets
 
 _STRUCTURES = {"array": pydantic.TypeAdapter(ArrayStructure), "ragged": pydantic.TypeAdapter(RaggedStructure)}
 
@@ -130,7 +131,14 @@ def _asset(uri: str, number: int) -> dict[str, Any]:
 
 
 def _stamps(rng: random.Random) -> dict[str, Any]:
-    said = {"files": [0], "sizes": [5], "times": [7], "samples": [["a", "b"]], "frames": [[0]], "lengths": [rng.randrange(9)]}
+    said = {
+        "files": [0],
+        "sizes": [5],
+        "times": [7],
+        "samples": [["a", "b"]],
+        "frames": [[0]],
+        "lengths": [rng.randrange(9)],
+    }
     return {"as_registered": said}
 
 

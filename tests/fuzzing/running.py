@@ -65,7 +65,7 @@ class Outcome:
 
 def random_of(target: Target, seed: int, number: int) -> random.Random:
     """What all of a case is made of."""
-    return random.Random(f"{target.name}/{seed}/{number}")  # noqa: S311
+    return random.Random(f"{target.name}/{seed}/{number}")
 
 
 def outcomes(target: Target, seed: int, numbers: Iterator[int], until: float) -> Iterator[Outcome]:
@@ -144,9 +144,7 @@ def _end(child: int) -> None:
         return
 
 
-def _try_all(
-    target: Target, seed: int, batch: list[int], made: Path, write: int, errors: Path, until: float
-) -> None:
+def _try_all(target: Target, seed: int, batch: list[int], made: Path, write: int, errors: Path, until: float) -> None:
     try:
         descriptor = os.open(errors, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 2)

@@ -30,7 +30,11 @@ class SpoolTarget:
     uids: list[str] = field(default_factory=list)
 
     def prepare(self, directory: Path) -> None:
+        odd = {"when": np.datetime64("2026-01-01"), ("a", 1): [{(2,): np.eye(2)}], "big": 2**80}
         runs = [run_documents(4, f"{number}" * 8, note="x" * 50) for number in range(3)]
+        runs[1][1][0][1]["odd"] = odd
+        runs[1][1].insert(3, ("event", {"data": None}))
+        runs[1][1].insert(3, ("datum", {"datum_id": [{}], "resource": {}}))
         self.uids = [uid for uid, _ in runs]
         put(directory, *(docs for _, docs in runs), catalogs=[Applied.uri])
         with closing(Ledger(directory)) as ledger:

@@ -10,8 +10,37 @@ import numpy as np
 
 _NUMBERS = (0, 1, -1, 2, 7, 255, 2**31, 2**32 - 1, 2**63 - 1, 2**63, -(2**63), 2**70, 10**30, 0.5, -0.0, 1e308, 5.0)
 _ODD_NUMBERS = (math.nan, math.inf, -math.inf)
-_TEXTS = ("", " ", ".", "..", "../../etc/passwd", "/", "//", "a/b", "%d", "%s", "%800000000d", "%(x)s", "{}", "{:09999999d}")
-_MORE_TEXTS = ("\0", "a\0b", "\x1b[2J", "\ud800", "é\u202e", "x" * 100_000, "1:3", "::0", "[0", "<u2", "O", "nan", "file://")
+_TEXTS = (
+    "",
+    " ",
+    ".",
+    "..",
+    "../../etc/passwd",
+    "/",
+    "//",
+    "a/b",
+    "%d",
+    "%s",
+    "%800000000d",
+    "%(x)s",
+    "{}",
+    "{:09999999d}",
+)
+_MORE_TEXTS = (
+    "\0",
+    "a\0b",
+    "\x1b[2J",
+    "\ud800",
+    "é\u202e",
+    "x" * 100_000,
+    "1:3",
+    "::0",
+    "[0",
+    "<u2",
+    "O",
+    "nan",
+    "file://",
+)
 _KEYS = ("uid", "run_start", "time", "data", "shape", "rows", "dtype", "chunks", "extra", "", "a.b", "$x", "\n")
 
 
@@ -35,7 +64,7 @@ def _odd(rng: random.Random, is_json: bool) -> Any:
         case 8:
             return rng.choice((np.array([]), np.eye(2), np.array("x"), np.array([object()]), np.float32(1), np.int8(3)))
         case 9:
-            return rng.choice((b"\xff", b"", datetime.datetime(2026, 1, 1), datetime.date(1, 1, 1)))  # noqa: DTZ001
+            return rng.choice((b"\xff", b"", datetime.datetime(2026, 1, 1), datetime.date(1, 1, 1)))
         case 10:
             return rng.choice((1j, {1, 2}, (1, 2), range(3), object()))
         case _:
