@@ -177,5 +177,5 @@ def _is_hdf5(path: str) -> bool:
     import h5py
 
     # For a source that may not be read HDF5 gives the fill value.
-    with file_errors(path):
+    with parser_errors(path):
         return Path(path).is_file() and bool(h5py.is_hdf5(path))

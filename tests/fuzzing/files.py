@@ -1,17 +1,20 @@
 """Data files of each kind, read straight and as the server reads them."""
 
 import contextlib
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
+from fastapi import HTTPException
 from PIL import Image
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.data_source import Asset, DataSource, Management
@@ -23,7 +26,9 @@ from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows, RowSpan
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
+from bluesky_filestore.serving import reader_process
 from bluesky_filestore.serving.adapters import adapters
+from bluesky_filestore.serving.confined import ConfinedThreads
 
 from .mutations import Original, changed, checksummed
 
@@ -65,7 +70,7 @@ class FileTarget:
     make: Callable[[Path], dict[str, Original]]
     mimetype: str
     parameters: Mapping[str, Any]
-    read: Callable[[Registered, Path], np.ndarray]
+    read: "Way"
     dtype: str = "<u2"
     """Of what is registered."""
     is_exact: bool = True
@@ -79,7 +84,7 @@ class FileTarget:
         there.mkdir()
         self.originals = self.make(there)
         self.others = {path.name: path.read_bytes() for path in there.iterdir() if path.name not in self.originals}
-        self.good = self._read(there, sorted(self.originals))
+        self.good = self._read(there, sorted(self.originals), straight)
         if self.is_exact:
             np.testing.assert_array_equal(self.good, FRAMES)
         shared_files().close()
@@ -98,7 +103,7 @@ class FileTarget:
         for name, data in {**self.others, **case.files}.items():
             (directory / name).write_bytes(data)
         try:
-            values = self._read(directory, sorted(case.files))
+            values = self._read(directory, sorted(case.files), self.read)
         finally:
             shared_files().close()
         other = [number for number in case.untouched if values[number].tobytes() != self.good[number].tobytes()]
@@ -110,12 +115,15 @@ class FileTarget:
             return [str(directory)]
         return [str(directory / name) for name in (names[:1] if self.mimetype in (HDF5, HDF5_ROWS) else names)]
 
-    def _read(self, directory: Path, names: Sequence[str]) -> np.ndarray:
+    def _read(self, directory: Path, names: Sequence[str], read: "Way") -> np.ndarray:
         paths = self.paths(directory, names)
         registered = Registered(self.mimetype, self.parameters, {}, paths, FRAMES.shape, np.dtype(self.dtype))
         # Where the pixels of HDF5 files are in others, these are looked for from the working directory.
         with contextlib.chdir(directory):
-            return self.read(registered, directory)
+            return read(registered, directory)
+
+
+Way: TypeAlias = Callable[[Registered, Path], np.ndarray]
 
 
 def straight(registered: Registered, directory: Path) -> np.ndarray:
@@ -124,8 +132,19 @@ def straight(registered: Registered, directory: Path) -> np.ndarray:
 
 
 def served(registered: Registered, directory: Path) -> np.ndarray:
-    """As the server does."""
-    from fastapi import HTTPException
+    """As the server does, in a thread that is confined, after a process that opens HDF5 files first."""
+    return _confined(directory.parent, os.getpid()).run(_served, registered, directory)
+
+
+@cache
+def _confined(root: Path, _: int) -> ConfinedThreads:
+    """The threads of this process: a copy of it has none of them."""
+    # What a server waits for is no hang.
+    reader_process.SECONDS = 1  # type: ignore[misc]
+    return ConfinedThreads(Roots.of([root]))
+
+
+def _served(registered: Registered, directory: Path) -> np.ndarray:
 
     structure = ArrayStructure(
         shape=registered.shape,
@@ -268,7 +287,7 @@ def _original_tiff(path: Path, number: int) -> Original:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         ranges = list(
-            zip(page.dataoffsets, (a + b for a, b in zip(page.dataoffsets, page.databytecounts)), strict=True)
+            zip(page.dataoffsets, map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), strict=True)
         )
         fields = [4, *(at for tag in page.tags for at in (tag.offset, tag.offset + 2, tag.offset + 4, tag.offset + 8))]
         fields += [tag.valueoffset for tag in page.tags]

@@ -1,7 +1,6 @@
 """Bytes changed where it hurts: in what says where the pixels are, with checksums made right again."""
 
 import random
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,37 +58,44 @@ def _change(rng: random.Random, result: Changed, original: Original, pixels: lis
     if not size:
         return
     at = _place(rng, size, original, pixels)
-    kind = rng.choices(
-        ("bit", "byte", "number", "near", "copy", "swap", "zeros", "cut", "more", "shift"),
-        (20, 15, 25, 10, 8, 8, 3, 4, 1, 2),
-    )[0]
-    width = rng.choice(_WIDTHS)
-    match kind:
+    kind = rng.choices(("put", "swap", "resize"), (81, 12, 7))[0]
+    if kind == "put":
+        result.put(at, _put_there(rng, result, at, original, pixels, order))
+    elif kind == "resize":
+        _resize(rng, result, at)
+    else:
+        other, length = _place(rng, size, original, pixels), rng.choice((4, 8, 12))
+        here, there = bytes(result.data[at : at + length]), bytes(result.data[other : other + length])
+        if len(here) == len(there) and abs(at - other) >= length:
+            result.put(at, there)
+            result.put(other, here)
+
+
+def _put_there(
+    rng: random.Random, result: Changed, at: int, original: Original, pixels: list[tuple[int, int]], order: str
+) -> bytes:
+    """What is to be at a place."""
+    size, width = len(result.data), rng.choice(_WIDTHS)
+    match rng.choices(("bit", "byte", "number", "near", "copy", "zeros"), (20, 15, 25, 10, 8, 3))[0]:
         case "bit":
-            result.put(at, bytes([result.data[at] ^ 1 << rng.randrange(8)]))
+            return bytes([result.data[at] ^ 1 << rng.randrange(8)])
         case "byte":
-            result.put(at, bytes([rng.choice((0, 1, 2, 3, 127, 128, 255, rng.randrange(256)))]))
-        case "number":
-            number = rng.choice(
-                (*_ODD, size, size - 1, size + 1, rng.randrange(size), rng.choice(original.fields or [0]))
-            )
-            result.put(at, _packed(order, width, number))
+            return bytes([rng.choice((0, 1, 2, 3, 127, 128, 255, rng.randrange(256)))])
         case "near":
-            old = bytes(result.data[at : at + width])
-            if len(old) == width:
-                number = struct.unpack(order + "BHxIxxxQ"[{1: 0, 2: 1, 4: 3, 8: 7}[width]], old)[0]
-                result.put(at, _packed(order, width, number + rng.choice((-256, -8, -1, 1, 8, 256, number))))
+            old = int.from_bytes(result.data[at : at + width], "big" if order == ">" else "little")
+            return _packed(order, width, old + rng.choice((-256, -8, -1, 1, 8, 256, old)))
         case "copy":
             begin, length = _place(rng, size, original, pixels), rng.choice((4, 8, 12, 16, 40, 64))
-            result.put(at, bytes(result.data[begin : begin + length]))
-        case "swap":
-            other, length = _place(rng, size, original, pixels), rng.choice((4, 8, 12))
-            here, there = bytes(result.data[at : at + length]), bytes(result.data[other : other + length])
-            if len(here) == len(there) and abs(at - other) >= length:
-                result.put(at, there)
-                result.put(other, here)
+            return bytes(result.data[begin : begin + length])
         case "zeros":
-            result.put(at, bytes(rng.choice((8, 32, 128))))
+            return bytes(rng.choice((8, 32, 128)))
+    known = rng.choice(original.fields or [0])
+    return _packed(order, width, rng.choice((*_ODD, size, size - 1, size + 1, rng.randrange(size), known)))
+
+
+def _resize(rng: random.Random, result: Changed, at: int) -> None:
+    size = len(result.data)
+    match rng.choice(("cut", "cut", "cut", "cut", "more", "shift", "shift")):
         case "cut":
             cut = rng.choice((at, size - 1, rng.randrange(size)))
             result.touched.append((cut, 2**62))

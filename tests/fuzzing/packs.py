@@ -55,7 +55,7 @@ class PackTarget:
         made = self._as_file(members)
         if made and rng.random() < 0.7:
             # The headers of a tar, the list of a zip.
-            heads = [at for at in range(0, len(made), 512)] if self.kind == "tar" else range(len(made) - 900, len(made))
+            heads = list(range(0, len(made), 512)) if self.kind == "tar" else range(len(made) - 900, len(made))
             fields = [at + more for at in heads for more in (0, 100, 124, 148, 156, 257, 345)]
             made = bytes(changed(rng, Original(made, [], fields=[at for at in fields if 0 <= at < len(made)])).data)
         return members, made

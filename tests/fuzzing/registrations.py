@@ -29,7 +29,7 @@ from .files import targets as file_targets
 _STRUCTURES = {"array": pydantic.TypeAdapter(ArrayStructure), "ragged": pydantic.TypeAdapter(RaggedStructure)}
 
 
-class RefusedByTiled(FileStoreError):
+class RefusedByTiledError(FileStoreError):
     """What never comes to an adapter of ours."""
 
 
@@ -85,11 +85,11 @@ class RegistrationTarget:
             source.structure = made = type(posted).from_json(json.loads(json.dumps(asdict(posted))))
             made.data_type.to_numpy_dtype()
         except Exception as error:
-            raise RefusedByTiled(str(error)) from error
+            raise RefusedByTiledError(str(error)) from error
         node = SimpleNamespace(metadata_={}, specs=[])
         maker = adapters(Roots.of([self.directory])).get(source.mimetype)
         if maker is None:
-            raise RefusedByTiled("no adapter")
+            raise RefusedByTiledError("no adapter")
         try:
             adapter = maker.from_catalog(source, node, **source.parameters)
             np.asarray(adapter.read((0,)))

@@ -1,4 +1,4 @@
-"""Cases in processes of their own, which may hang, crash, and take what they like: many a process, one after the other."""
+"""Cases in processes of their own, which may hang, crash, and take what they like: many cases a process."""
 
 import faulthandler
 import itertools
@@ -50,7 +50,7 @@ class Outcome:
 
     number: int
     kind: str
-    """``fine``, ``refused`` (by an error of ours), ``wrong`` (values), or ``exception``, ``hang``, ``memory``, ``crash``."""
+    """``fine``, ``refused`` with our words, ``wrong`` values; or ``exception``, ``hang``, ``memory``, ``crash``."""
     where: str = ""
     """What it has in common with others of its kind."""
     words: str = ""
@@ -98,7 +98,7 @@ def _of_process(
         _try_all(target, seed, batch, made, write, errors, until)
     os.close(write)
     try:
-        with open(read, "rb", buffering=0) as pipe:
+        with os.fdopen(read, "rb", buffering=0) as pipe:
             yield from _heard(pipe, child, errors, patience)
     finally:
         _end(child)

@@ -1,4 +1,4 @@
-"""Values that documents and registrations have, changed: other types, odd numbers and texts, what is missing or too much."""
+"""Values of documents and registrations, changed: other types, odd numbers and texts, what is missing or too much."""
 
 import datetime
 import math
