@@ -27,6 +27,7 @@ __all__ = [
     "ManifestError",
     "MissingFileError",
     "MissingFramesError",
+    "MissingPackageError",
     "OptionError",
     "PackError",
     "PathError",
@@ -144,6 +145,10 @@ class UnprimedPluginError(StageError):
 
 class MissingFramesError(FileStoreError, RuntimeError):
     """Frames that were asked for or documented and are not in the file."""
+
+
+class MissingPackageError(FileStoreError, ModuleNotFoundError):
+    """A package that is not installed; says which extra of this one brings it."""
 
 
 class ExtraFramesError(FileStoreError, RuntimeError):

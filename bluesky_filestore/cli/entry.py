@@ -10,6 +10,7 @@ import typer
 
 from bluesky_filestore import __version__
 from bluesky_filestore.errors import FileStoreError
+from bluesky_filestore.extras import missing_package
 from bluesky_filestore.leanings import going_without
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.visible import without_secrets
@@ -99,7 +100,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, FileStoreError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name!r} is not installed; it comes with: pip install 'bluesky_filestore[all]'"
+        return str(missing_package(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" of {error.filename}" if error.filename else ""
         return (

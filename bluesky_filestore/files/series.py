@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import AddressError, UnreadableFileError
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.model.frame_axis import one_frame, same_but_for_ones
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
@@ -310,7 +311,8 @@ def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None) -> 
 
 
 def _read_spe(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
-    from area_detector_handlers.spe_reader import PrincetonSPEFile
+    with from_extra("databroker"):
+        from area_detector_handlers.spe_reader import PrincetonSPEFile
 
     try:
         values: NDArray[np.generic] = PrincetonSPEFile(path).getData()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bluesky_filestore.errors import UnreadableFileError
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.protocols import Handler
 
 from .base import ArrayFormat
@@ -31,8 +32,9 @@ def as_lazy(handler: Handler, datum_kwargs: Mapping[str, Any]) -> Any:
     OSError
         If the file cannot be looked into.
     """
-    from dask.array import from_array, from_delayed
-    from dask.delayed import delayed
+    with from_extra("write"):
+        from dask.array import from_array, from_delayed
+        from dask.delayed import delayed
 
     said = getattr(handler, "format", None)
     if said is None:

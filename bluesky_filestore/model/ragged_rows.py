@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import AddressError
+from bluesky_filestore.extras import from_extra
 
 __all__ = ["RAGGED", "RAGGED_SQL", "RaggedPart", "RaggedRows", "RaggedShape", "as_ragged", "common_shape"]
 
@@ -152,8 +153,9 @@ def as_ragged(rows: Sequence[NDArray[Any]], shape: RaggedShape, dtype: np.dtype[
     dtype : numpy.dtype
         Of the values.
     """
-    import awkward
-    import ragged
+    with from_extra("write"):
+        import awkward
+        import ragged
 
     contents = awkward.contents
     axes = [axis for axis, size in enumerate(shape) if size is None]

@@ -20,6 +20,7 @@ from bluesky_filestore.errors import (
     PathError,
     UnreadableFileError,
 )
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.files.array_in_files import ArrayInFiles
 from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.registered import Registered
@@ -102,7 +103,8 @@ class FileArray:
     @cached_property
     def dask(self) -> "DaskArray":
         """The same as a dask array of the chunks, each read when it is computed, in whatever process."""
-        from dask.array import from_array
+        with from_extra("write"):
+            from dask.array import from_array
 
         made: DaskArray = from_array(
             self, chunks=self.chunks, name=False, fancy=False, meta=np.empty((0,) * self.ndim, self.dtype)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import CatalogError, DirectoryMissingError
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
@@ -128,7 +129,7 @@ class CatalogServer:
             self.directory = _writable(Path(self._temporary.name if self._temporary else directory or ""))
             self._socket = _bound_socket(port)
             self.uri = f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
-            with _garbage_left_alone():
+            with _garbage_left_alone(), from_extra("serve"):
                 tree = self._make_tree(readable, database, allow_changed)
                 self._server = self._make_server(tree, database, host_names)
             self._resources.enter_context(log_to_files(self.directory))
@@ -145,7 +146,8 @@ class CatalogServer:
     def client(self) -> "Container":
         """A Tiled client of the root of the catalog, closed with the server."""
         if self._client is None:
-            from tiled.client import from_uri
+            with from_extra("serve"):
+                from tiled.client import from_uri
 
             self._client = from_uri(self.uri, api_key=self.api_key)
             with going_without(_logger, "The plugins' client of a catalog of runs", "it finds nothing but runs"):

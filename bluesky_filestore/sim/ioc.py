@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, ClassVar, Self
 
 from bluesky_filestore.errors import IOCUnreachableError
+from bluesky_filestore.extras import check_installed
 from bluesky_filestore.logs import get_logger
 
 __all__ = ["DEFAULT_PREFIX", "SimulatedIOC", "client_environment", "free_port", "run_ioc"]
@@ -143,6 +144,7 @@ def run_ioc(
     OSError
         If the directory can't be made.
     """
+    check_installed("sim", "caproto")
     Path(directory).mkdir(parents=True, exist_ok=True)
     chosen = free_port() if port is None else port
     if not _port_is_free(chosen):
@@ -238,7 +240,10 @@ class SimulatedIOC:
         ------
         IOCUnreachableError
             If it does not come up; the error carries what the child wrote.
+        MissingPackageError
+            If caproto is not installed.
         """
+        check_installed("sim", "caproto")
         self.port = self.port or self._choose_port()
         if self._is_temporary:
             temporary = tempfile.TemporaryDirectory(prefix="simulated-ioc-")

@@ -7,6 +7,7 @@ from bluesky_filestore.catalogs.databroker.broker import client_of, collections_
 from bluesky_filestore.catalogs.databroker.collections import Collections
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run
 from bluesky_filestore.errors import CatalogError, OptionError
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.visible import shown_address
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class MongoRuns(Collections):
         CatalogError
             If no MongoDB answers there.
         """
-        from pymongo import MongoClient
-        from pymongo.errors import ConfigurationError, PyMongoError
+        with from_extra("mongo"):
+            from pymongo import MongoClient
+            from pymongo.errors import ConfigurationError, PyMongoError
 
         try:
             # What the address says goes before what we say, and not, as it would by itself, behind it.

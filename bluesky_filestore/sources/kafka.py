@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bluesky_filestore.errors import SourceError
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.visible import shown_address
 
@@ -46,7 +47,8 @@ class KafkaSource:
     def __init__(
         self, address: str, *, group: str = "bluesky-filestore", options: Mapping[str, Any] | None = None
     ) -> None:
-        from confluent_kafka import Consumer, KafkaException
+        with from_extra("kafka"):
+            from confluent_kafka import Consumer, KafkaException
 
         self.name = shown_address(address)
         brokers, topics = _parts(address)

@@ -184,8 +184,8 @@ def _of_bson(path: Path, stream: IO[bytes], on_fault: Callable[[str], object]) -
         from bson.errors import BSONError
     except ImportError as error:
         raise SourceError(
-            f"{path} is of BSON, which pymongo reads, and that is not installed: pip install pymongo; or export the "
-            f"collections with mongoexport, which writes JSON."
+            f"{path} is of BSON, and pymongo is not installed: pip install 'bluesky_filestore[mongo]'; "
+            f"or export the collections with mongoexport, which writes JSON."
         ) from error
     try:
         yield from decode_file_iter(stream)

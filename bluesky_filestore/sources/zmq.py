@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bluesky_filestore.errors import SourceError
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.visible import shown_address
 
@@ -46,8 +47,9 @@ class ZMQSource:
     def __init__(
         self, address: str, *, prefix: str = "", secret: Path | None = None, server: Path | None = None
     ) -> None:
-        import zmq
-        import zmq.auth
+        with from_extra("zmq"):
+            import zmq
+            import zmq.auth
 
         endpoint = _endpoint(address)
         self.name = shown_address(address)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.logs import get_logger
 
 from .broker import collections_of
@@ -54,7 +55,8 @@ def find_runs(client: Any, *, since: float | None = None, most: int | None = Non
     """The uids of runs of a databroker, the latest first, as `bluesky_filestore.catalogs.tiled.nodes.find_runs`."""
     with catalog_errors(str(client.uri)):
         if since is not None:
-            from databroker.queries import TimeRange
+            with from_extra("databroker"):
+                from databroker.queries import TimeRange
 
             client = client.search(TimeRange(since=since))
         return list(reversed(client.keys()[:]))[:most]

@@ -35,6 +35,7 @@ from bluesky_filestore.errors import (
     OtherWriterError,
     RowsDifferError,
 )
+from bluesky_filestore.extras import check_installed
 from bluesky_filestore.operations.operations import (
     AppendArray,
     AppendRows,
@@ -78,6 +79,8 @@ class TiledCatalog:
     """
 
     def __init__(self, client: "Container | Callable[[], Container]", uri: str = "") -> None:
+        # Now, and not in the thread that delivers.
+        check_installed("write", "tiled", "pyarrow")
         self._lock = threading.Lock()
         self._client: Container | None = None
         self._doubted: set[str] = set()

@@ -16,6 +16,7 @@ from bluesky_filestore.errors import (
     CatalogFaultError,
     CatalogUnreachableError,
 )
+from bluesky_filestore.extras import from_extra
 from bluesky_filestore.visible import shown_address
 
 from .once import TRY_LATER, FailedOnceError
@@ -59,7 +60,8 @@ def connect(uri: str, **client_kwargs: Any) -> "Container":
     CatalogAccessError
         If the API key is not taken.
     """
-    from tiled.client import from_uri
+    with from_extra("write"):
+        from tiled.client import from_uri
 
     arguments = _with_stripped_key(uri, client_kwargs)
     return _connected(uri, arguments, lambda: from_uri(_without_key(uri), **arguments))
@@ -67,14 +69,16 @@ def connect(uri: str, **client_kwargs: Any) -> "Container":
 
 def client_options() -> set[str]:
     """The names of the arguments that a client may be made with."""
-    from tiled.client import from_uri
+    with from_extra("write"):
+        from tiled.client import from_uri
 
     return set(signature(from_uri).parameters) - {"uri"}
 
 
 def connect_profile(name: str, **client_kwargs: Any) -> "Container":
     """A Tiled client for a profile; raises as `connect` does, or if there is no such profile."""
-    from tiled.client import from_profile
+    with from_extra("write"):
+        from tiled.client import from_profile
 
     content = profile_content(name)
     arguments = _with_stripped_key(content["uri"], {**content, **client_kwargs})
@@ -92,7 +96,8 @@ def profile_content(name: str) -> Mapping[str, Any]:
     CatalogUnreachableError
         If there is no such profile, or no address in it.
     """
-    from tiled.profiles import load_profiles
+    with from_extra("write"):
+        from tiled.profiles import load_profiles
 
     profiles = load_profiles()
     if name not in profiles:

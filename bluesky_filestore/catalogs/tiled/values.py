@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.extras import from_extra
+
 from .connecting import catalog_errors
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def read_table(node: "DataFrameClient", columns: Sequence[str] = ()) -> "DataFra
             link = node.item["links"]["partition"].format(index=0)
             answer = _asked(node, link, _ARROW, {"column": list(columns)} if columns else {})
             if answer.is_success:
-                import pyarrow
+                with from_extra("write"):
+                    import pyarrow
 
                 table: DataFrame = pyarrow.ipc.open_file(answer.content).read_pandas()
                 return table
