@@ -119,7 +119,8 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
 
     def search(self, query: Any) -> Any:
         """The runs that a query finds."""
-        if self.deep:
+        # Of Tiled 0.2.19 and later.
+        if getattr(self, "deep", False):
             return super().search(query)
         name = default_query_registry.query_type_to_name.get(type(query), "")
         decomposed = _DECOMPOSED.get(name)

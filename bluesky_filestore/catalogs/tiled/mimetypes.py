@@ -1,6 +1,8 @@
 """Which mimetypes a Tiled server can register."""
 
+import re
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import httpx
 
@@ -19,6 +21,8 @@ __all__ = ["Mimetypes"]
 _logger = get_logger(__name__)
 _NO_ANSWER = (401, 403, 408, 429, 502, 503, 504)
 _NOBODYS = "application/x-bluesky-filestore-nobody-has-this"
+# Versions of Tiled before 0.2.20.
+_LEAVES_NODES = re.compile(r"0\.(?:[01]\.|2\.1?\d(?!\d))")
 
 
 class Mimetypes:
@@ -59,13 +63,15 @@ class Mimetypes:
 
     def _refused(self, pair: tuple[str, str]) -> str | None:
         """Which of two mimetypes the server says it does not know; None if that cannot be told."""
+        key = f"filestore-asks-{uuid4()}"
         try:
-            node = self._root.new("container", [_source(mimetype) for mimetype in pair])
+            node = self._root.new("container", [_source(mimetype) for mimetype in pair], key=key)
         except (httpx.HTTPStatusError, FailedOnceError) as failure:
             error = failure.error if isinstance(failure, FailedOnceError) else failure
             answer = getattr(error, "response", None)
             if answer is None or answer.status_code in _NO_ANSWER:
                 raise
+            self._tidy_up(key)
             named = [mimetype for mimetype in pair if mimetype in answer.text]
             if answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE and len(named) == 1:
                 return named[0]
@@ -74,6 +80,13 @@ class Mimetypes:
         log_once(_logger, f"The catalog at {self._root.uri} registers what it cannot read; stock is assumed")
         self._root.delete_contents([node.path_parts[-1]])
         return None
+
+    def _tidy_up(self, key: str) -> None:
+        """Remove a node that was refused: servers before 0.2.20 have made it when they look at its data sources."""
+        from tiled.queries import KeysFilter
+
+        if _LEAVES_NODES.match(self._root.context.server_info.library_version):
+            self._root.delete_contents(list(self._root.search(KeysFilter([key]))))
 
 
 def _source(mimetype: str) -> "DataSource[Any]":
