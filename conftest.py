@@ -1,5 +1,6 @@
 """What tests share: one simulated IOC and one catalog a session, on loopback."""
 
+import ast
 import functools
 import gc
 import logging
@@ -25,6 +26,41 @@ with suppress(ImportError):
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a directory of its own there
 _ROOM = 4 * 2**30
+# What takes seconds: fixtures, and names that are imported for servers and other processes.
+_SLOW_FIXTURES = {"ioc", "catalog", "stock"}
+_SLOW_IMPORTS = {
+    *("CatalogServer", "RunEngine", "SimpleTiledServer", "SimulatedIOC"),
+    *("multiprocessing", "serve_catalog", "subprocess"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--quick`` is for those who are at it: modules that need no server, IOC or other process."""
+    parser.addoption("--quick", action="store_true", help="only modules that need no server, IOC or other process")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``--quick`` what is slow is not even imported."""
+    if not config.getoption("--quick") or collection_path.suffix != ".py":
+        return None
+    return not collection_path.name.startswith("test_") or bool(_slow_things(collection_path)) or None
+
+
+@functools.cache
+def _slow_things(path: Path) -> set[str]:
+    """What a module of tests has that takes seconds, itself or by a helper beside it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and (node.name.startswith("test_") or node.decorator_list):
+            found |= _SLOW_FIXTURES.intersection(each.arg for each in node.args.args)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = {each.name.partition(".")[0] for each in node.names}
+            found |= _SLOW_IMPORTS & names
+            helpers = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+            for helper in (path.with_name(f"{name}.py") for name in helpers):
+                # A fixture of a test's is none of those who import something else of it.
+                found |= _slow_things(helper) - _SLOW_FIXTURES if helper.exists() else set()
+    return found
 
 
 def pytest_configure(config: pytest.Config) -> None:
