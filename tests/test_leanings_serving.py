@@ -105,7 +105,7 @@ STEPS = {
     "parsing": (array_lane, "parse_qsl"),
     "finding": (KnownArrays, "find"),
     "looking up": (KnownArrays, "_look_up"),
-    "counting": (KnownArrays, "_count_assets"),
+    "the statement": (known_arrays, "node_from_segments"),
     "comparing": (known_arrays, "_likeness"),
     "making": (KnownArrays, "_adapter"),
     "remembering": (KnownArrays, "_remember"),

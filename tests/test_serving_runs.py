@@ -11,8 +11,10 @@ from tiled.queries import Eq, Like
 from tiled.structures.core import Spec
 
 from bluesky_filestore import CatalogWriter, documents, open_array, serve_catalog
-from bluesky_filestore.catalogs.tiled.nodes import find_run
+from bluesky_filestore.catalogs.tiled.below import Below, runs_with_contents
+from bluesky_filestore.catalogs.tiled.nodes import find_run, plain_container
 from bluesky_filestore.reading.preview import preview
+from bluesky_filestore.reading.run_tree import RunTree, trees_of_runs
 
 # Uid, scan id and time in the order of their delivery: the newest comes second, and the oldest last.
 RUNS = (
@@ -181,6 +183,36 @@ def test_pages(server, client):
     for key in found.keys().page_size(4):
         server.client.delete_contents([key])
     assert list(found.keys()) == []
+
+
+def test_several_with_all_that_is_in_them(server, client, tmp_path):
+    """Runs that are asked for at once have the same in them as each by itself; pages leave nothing out."""
+    runs = [SmallRun(tmp_path, number, events=3) for number in range(2)]
+    with CatalogWriter(client, spool=tmp_path / "spool") as writer:
+        for run in runs:
+            for name, doc in run.documents:
+                writer(name, doc)
+    uids = [runs[1].uid, "nothing like it", runs[0].uid, *BY_TIME]
+    trees = trees_of_runs(client, uids)
+    assert set(trees) == {*BY_TIME, *(run.uid for run in runs)}
+    plain = plain_container(client)
+    for uid, tree in trees.items():
+        assert tree._below is not None
+        alone = RunTree(client[uid])
+        assert tree.metadata == alone.metadata
+        assert list(tree.streams) == list(alone.streams) == ["primary"]
+        for key, node in alone.children("primary").items():
+            same = tree.children("primary")[key]
+            assert (same.item, same.uri) == (node.item, node.uri)
+            assert same.data_sources() == node.data_sources()
+        assert tree.children("primary").keys() == alone.children("primary").keys()
+    paged = plain.search_deep(Below(uids), max_depth=3)._items_slice(0, None, 1, page_size=4)
+    paths = [path for path, _ in paged]
+    assert sorted(set(paths)) == sorted(paths)
+    below = {(uid, *path) for uid, nodes in runs_with_contents(client, uids).items() for path in nodes}
+    assert set(paths) == below
+    for run in runs:
+        client.delete_contents(run.uid, recursive=True, external_only=False)
 
 
 def test_served_before(tmp_path):

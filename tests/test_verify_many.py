@@ -15,6 +15,7 @@ from tiled.config import Authentication
 from tiled.server.app import build_app
 
 from bluesky_filestore import CatalogWriter, serve_catalog, verify_run
+from bluesky_filestore.catalogs.tiled.below import Below, runs_with_contents
 from bluesky_filestore.catalogs.tiled.connecting import connect
 from bluesky_filestore.catalogs.tiled.nodes import find_runs
 from bluesky_filestore.checking.verify import verify_runs
@@ -58,6 +59,13 @@ def test_all_of_a_stock_server(stock):
     reports = dict(verify_runs(stock, found[:60]))
     assert list(reports) == found[:60]
     assert {report.exit_code for report in reports.values()} == {0}
+
+
+def test_a_stock_tree_beside_ours(stock):
+    """A server that knows the name of our search, and has a stock tree, is asked for each run by itself."""
+    assert "filestore_below" in stock.context.server_info.queries
+    assert runs_with_contents(stock, ["run-1", "run-2"]) == {}
+    assert Below.decode(**Below(["run-1"]).encode()) == Below(["run-1"])
 
 
 def test_the_latest_has_a_time(stock, catalog):

@@ -20,7 +20,7 @@ from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.model.schema_errors import schema_errors
 from bluesky_filestore.reading.document_reader import documents_of
 from bluesky_filestore.reading.from_documents import DocumentedRun, Documents, passed_through
-from bluesky_filestore.reading.run_tree import RunTree
+from bluesky_filestore.reading.run_tree import RunTree, trees_of_runs
 
 from .checksums import compare_checksums
 from .run_events import StreamEvents, watched
@@ -113,11 +113,11 @@ def verify_runs(
     """
     roots, away = RootMap(root_map), list[str]()
 
-    def look(uid: str, node: Any, spooled: tuple[RunFinding, ...] | None) -> RunReport | str:
+    def look(uid: str, tree: RunTree | None, spooled: tuple[RunFinding, ...] | None) -> RunReport | str:
         if away:
             return away[0]
         try:
-            return _verified(_find(catalog, uid) if node is None else node, roots, every_frame, checksums, spooled)
+            return _verified(_find(catalog, uid) if tree is None else tree, roots, every_frame, checksums, spooled)
         except CatalogUnreachableError as error:
             away.append(str(error))
             return away[0]
@@ -127,22 +127,23 @@ def verify_runs(
     rest = iter(uids)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while batch := list(islice(rest, _A_BATCH)):
-            nodes: dict[str, Any] = {}
+            trees: dict[str, RunTree] = {}
             try:
-                nodes = {} if away else _nodes(catalog, batch)
+                trees = {} if away else _trees(catalog, batch)
             except CatalogUnreachableError as error:
                 away.append(str(error))
-            spooled = look_in_spools(nodes)
-            looking = [pool.submit(look, uid, nodes.get(uid), spooled.get(uid)) for uid in batch]
+            spooled = look_in_spools(trees)
+            looking = [pool.submit(look, uid, trees.get(uid), spooled.get(uid)) for uid in batch]
             yield from ((uid, one.result()) for uid, one in zip(batch, looking, strict=True))
 
 
-def _nodes(catalog: Any, uids: Sequence[str]) -> dict[str, Any]:
+def _trees(catalog: Any, uids: Sequence[str]) -> dict[str, RunTree]:
     """Runs by their whole uid, asked for at once; what is not among them is to be looked for."""
-    from bluesky_filestore.catalogs.tiled.nodes import get_runs
     from bluesky_filestore.catalogs.tiled.once import without_retries
 
-    return {} if len(uids) == 1 or takes_documents(client_of(catalog)) else get_runs(without_retries(catalog), uids)
+    return (
+        {} if len(uids) == 1 or takes_documents(client_of(catalog)) else trees_of_runs(without_retries(catalog), uids)
+    )
 
 
 def _documented(documents: Documents, uid: str) -> Documents:
@@ -209,7 +210,7 @@ def _verified(
     streams: dict[str, StreamEvents] = {}
     tree, documented, why = None, None, ""
     if hasattr(run, "metadata"):
-        tree = RunTree(run)
+        tree = run if isinstance(run, RunTree) else RunTree(run)
         uid = tree.metadata["start"]["uid"]
         try:
             documented = DocumentedRun(watched(documents_of(tree), streams), root_map)

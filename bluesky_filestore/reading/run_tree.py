@@ -1,16 +1,17 @@
 """A run as it lies in a catalog, with few requests: what is below it is asked for at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.catalogs.tiled.nodes import get_runs
 from bluesky_filestore.catalogs.tiled.values import read_table
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["RunTree"]
+__all__ = ["RunTree", "trees_of_runs"]
 
 _Below: TypeAlias = dict[str, tuple[Any, dict[str, Any]]]
 _DEEP = "search_deep"
@@ -24,10 +25,14 @@ class RunTree:
     ----------
     node : tiled.client.container.Container
         The run.
+    nodes : mapping, optional
+        What is below it by its path, if that is known already.
     """
 
-    def __init__(self, node: "Container") -> None:
+    def __init__(self, node: "Container", nodes: Mapping[tuple[str, ...], Any] | None = None) -> None:
         self._node: Any = getattr(node, "base", node)
+        if nodes is not None:
+            self._below = _arranged(nodes)
         self._columns: dict[str, dict[str, list[Any]]] = {}
 
     @property
@@ -89,9 +94,28 @@ class RunTree:
 def _at_once(node: Any) -> _Below:
     from tiled.queries import KeyPresent
 
-    found = dict(node.search_deep(KeyPresent(_NO_KEY, False), max_depth=2).items())
+    return _arranged(dict(node.search_deep(KeyPresent(_NO_KEY, False), max_depth=2).items()))
+
+
+def _arranged(found: Mapping[tuple[str, ...], Any]) -> _Below:
     below: _Below = {path[0]: (getattr(child, "base", child), {}) for path, child in found.items() if len(path) == 1}
     for path, child in found.items():
         if len(path) > 1 and path[0] in below:
             below[path[0]][1][path[1]] = child
     return below
+
+
+def trees_of_runs(client: "Container", uids: Sequence[str]) -> dict[str, RunTree]:
+    """Those of some runs that the catalog has, by their uid, with as few requests as its server allows.
+
+    Raises
+    ------
+    CatalogError
+        If the catalog does not answer, or does not let us in.
+    """
+    from bluesky_filestore.catalogs.tiled.below import runs_with_contents
+
+    found = runs_with_contents(client, uids)
+    if found:
+        return {uid: RunTree(nodes[()], nodes) for uid, nodes in found.items()}
+    return {uid: RunTree(node) for uid, node in get_runs(client, uids).items()}

@@ -1,4 +1,4 @@
-"""A short way through the server for what data are mostly asked for: numbers of an array, by whoever has the key.
+"""A short way through the server for what is mostly asked for: numbers of an array, rows of a table, by the key.
 
 Tiled finds the node by one query a level, loads all its assets, and works out what its endpoints depend on, for each
 request; that costs some ten times as much as reading a frame.
@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 from fastapi import HTTPException
+from tiled.adapters.sql import SQLAdapter
+from tiled.serialization.table import serialize_arrow
 
 from bluesky_filestore.errors import AddressError
 from bluesky_filestore.files.readable import bytes_of
@@ -40,14 +42,17 @@ _Index: TypeAlias = tuple[int | slice, ...]
 _Wanted: TypeAlias = tuple[int | range, ...]
 _Result = TypeVar("_Result")
 
-_FULL, _BLOCK = "/api/v1/array/full/", "/api/v1/array/block/"
-_MEDIA_TYPE = "application/octet-stream"
-_QUERY = {"slice", "block", "expected_shape"}
+_FULL, _BLOCK, _ROWS = "/api/v1/array/full/", "/api/v1/array/block/", "/api/v1/table/partition/"
+_MEDIA_TYPE, _ARROW = "application/octet-stream", "application/vnd.apache.arrow.file"
+_QUERY = {_FULL: {"slice", "expected_shape"}, _BLOCK: {"slice", "block", "expected_shape"}, _ROWS: {"partition"}}
+_NEEDED = {_BLOCK: "block", _ROWS: "partition"}
 # A browser asks with an Origin, a client that has kept the answer with If-None-Match: these are Tiled's to answer.
 _OTHERS = {b"origin", b"if-none-match", b"range"}
 # Each answer in the making holds two batches.
 _BATCH_BYTES = 2**20
 _MOST_BROKEN = 1000
+# What is more than this Tiled compares with a limit that can be set.
+_MOST_ROW_BYTES = 2**25
 # What Tiled takes for a slice; that it refuses everything else, and in what words, is its own.
 _PART = r"-?\d+|-?\d*:-?\d*(?::-?\d*)?"
 _SLICE = re.compile(rf"(?:(?:{_PART})(?:,(?:{_PART}))*)?", re.ASCII)
@@ -65,8 +70,15 @@ class _Request:
     """Of the node."""
     query: dict[str, str]
     """With the names that Tiled gives them."""
-    block: bool
-    """Whether a chunk is asked for, and not the whole array."""
+    columns: list[str]
+    """Of a table, if not all are asked for."""
+    route: str
+    """Whether the whole array, a chunk of it, or rows of a table are asked for."""
+
+    @property
+    def media_type(self) -> str:
+        """In which the answer is."""
+        return _ARROW if self.route == _ROWS else _MEDIA_TYPE
 
 
 class ArrayLane:
@@ -101,21 +113,23 @@ class ArrayLane:
         if scope["type"] != "http" or scope["method"] != "GET":
             return None
         path: str = scope["path"]
-        prefix = next((prefix for prefix in (_FULL, _BLOCK) if path.startswith(prefix)), None)
-        if prefix is None:
+        route = next((route for route in _QUERY if path.startswith(route)), None)
+        if route is None:
             return None
         headers = dict(scope["headers"])
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if not secrets.compare_digest(scheme.lower() + b" " + key.strip(), self._authorization):
             return None
-        if headers.get(b"accept") != _MEDIA_TYPE.encode() or headers.keys() & _OTHERS:
-            return None
         pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        query = dict(pairs)
-        if len(query) < len(pairs) or query.keys() - _QUERY or ("block" in query) != (prefix == _BLOCK):
+        columns = [value for name, value in pairs if name == "column" and route == _ROWS]
+        query = dict(pair for pair in pairs if pair[0] != "column" or route != _ROWS)
+        if len(query) + len(columns) < len(pairs) or query.keys() - _QUERY[route]:
             return None
-        segments = tuple(segment for segment in path[len(prefix) :].split("/") if segment)
-        return _Request(f"{path}?{scope['query_string']!r}", segments, query, prefix == _BLOCK)
+        segments = tuple(segment for segment in path[len(route) :].split("/") if segment)
+        request = _Request(f"{path}?{scope['query_string']!r}", segments, query, columns, route)
+        if headers.get(b"accept") != request.media_type.encode() or headers.keys() & _OTHERS:
+            return None
+        return request if route not in _NEEDED or _NEEDED[route] in query else None
 
     async def _answer(self, scope: _Message, send: _Send) -> bool:
         """Answer it; False if it is for Tiled to answer after all.
@@ -125,14 +139,19 @@ class ArrayLane:
         try:
             request = self._understood(scope)
             adapter = None if request is None else await self._arrays.find(request.path)
-            wanted = None if request is None or adapter is None else _wanted(adapter, request)
-            if request is None or adapter is None or wanted is None:
+            if request is None or adapter is None or isinstance(adapter, SQLAdapter) != (request.route == _ROWS):
                 return False
-            if request.key in self._broken:
-                await self._threads.run_beside(_check_all, adapter, wanted)
-                del self._broken[request.key]
-            batches, first = await self._threads.run_beside(_begun, adapter, wanted)
-            length = math.prod(_shape(wanted)) * adapter.dtype.itemsize
+            if isinstance(adapter, SQLAdapter):
+                rows = await asyncio.get_running_loop().run_in_executor(None, _rows, adapter, request)
+            else:
+                wanted = _wanted(adapter, request)
+                if wanted is None:
+                    return False
+                if request.key in self._broken:
+                    await self._threads.run_beside(_check_all, adapter, wanted)
+                    del self._broken[request.key]
+                batches, first = await self._threads.run_beside(_begun, adapter, wanted)
+                length = math.prod(_shape(wanted)) * adapter.dtype.itemsize
         except HTTPException as error:
             return await _send_error(error, send)
         except Exception as error:  # noqa: BLE001 - whatever it is, no way of ours may be worse than none
@@ -140,6 +159,8 @@ class ArrayLane:
             if type(error) is not RuntimeError:
                 log_once(_logger, "Arrays are left to Tiled, which is not as expected here", error)
             return False
+        if isinstance(adapter, SQLAdapter):
+            return rows is not None and await _send_whole(200, _ARROW, rows, send)
         await _start(200, _MEDIA_TYPE, length, send)
         try:
             await self._send_all(adapter, first, batches, send)
@@ -173,7 +194,7 @@ def _wanted(adapter: FramesAdapter, request: _Request) -> _Wanted | None:
         if _SLICE.fullmatch(asked) is None:
             return None
         index: Any = parsed_slice(asked) or ...
-        if request.block:
+        if request.route == _BLOCK:
             block = tuple(int(number) for number in request.query["block"].split(","))
             if len(block) != len(shape):
                 return None
@@ -228,12 +249,26 @@ def _read(adapter: FramesAdapter, index: _Index) -> memoryview:
     return bytes_of(np.ascontiguousarray(adapter.read(index)))
 
 
+def _rows(adapter: SQLAdapter, request: _Request) -> memoryview | None:
+    if request.query["partition"] != "0" or not set(request.columns) <= set(adapter.structure().columns):
+        return None
+    rows = adapter.read_partition(0, request.columns or None)
+    if rows.memory_usage().sum() > _MOST_ROW_BYTES:
+        return None
+    content: memoryview = serialize_arrow(_ARROW, rows, {})
+    return content
+
+
 async def _send_error(error: HTTPException, send: _Send) -> bool:
     """Send one of our adapters' answers; False if it is none."""
     if error.status_code >= _FAILURE:
         return False
     body = json.dumps({"detail": str(error.detail)}, ensure_ascii=False, separators=(",", ":")).encode()
-    await _start(error.status_code, "application/json", len(body), send)
+    return await _send_whole(error.status_code, "application/json", body, send)
+
+
+async def _send_whole(status: int, media_type: str, body: bytes | memoryview, send: _Send) -> bool:
+    await _start(status, media_type, len(body), send)
     await send({"type": "http.response.body", "body": body, "more_body": False})
     return True
 

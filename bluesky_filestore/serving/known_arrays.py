@@ -1,4 +1,7 @@
-"""Arrays of the catalog that were asked for before, kept for as long as the catalog says the same of them."""
+"""Arrays and tables of the catalog that were asked for before, kept for as long as it says the same of them.
+
+Tiled asks its database a dozen times for one: here it is asked twice.
+"""
 
 import json
 import sqlite3
@@ -14,15 +17,20 @@ from typing import Any, TypeAlias
 
 import anyio
 from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload, raiseload
+from tiled.adapters.sql import SQLAdapter
 from tiled.catalog import orm
-from tiled.server.core import NoEntry
+from tiled.catalog.adapter import node_from_segments
+from tiled.server.schemas import Asset, DataSource
 
 from .confined import unconfined
 from .frames_adapter import FramesAdapter
 from .series import SeriesAdapters
 
-__all__ = ["CatalogVersion", "KnownArrays", "SQLiteVersion", "no_version"]
+__all__ = ["CatalogVersion", "KnownAdapter", "KnownArrays", "SQLiteVersion", "no_version"]
 
+KnownAdapter: TypeAlias = FramesAdapter | SQLAdapter
+"""Of an array of ours, or of a table that Tiled keeps in its database."""
 CatalogVersion: TypeAlias = Callable[[], int | None]
 """A number that is another after every change of the catalog, whoever made it; None if none can be told."""
 
@@ -61,14 +69,14 @@ class SQLiteVersion:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An array, and what it was known by."""
+    """An array or a table, and what it was known by."""
 
     version: int | None
     """Of the catalog, when it was looked up."""
     likeness: tuple[Any, ...]
     """What the catalog said of its data source."""
-    adapter: FramesAdapter | None
-    """Serves it; None if another adapter than ours does."""
+    adapter: KnownAdapter | None
+    """Serves it; None if another adapter does."""
     files: int
     """How many files' names are kept with it."""
     is_sure: bool
@@ -76,7 +84,7 @@ class _Known:
 
 
 class KnownArrays:
-    """The adapters of arrays by their path.
+    """The adapters of arrays and tables by their path.
 
     Parameters
     ----------
@@ -91,8 +99,8 @@ class KnownArrays:
         self._version = version
         self._known: OrderedDict[tuple[str, ...], _Known] = OrderedDict()
 
-    async def find(self, path: tuple[str, ...]) -> FramesAdapter | None:
-        """The adapter of an array; None for what is no array, or not served by one of our adapters.
+    async def find(self, path: tuple[str, ...]) -> KnownAdapter | None:
+        """The adapter of an array or a table; None for what is neither, or is served by another kind of adapter.
 
         Raises
         ------
@@ -108,49 +116,58 @@ class KnownArrays:
 
     async def _look_up(self, path: tuple[str, ...], version: int | None, known: _Known | None) -> _Known | None:
         asked = time.time()
-        try:
-            entry = await self._tree.lookup_adapter(list(path))
-        except NoEntry:
-            return None
-        sources = getattr(getattr(entry, "node", None), "data_sources", None) or []
-        if entry.structure_family != "array" or len(sources) != 1:
-            return None
-        (source,) = sources
-        is_sure = asked - source.time_updated.replace(tzinfo=UTC).timestamp() > _CLOCK_STEP
-        count = await self._count_assets(source.id)
-        likeness = _likeness(source, count)
-        if known is not None and known.likeness == likeness and known.is_sure:
-            return replace(known, version=version)
-        # The short way reads in confined threads itself.
-        adapter = unconfined(await self._adapter(entry, source))
-        return _Known(version, likeness, adapter if isinstance(adapter, FramesAdapter) else None, count, is_sure)
-
-    async def _adapter(self, entry: Any, source: Any) -> Any:
-        maker = self._tree.context.adapters_by_mimetype.get(source.mimetype)
-        if not isinstance(unconfined(maker), SeriesAdapters):
-            return await entry.get_adapter()
-        # Tiled would make an object of each of what may be 100,000 assets.
         association = orm.DataSourceAssetAssociation
+        count = select(func.count()).where(association.data_source_id == orm.DataSource.id).scalar_subquery()
         statement = (
-            select(orm.Asset.data_uri)
-            .join(association, association.asset_id == orm.Asset.id)
-            .where(association.data_source_id == source.id, association.num.isnot(None))
+            node_from_segments(path, root_id=self._tree.node.id)
+            .join(orm.DataSource, orm.DataSource.node_id == orm.Node.id)
+            .add_columns(orm.DataSource, count)
+            .options(raiseload(orm.Node.data_sources), raiseload(orm.Node.access_tags))
+            .options(joinedload(orm.DataSource.structure))
+        )
+        async with self._tree.context.session() as session:
+            found = (await session.execute(statement)).all()
+            if len(found) != 1:
+                return None
+            node, source, files = found[0]
+            is_sure = asked - source.time_updated.replace(tzinfo=UTC).timestamp() > _CLOCK_STEP
+            likeness = _likeness(source, files)
+            if known is not None and known.likeness == likeness and known.is_sure:
+                return replace(known, version=version)
+            # The short way reads in confined threads itself.
+            adapter = unconfined(await self._adapter(session, path, node, source))
+        of_ours = isinstance(adapter, FramesAdapter | SQLAdapter)
+        return _Known(version, likeness, adapter if of_ours else None, files, is_sure)
+
+    async def _adapter(self, session: Any, path: tuple[str, ...], node: Any, source: Any) -> Any:
+        """The adapter as Tiled would make it, with what the session gives."""
+        maker = self._tree.context.adapters_by_mimetype.get(source.mimetype)
+        is_series, is_table = isinstance(unconfined(maker), SeriesAdapters), maker is SQLAdapter
+        if not is_table and (node.structure_family != "array" or maker is None):
+            return None
+        association, asset = orm.DataSourceAssetAssociation, orm.Asset
+        # Tiled would make several objects of each of what may be 100,000 assets.
+        columns = (asset.data_uri,) if is_series else (asset.data_uri, asset.is_directory, asset.id)
+        named = () if is_series else (association.parameter, association.num)
+        statement = (
+            select(*columns, *named)
+            .join(association, association.asset_id == asset.id)
+            .where(association.data_source_id == source.id)
             .order_by(association.parameter, association.num)
         )
-        async with self._tree.context.session() as session:
-            uris = (await session.execute(statement)).scalars().all()
-        if not uris:
-            return await entry.get_adapter()
-        (data_source,) = await entry.data_sources()
-        return await anyio.to_thread.run_sync(
-            partial(maker.from_catalog, data_source, entry.node, **(source.parameters or {}), data_uris=uris)
-        )
-
-    async def _count_assets(self, data_source: int) -> int:
-        association = orm.DataSourceAssetAssociation
-        statement = select(func.count()).where(association.data_source_id == data_source)
-        async with self._tree.context.session() as session:
-            return int((await session.execute(statement)).scalar_one())
+        statement = statement.where(association.num.isnot(None)) if is_series else statement
+        rows = (await session.execute(statement)).all()
+        data_source = DataSource.from_orm(source, include_assets=False)
+        make = partial(maker.from_catalog, data_source, node, **(source.parameters or {}))
+        if is_series and rows:
+            return await anyio.to_thread.run_sync(partial(make, data_uris=[uri for (uri,) in rows]))
+        if is_series:
+            return await (await self._tree.lookup_adapter(list(path))).get_adapter()
+        for row in rows:
+            if row.parameter is not None:
+                self._tree._ensure_uri_within_readable_storage(row.data_uri)
+        data_source.assets = [Asset(**row._mapping) for row in rows]
+        return await anyio.to_thread.run_sync(make)
 
     def _remember(self, path: tuple[str, ...], known: _Known | None) -> None:
         self._known.pop(path, None)

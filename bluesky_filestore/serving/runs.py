@@ -8,6 +8,8 @@ people ask for all day is asked of the database in words that it has an index fo
 import importlib
 import operator
 import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -30,12 +32,14 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, selectinload
 from tiled.catalog import orm
 from tiled.catalog.adapter import CatalogContainerAdapter
 from tiled.queries import Comparison, Eq, Like, QueryValueError
 from tiled.query_registration import default_query_registry
+from tiled.server.schemas import DataSource
 
+from bluesky_filestore.catalogs.tiled.below import LEVELS, Below
 from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.logs import get_logger
 
@@ -121,6 +125,8 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
         """The runs that a query finds."""
         # Of Tiled 0.2.19 and later.
         if getattr(self, "deep", False):
+            if isinstance(query, Below):
+                return self.new_variation(conditions=[*self.conditions, self._is_below(query)])
             return super().search(query)
         name = default_query_registry.query_type_to_name.get(type(query), "")
         decomposed = _DECOMPOSED.get(name)
@@ -134,6 +140,31 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
             return super().search(query)
         return self.new_variation(conditions=[*self.conditions, condition])
 
+    async def items_page(self, cursor: int | None = None, limit: int | None = None) -> Any:
+        """A page of what is found; of what is below runs the files are asked for at once, and not of each anew."""
+        items, next_cursor = await super().items_page(cursor, limit)
+        if self.deep:
+            sources = _SourcesOfPage(self.context, [entry for _, entry in items])
+            for _, entry in items:
+                entry.data_sources = partial(sources.of, entry)
+        return items, next_cursor
+
+    async def relative_keys_for_ids(self, ids: Sequence[int]) -> dict[int, str]:
+        """The path of each node from here; Tiled would look through all that is below."""
+        closure = orm.NodesClosure
+        statement = (
+            select(closure.descendant, orm.Node.id, orm.Node.key)
+            .join(orm.Node, orm.Node.id == closure.ancestor)
+            .where(closure.descendant.in_(ids))
+            .order_by(closure.descendant, closure.depth.desc())
+        )
+        keys: dict[int, list[str]] = {}
+        async with self.context.session() as session:
+            for descendant, ancestor, key in (await session.execute(statement)).all():
+                # What comes down to here is left out.
+                keys[descendant] = [] if ancestor == self.node.id else [*keys.get(descendant, ()), key]
+        return {descendant: "/".join(path) for descendant, path in keys.items()}
+
     async def make_indexes(self) -> None:
         """Make the indexes that are not there. Without them everything is found as well, but each run is looked at."""
         for name, keys in _INDEXES.items():
@@ -144,6 +175,13 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
                     await connection.execute(text(statement))
             except SQLAlchemyError as error:
                 log_once(_logger, f"the index {name} cannot be made in the catalog; runs are found slowly", error)
+
+    def _is_below(self, query: Below) -> ColumnElement[bool]:
+        closure, run = orm.NodesClosure, aliased(orm.Node, name="run")
+        runs = select(run.id).where(run.parent == self.node.id, run.key.in_(query.keys))
+        below = select(closure.descendant).where(closure.ancestor.in_(runs), closure.depth <= LEVELS)
+        found: ColumnElement[bool] = orm.Node.id.in_(below)
+        return found
 
     def _value(self, key: str, table: str = "nodes") -> ColumnElement[Any]:
         """A number of the metadata as it stands in an index. What has no time is older than all."""
@@ -214,6 +252,29 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
         by_uid = here.where(case((some_by_key, false()), else_=uid.like(f"{beginning}%")))
         found: ColumnElement[bool] = orm.Node.id.in_(union_all(exact, by_key.where(not_(some_exact)), by_uid))
         return found
+
+
+class _SourcesOfPage:
+    """The data sources of the nodes of a page with their files, asked for when the first of them is."""
+
+    def __init__(self, context: Any, entries: Sequence[Any]) -> None:
+        self._context = context
+        self._nodes = [entry.node.id for entry in entries]
+        self._known: dict[int, list[DataSource]] | None = None
+
+    async def of(self, entry: Any, include_assets: bool = False) -> list[DataSource]:
+        """Those of one node, as Tiled asks for them."""
+        if not include_assets:
+            return [DataSource.from_orm(source, include_assets=False) for source in entry.node.data_sources or []]
+        if self._known is None:
+            source, association = orm.DataSource, orm.DataSourceAssetAssociation
+            statement = select(source).where(source.node_id.in_(self._nodes)).order_by(source.id)
+            assets = selectinload(source.asset_associations).joinedload(association.asset)
+            self._known = {}
+            async with self._context.session() as session:
+                for each in (await session.execute(statement.options(assets))).scalars().all():
+                    self._known.setdefault(each.node_id, []).append(DataSource.from_orm(each, include_assets=True))
+        return self._known.get(entry.node.id, [])
 
 
 def _directed(value: ColumnElement[Any], direction: int) -> ColumnElement[Any]:
