@@ -174,3 +174,24 @@ def remove_and_close(catalog, tiled, uid):
     catalog.client[uid].base["primary"].base.delete_contents("internal", external_only=False)
     with pytest.raises(RowsDifferError, match="has 0 rows; expected"):
         tiled.apply(CloseRun(uid, {"stop": {}}))
+
+
+def test_rows_that_came_twice(catalog):
+    """A gateway that sends a request twice and answers once leaves nothing doubled: the rows are counted at the end."""
+    uid = new_run()
+    tiled = opened(catalog.client, uid)
+    tiled.apply(rows(uid, 0, 3))
+    table = catalog.client[uid].base["primary"].base["internal"]
+    table.append_partition(0, table.read()[-1:])
+    with pytest.raises(RowsDifferError, match="has 4 rows; expected 3"):
+        tiled.apply(CloseRun(uid, {"stop": {}}))
+
+
+def test_a_run_that_is_gone(catalog):
+    """Whatever is to be done to a run that is there no more, it has to be written again."""
+    uid = new_run()
+    tiled = opened(catalog.client, uid)
+    catalog.client.delete_contents(uid, recursive=True, external_only=False)
+    for operation in (CreateStream(uid, "other", {}), CloseRun(uid, {"stop": {}})):
+        with pytest.raises(RowsDifferError, match="something is gone"):
+            tiled.apply(operation)

@@ -3,14 +3,16 @@
 import sqlite3
 from contextlib import closing
 
+import event_model
 import pytest
 from small_runs import SmallRun
-from spooled import put, put_and_die, run_documents
+from spooled import Applied, put, put_and_die, run_documents
 
 from bluesky_filestore import documents
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.problems import Problems
+from bluesky_filestore.delivery.run_delivery import IN_DOUBT
 from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.spooled_run import find_run
@@ -189,6 +191,57 @@ def test_start_that_is_wrong(tmp_path, tiled, catalog, make):
     move_all(make())
     assert states(tmp_path, tiled)[uid] == ("delivered", "")
     assert states(tmp_path, tiled)["bad one"][0] == "parked"
+
+
+def test_a_catalog_without_its_last_writes(tmp_path, tiled, catalog, make):
+    """After an outage a run is gone through again: rows in the middle of an array would be zeros."""
+    wave = {"source": "s", "dtype": "array", "shape": [2]}
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys={"wave": wave})
+    docs = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)]
+    for n in range(6):
+        docs.append(("event", bundle.compose_event(data={"wave": [n + 1.5, 7.0]}, timestamps={"wave": 5.0})))
+    docs.append(("stop", run.compose_stop()))
+    with closing(Store(tmp_path)) as store:
+        for pair in docs[:6]:
+            store.append(*pair)
+        conveyor = make()
+        conveyor.move()
+        conveyor.try_again()
+        conveyor.move()
+        stream = catalog.client[run.start_doc["uid"]].base["primary"].base
+        first = stream["wave"].read()[:2]
+        stream.delete_contents("wave", external_only=False)
+        stream.write_array(first, key="wave")
+        conveyor.begin_again()
+        for pair in docs[6:]:
+            store.append(*pair)
+    assert move_all(conveyor) == [run.start_doc["uid"]]
+    assert list(documents(catalog.client[run.start_doc["uid"]])) == docs
+
+
+def test_doubts_are_written_down(tmp_path):
+    """That not every answer came of a run is known to the process that goes on with it."""
+
+    class Doubted(Applied):
+        doubts = ()
+
+        def in_doubt(self, run):
+            return True
+
+        def doubt(self, run):
+            self.doubts = (*self.doubts, run)
+
+    uid, docs = run_documents(2)
+    with closing(Store(tmp_path)) as store, closing(Ledger(tmp_path)) as ledger:
+        for pair in docs[:-1]:
+            store.append(*pair)
+        Conveyor(ledger, Doubted(), Problems()).move()
+        (entry,) = ledger.entries(ledger.register_catalog(Doubted.uri))
+        assert entry.reason == IN_DOUBT
+        following = Doubted()
+        Conveyor(ledger, following, Problems()).move()
+        assert following.doubts == (uid,)
 
 
 def test_nothing_is_remembered(tmp_path, tiled, make):

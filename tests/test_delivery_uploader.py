@@ -127,6 +127,14 @@ def test_who_watches_says_nothing(tmp_path, tiled, uploader_for, stopped_holder,
         assert [said for _, said in ledger.catalogs().values()] == [""]
 
 
+def test_who_waits_does_not_spin(uploader_for, stopped_holder):
+    """Who waits for what another process does has the spool looked through now and then, not again and again."""
+    uploader = uploader_for()
+    began, rounds = time.monotonic(), uploader.rounds
+    assert not uploader.wait_until_readable("never", 0.5)
+    assert uploader.rounds - rounds < 10 + 40 * (time.monotonic() - began)
+
+
 def test_stopped_holder(tmp_path, tiled, uploader_for, stopped_holder):
     """Who delivers may be stopped: others wait for as long as they were told to, and take over when it is killed."""
     uid, docs = run_documents(3)

@@ -164,6 +164,26 @@ def test_a_server_that_names_all(catalog, monkeypatch, caplog, logged_anew):  # 
     assert caplog.text.count("does not tell what it reads") == 1
 
 
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_server_that_fails_at_the_question(catalog, monkeypatch, status):
+    """What a server reads decides how a run's images are registered: while it fails it is asked again, for a minute."""
+    request = httpx.Request("POST", "http://127.0.0.1")
+
+    def new(self, family, sources, **_):
+        response = httpx.Response(status, text="not now", request=request)
+        raise httpx.HTTPStatusError(str(status), request=request, response=response)
+
+    asked = TiledCatalog(catalog.client)
+    with monkeypatch.context() as failing:
+        failing.setattr(Container, "new", new)
+        with pytest.raises(CatalogUnreachableError, match="failed"):
+            asked.reads(HDF5_ROWS)
+    assert asked.reads(HDF5_ROWS)
+    monkeypatch.setattr(Container, "new", new)
+    monkeypatch.setattr("bluesky_filestore.catalogs.tiled.mimetypes._WHILE_SECONDS", 0.0)
+    assert not TiledCatalog(catalog.client).reads(HDF5_ROWS)
+
+
 def test_a_client_that_was_closed(catalog):
     """That a client was closed is known by the client, and not by what httpx says of it."""
     catalog.client.write_array(np.arange(3), key="closed")

@@ -87,6 +87,8 @@ def test_parked_and_begun_again(ledger):
     assert ledger.parked(here, 10) == {"second": "refused", "first": "not wanted"}
     assert ledger.parked(here, 1) == {"second": "refused"}
     assert ledger.asked_for(here) == {first: "parked", second: "parked"}
+    ledger.begin_again(here, [first, second])
+    assert states(ledger) == {"first": "parked", "second": "parked"}
     with pytest.raises(SpoolError, match="run first is parked already; there is nothing to park"):
         find_run([ledger.directory], "first")[0].park("again")
     find_run([ledger.directory], "first")[0].ask_again()

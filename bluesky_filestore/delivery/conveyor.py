@@ -121,8 +121,7 @@ class Conveyor:
         """
         if not self._began:
             self._begin()
-        # What the catalog did not take the last time comes first.
-        self._write()
+        self._write()  # What the catalog did not take the last time comes first.
         is_all = self._fetch()
         self._write()
         if self._close_unusable():
@@ -135,6 +134,11 @@ class Conveyor:
         """Let nothing wait that the catalog has failed at."""
         for lane in self._lanes:
             lane.try_again()
+
+    def begin_again(self) -> None:
+        """Go through all runs that are on their way again: a catalog that was away may lack what it took last."""
+        self._catalog.forget_answers()
+        self._go_back([run.entry for run in self._runs.values()])
 
     def look_again(self) -> list[Entry]:
         """Look again at runs that ended, and their files, if they were not settled; returns and raises as `move`."""
@@ -178,9 +182,9 @@ class Conveyor:
                 self._catalog.reads(mimetype)
         waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
         for entry in waiting:
-            if entry.state == "settling" and entry.reason == IN_DOUBT:
+            if entry.reason == IN_DOUBT:
                 self._catalog.doubt(entry.uid)
-            elif entry.state == "uploading":
+            if entry.state == "uploading":
                 self._catalog.claim(entry.uid)
         # They are gone through from their first document, and counted anew.
         self._ledger.begin_again(self._number, [entry.number for entry in waiting if entry.state == "uploading"])
@@ -199,13 +203,11 @@ class Conveyor:
 
     def _close_unusable(self) -> bool:
         """Close the runs whose stop document could not be used: there will be no other; whether there are any."""
-        closed = False
-        for run in self._runs.values():
-            lane = self._lane_of(run)
-            if run.is_handed_on and run.is_open and not lane.is_behind:
-                lane.cut_short(run.uid, STOP_UNUSABLE)
-                closed = True
-        return closed
+        ended = [run for run in self._runs.values() if run.is_handed_on and run.is_open]
+        unusable = [run for run in ended if not self._lane_of(run).is_behind]
+        for run in unusable:
+            self._lane_of(run).cut_short(run.uid, STOP_UNUSABLE)
+        return bool(unusable)
 
     def _hand_on(self, document: Spooled) -> None:
         run = self._run_of(document)
@@ -329,15 +331,15 @@ class Conveyor:
     def _write_down(self) -> None:
         states = {}
         for number, run in list(self._runs.items()):
-            before, is_behind = run.state, self._lane_of(run).is_behind
-            finding, reason = run.find(self._problems.loss(run.uid), is_behind=is_behind)
+            before, is_behind, doubt = run.state, self._lane_of(run).is_behind, self._catalog.in_doubt(run.uid)
+            finding, reason = run.find(self._problems.loss(run.uid), is_behind=is_behind, in_doubt=doubt)
             run.state = TRANSITIONS[before][finding]
             if before not in READABLE and (run.is_closed or run.state in ENDED):
                 self._readable.append(run.entry)
             # What waits is not delivered: whoever flushes goes by these numbers.
             more = 0 if finding is Finding.WAITS else run.more
-            if more or run.state != before:
-                states[number] = (run.state, reason, more)
+            if more or (run.state, reason) != (before, run.reason):
+                states[number], run.reason = (run.state, reason, more), reason
                 run.more -= more
             if run.state in ENDED:
                 self._lane_of(run).let_go(run)

@@ -68,7 +68,7 @@ STOP_UNUSABLE = "The stop document of the run could not be used."
 """What is noted of a run whose stop document came, and is wrong."""
 
 IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
-"""Why a run is settling of which no files are missing; the next process that delivers goes by it."""
+"""What is said of a run on its way of which not every answer came; the next process that delivers goes by it."""
 
 _logger = get_logger(__name__)
 _NOT_BEGUN = "Its start document could not be used."
@@ -120,6 +120,8 @@ class RunDelivery:
     """What the ledger said of it when its delivery began."""
     state: DeliveryState = "waiting"
     """How far it has come."""
+    reason: str = ""
+    """What the ledger has been told of it beside."""
     documents: RunDocuments | None = None
     """Makes operations of its documents."""
     is_open: bool = False
@@ -177,7 +179,7 @@ class RunDelivery:
         """Whether there is something to be tried now."""
         return bool(self.operations) and time.monotonic() >= max(self.next_try, self.held_until)
 
-    def find(self, loss: str, *, is_behind: bool) -> tuple[Finding, str]:
+    def find(self, loss: str, *, is_behind: bool, in_doubt: bool = False) -> tuple[Finding, str]:
         """What is found of it, and why if that is to be said.
 
         Parameters
@@ -186,11 +188,13 @@ class RunDelivery:
             What of it was lost; empty if nothing was.
         is_behind : bool
             Whether not all documents that were handed on have become operations.
+        in_doubt : bool
+            Whether not every answer of the catalog came.
         """
         if is_behind or self.waits:
-            return Finding.WAITS, ""
+            return Finding.WAITS, IN_DOUBT if in_doubt else ""
         if self.is_open or not self.is_handed_on:
-            return Finding.GOES_ON, ""
+            return Finding.GOES_ON, IN_DOUBT if in_doubt else ""
         if self.is_unsettled:
             return Finding.UNSETTLED, "" if self.doubted_since is None else IN_DOUBT
         reason = loss or ("" if self.is_closed else _NOT_BEGUN)

@@ -9,10 +9,10 @@ away           the catalog does not take it: `error`         asks whether it is 
 in trouble     the spool, or we ourselves, fail: `trouble`   takes lease, ledger and conveyor anew, after growing pauses
 =============  ============================================  ==========================================================
 
-Of all uploaders of one spool and catalog, in whatever process, one delivers; another takes its place when it ends or
-dies. The thread alone has `_ledger`, `_lease` and `_conveyor`, which come and go together, and what is about its rounds
-(`_wait`, `_look`, `_next_...`, `_said`, `_number`). What others read it replaces as a whole; `rounds` and `_readable`
-change under `_news`, on which they wait. `error` is set by the thread of a question, too (`CatalogHealth`).
+Of all uploaders of one spool and catalog one delivers; another takes its place when it ends. The thread alone has
+`_ledger`, `_lease` and `_conveyor`, which come and go together, and what is about its rounds (`_wait`, `_look`,
+`_next_...`, `_said`). What others read it replaces as a whole; `rounds` and `_readable` change under `_news`. `error`
+is set by a question, too (`CatalogHealth`).
 """
 
 import sqlite3
@@ -247,7 +247,7 @@ class Uploader:
         if self.error is not None or conveyor.has_news:
             # Asking costs a moment where Tiled's client would try for most of a minute.
             self._health.check()
-            self._back(ledger)
+            self._back(conveyor, ledger)
         if self._next_recognition <= time.monotonic():
             self._next_recognition = time.monotonic() + _HOUSEKEEPING_SECONDS
             if recognise(ledger, self._number, (self.catalog.uri, self.catalog.server_uri)):
@@ -256,16 +256,15 @@ class Uploader:
                 self.wake()
                 return
         self._move(conveyor, ledger)
-        now = time.monotonic()
         self.unsettled_runs, self.failing_runs = conveyor.unsettled_runs, conveyor.failing_runs
-        if self.unsettled_runs and now >= self._next_look:
+        if self.unsettled_runs and time.monotonic() >= self._next_look:
             self._tell(conveyor.look_again(), conveyor)
             self._look = min(2 * self._look, _SLOWEST_LOOK)
-            self._next_look = now + self._look
-        if now >= self._next_housekeeping:
+            self._next_look = time.monotonic() + self._look
+        if time.monotonic() >= self._next_housekeeping:
             conveyor.look_around()
             prune(ledger, self._settings.keep, seconds=_PRUNING_SECONDS)
-            self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
+            self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
             # Of runs that were cut short the rest is written, too, before a writer that is closed may end.
             self._move(conveyor, ledger)
 
@@ -274,7 +273,7 @@ class Uploader:
         while more and not self._closing:
             with small_slices():
                 readable, more = conveyor.move()
-            self._back(ledger)
+            self._back(conveyor, ledger)
             self._tell(readable, conveyor)
 
     def _take_up(self) -> tuple[Conveyor | None, Ledger]:
@@ -341,8 +340,9 @@ class Uploader:
             self._said = str(error)
             self._ledger.say(self._number, self._said)
 
-    def _back(self, ledger: Ledger) -> None:
+    def _back(self, conveyor: Conveyor, ledger: Ledger) -> None:
         if self.error is not None:
+            conveyor.begin_again()
             _logger.warning("The catalog at %s takes documents again.", self.catalog.uri)
             self.error = None
         if self._said:

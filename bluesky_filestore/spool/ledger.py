@@ -181,13 +181,14 @@ class Ledger:
                 [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
             )
 
-    def begin_again(self, catalog: int, runs: Iterable[int]) -> None:
-        """Runs shall be delivered from their first document on."""
+    def begin_again(self, catalog: int, runs: Iterable[int], *, is_asked: bool = False) -> None:
+        """Runs shall be delivered from their first document on; those that somebody parked only if that is asked."""
         with self.transaction():
             self._connection.executemany(
                 "INSERT INTO deliveries (run, catalog, state, changed) VALUES (?, ?, 'waiting', ?) ON CONFLICT DO "
-                "UPDATE SET state = 'waiting', reason = '', documents = 0, changed = excluded.changed",
-                [(run, catalog, time.time()) for run in runs],
+                "UPDATE SET state = 'waiting', reason = '', documents = 0, changed = excluded.changed "
+                "WHERE ? OR state <> 'parked'",
+                [(run, catalog, time.time(), is_asked) for run in runs],
             )
 
     def asked_for(self, catalog: int) -> dict[int, DeliveryState]:

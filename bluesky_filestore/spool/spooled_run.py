@@ -82,7 +82,7 @@ class SpooledRun:
             numbers = _numbers(ledger)
             for uri, entry in self.deliveries:
                 if uri in numbers and entry.state in ENDED:
-                    ledger.begin_again(numbers[uri], [entry.number])
+                    ledger.begin_again(numbers[uri], [entry.number], is_asked=True)
                     if (now := ledger.entry(numbers[uri], entry.number)) is not None and now.state == "parked":
                         raise SpoolError(
                             f"run {self.uid} cannot be delivered ({now.reason}); what there is of it can be had with "

@@ -16,6 +16,17 @@ WAVE = {"source": "s", "dtype": "array", "shape": [3]}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, *SHAPE], "dtype_numpy": "<u2", "external": "FILESTORE:"}
 
 
+class Nameless:
+    """What has no words for itself."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+ODD = (1 + 2j, np.longdouble(1.5), np.ma.masked, {("a", 1): 2}, Nameless(), 2**70, {1: {2: b"x"}}, float("nan"))
+"""Values that no catalog holds just so; of what becomes of them other tests tell."""
+
+
 def frames(number: int) -> np.ndarray:
     """What is in a file."""
     return (np.arange(FRAMES * 6).reshape(FRAMES, *SHAPE) + 1000 * number).astype("<u2")
@@ -44,7 +55,8 @@ def planned_run(chance: random.Random, files: Path, events: int) -> Planned:
     def uid() -> str:
         return str(uuid.UUID(int=chance.getrandbits(128)))
 
-    run = event_model.compose_run(uid=uid(), time=5.0)
+    odd = {"odd": chance.choice(ODD)} if chance.random() < 0.2 else {}
+    run = event_model.compose_run(uid=uid(), time=5.0, metadata=odd, validate=False)
     keys: dict[str, Any] = {"x": COUNT}
     keys |= {"wave": WAVE} if chance.random() < 0.5 else {}
     keys |= {"image": IMAGE} if chance.random() < 0.4 else {}

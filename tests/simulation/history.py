@@ -24,6 +24,8 @@ from .server import URI, Server
 from .world import Process, World
 
 CATALOG = f"{URI}/metadata/"
+ADDRESSES = (CATALOG, CATALOG.rstrip("/"), URI, "http://CATALOG")
+"""Of the one catalog, as its users may write them."""
 _OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "series", "handled", "ragged"))
 _LATEST, _SETTLED = 3000.0, 1200.0
 _KINDS = (
@@ -182,7 +184,7 @@ class History:
         how = DeliverySettings(chance.choice((0.05, 0.5)), settle=5.0, park_after=20.0, reconcile=False)
         return Spooling(
             self.spool,
-            [TiledCatalog(self._client, CATALOG)],
+            [TiledCatalog(self._client, chance.choice(ADDRESSES))],
             wait_on_stop=self._wait_on_stop,
             durability=chance.choice(("normal", "full")),
             settings=how,
@@ -214,8 +216,8 @@ class History:
 
     def _weather(self) -> dict[str, Callable[[], None]]:
         return {
-            "outages": lambda: self._outages(lost=0),
-            "lost writes": lambda: self._outages(lost=self.world.chance.choice((1, 2, 5, 20))),
+            "outages": lambda: self._outages(0),
+            "lost writes": lambda: self._outages(self.world.chance.choice((1, 2, 5, 20))),
             "hangs": self._hangs,
             "failing node": self._failing_node,
             "failing catalog": self._failing_catalog,
@@ -231,15 +233,11 @@ class History:
             self.world.wait(self.world.chance.choice((0.1, 1.0, 5.0)) * self.world.chance.random())
             yield
 
-    def _outages(self, lost: int) -> None:
-        world, network = self.world, self.network
+    def _outages(self, unsaved: int) -> None:
+        world = self.world
         for _ in self._pauses():
-            seconds = world.chance.choice((0.01, 1.0, 10.0, 300.0))
-            network.up_at = world.now + seconds
-            forgotten = network.server.forget(lost)
-            world.fault("restart", f"for {seconds:g} s, {forgotten} changes are lost")
-            if forgotten:
-                world.faults["restart without last writes"] += 1
+            seconds = world.chance.choice((1.0, 10.0, 300.0) if unsaved else (0.01, 1.0, 10.0, 300.0))
+            self.network.restart(seconds, unsaved)
             world.wait(seconds)
 
     def _hangs(self) -> None:
@@ -264,7 +262,7 @@ class History:
                 return verb != "GET" and what in path and run in path
 
             words = f"status {status} for one node"
-            self.network.rules.append(Rule(words, applies, status, world.now + seconds, is_done=is_done))
+            self.network.add(Rule(run, words, applies, status, world.now + seconds, is_done=is_done))
             world.fault("failing node", f"{status} for {what} for {seconds:g} s{', and done' if is_done else ''}")
 
     def _failing_catalog(self) -> None:
@@ -276,7 +274,7 @@ class History:
             def applies(verb: str, path: str, questions_too: bool = questions_too) -> bool:
                 return questions_too or verb != "GET"
 
-            self.network.rules.append(Rule(f"status {status} for all", applies, status, world.now + seconds))
+            self.network.add(Rule("", f"status {status} for all", applies, status, world.now + seconds))
             world.fault("failing catalog", f"{status} for {seconds:g} s")
             world.wait(seconds)
 
@@ -315,7 +313,7 @@ class History:
             if not (self.spool / FILE_NAME).exists():
                 continue
             seconds = chance.choice((0.01, 0.2, 4.0, 7.0))
-            with closing(sqlite3.connect(self.spool / FILE_NAME, isolation_level=None, timeout=0.0)) as connection:
+            with closing(world.connect(self.spool / FILE_NAME, isolation_level=None, timeout=0.0)) as connection:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                 except sqlite3.Error:

@@ -13,6 +13,8 @@ from bluesky_filestore.spool.entries import Entry
 from .history import CATALOG, History, Taken
 from .network import client_by
 
+_UNTOLD = frozenset(("kills", "full disk", "damage", "locked"))
+
 
 def judge(history: History) -> list[str]:
     """What was not as promised, in sentences."""
@@ -21,7 +23,8 @@ def judge(history: History) -> list[str]:
 
 def _waits(history: History) -> Iterator[str]:
     for call in history.calls:
-        if call.seconds > call.promised + 0.01:
+        # A database that is damaged is left for another one, for which others are waited for, too.
+        if call.seconds > call.promised + 0.01 + (0.05 if history.world.damaged else 0.0):
             yield f"{call.words} took {call.seconds:.3f} s; promised are {call.promised:g} s"
 
 
@@ -32,6 +35,9 @@ def _runs(history: History) -> Iterator[str]:
     for taken in history.runs:
         uid = taken.planned.uid
         if not taken.safe and uid not in entries:
+            continue
+        if uid in history.network.orphaned and _UNTOLD & history.kinds:
+            # Nobody knows of a request that was on its way when its process ended, and could not say so.
             continue
         for words in _run(history, client, taken, entries.get(uid)):
             yield f"run {uid[:8]}: {words}"
@@ -63,7 +69,8 @@ def _is_true(history: History, taken: Taken, reason: str) -> bool:
     if "somebody wanted it so" in reason:
         return uid in history.touched
     if "simulated" in reason:
-        return bool({"failing node", "failing catalog"} & history.kinds)
+        # A run of its own at which nothing fails is not held up, and loses nothing, for the sake of others.
+        return any(rule.run in (uid, "") for rule in history.network.made)
     return False
 
 
@@ -103,10 +110,11 @@ def _told(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    return [
-        (name, {key: dict(value) if isinstance(value, dict) else value for key, value in doc.items()})
-        for name, doc in pairs
-    ]
+    return [(name, {key: _dict(value) for key, value in doc.items() if key != "odd"}) for name, doc in pairs]
+
+
+def _dict(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value
 
 
 def _frames(history: History, node: Any, taken: Taken, events: int) -> Iterator[str]:

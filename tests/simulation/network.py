@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -24,11 +25,13 @@ _SAID = orjson.dumps({"detail": "simulated"})
 class Rule:
     """What the server answers to some requests, for some time."""
 
+    run: str
+    """The uid of the only run that it is about; empty if it is about all."""
     words: str
     applies: Callable[[str, str], bool]
     """Whether to a request, by its verb and path."""
     status: int
-    until: float = float("inf")
+    until: float = inf
     is_done: bool = False
     """Whether what is asked for is done all the same."""
 
@@ -49,15 +52,25 @@ class Network:
         self.up_at = self.answers_at = 0.0
         """When it is there again, and when it no longer hangs."""
         self.latency = _USUAL
+        self._unsaved = 0
         self.lossy = 0.0
         """How probable it is that something befalls a request."""
         self.rules: list[Rule] = []
+        self.made: list[Rule] = []
+        """All that there ever were."""
+        self.orphaned: set[str] = set()
+        """What requests were about that were done after the process had ended that made them."""
         self.requests = 0
 
+    def add(self, rule: Rule) -> None:
+        """Answer so from now on."""
+        self.rules.append(rule)
+        self.made.append(rule)
+
     def heal(self) -> None:
-        """Have all well from now on."""
+        """Have all well from now on, but for nodes at which the server fails for ever."""
         self.up_at = self.answers_at = self.lossy = 0.0
-        self.latency, self.rules = _USUAL, []
+        self.latency, self.rules = _USUAL, [rule for rule in self.rules if rule.until == inf]
 
     def transport(self) -> httpx.BaseTransport:
         """What a client's requests go by."""
@@ -73,6 +86,7 @@ class Network:
         words = f"{request.method} {request.url.raw_path.decode()[:70]}"
         world.point(words)
         if world.now < self.up_at:
+            self._lose()
             world.wait(0.001)
             raise httpx.ConnectError("Connection refused", request=request)
         if world.now < self.answers_at:
@@ -106,11 +120,23 @@ class Network:
                 self._done(request)
         response = self._done(request)
         world.wait(took / 2)
+        if world.now < self.up_at:
+            self._lose()
         if befalls == "answer lost" or world.now < self.up_at:
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
         if befalls in ("500", "503"):
             return _response(request, int(befalls), "application/json", _SAID)
         return response
+
+    def restart(self, seconds: float, unsaved: int) -> None:
+        """Be away for a while; if that is noticed by anybody, without what was written last."""
+        self.up_at, self._unsaved = self._world.now + seconds, unsaved
+        self._world.fault("restart", f"for {seconds:g} s")
+
+    def _lose(self) -> None:
+        lost, self._unsaved = self.server.forget(self._unsaved), 0
+        if lost:
+            self._world.fault("last writes lost", f"{lost} of them")
 
     def _hang(self, request: httpx.Request) -> httpx.Response:
         timeout = request.extensions["timeout"]["read"]
@@ -124,12 +150,15 @@ class Network:
 
     def _later(self, request: httpx.Request, seconds: float) -> None:
         """Have it done although nobody waits for it any more."""
+        process = self._world.process
 
         def later() -> None:
             self._world.wait(seconds)
             if self._world.now >= self.up_at:
                 self._world.say(f"late: {request.method} {request.url.path}")
                 self._done(request)
+                if not process.is_alive:
+                    self.orphaned.update(request.url.path.split("/")[3:])
 
         self._world.start("gateway", later)
 

@@ -163,8 +163,10 @@ class Server:
 
     def _search(self, path: Path, query: httpx.QueryParams) -> dict[str, Any]:
         begin = int(query.get("page[offset]", 0))
-        children = self._children(path)
-        page = [self._item(each, self.nodes[each]) for each in children[begin : begin + _PAGE]]
+        children, fields = self._children(path), query.get("fields")
+        page = [self._item(each, self.nodes[each]) for each in children[begin : begin + _PAGE] if fields != "count"]
+        if fields == "":
+            page = [{**item, "attributes": dict.fromkeys(item["attributes"])} for item in page]
         more = f"{URI}/search/{'/'.join(path)}?page[offset]={begin + _PAGE}" if begin + _PAGE < len(children) else None
         return {"data": page, "error": None, "links": {"next": more}, "meta": {"count": len(children)}}
 

@@ -228,6 +228,11 @@ class World:
             self.task.stalled += stalled
             self.wait(stalled)
 
+    @property
+    def process(self) -> Process:
+        """The process that runs."""
+        return self._running().process
+
     def stalled(self) -> float:
         """For how many seconds the thread that runs was kept waiting for nothing."""
         return self._running().stalled
@@ -279,7 +284,7 @@ class World:
             ),
             "os": _like(os, getpid=self._getpid, open=self._open, close=self._close),
             "fcntl": _like(fcntl, flock=self._flock),
-            "sqlite3": _like(sqlite3, connect=self._connect),
+            "sqlite3": _like(sqlite3, connect=self.connect),
         }
 
     def sleep(self, seconds: float) -> None:
@@ -316,7 +321,8 @@ class World:
             else:
                 return
 
-    def _connect(self, path: Path, *, timeout: float = 5.0, **options: Any) -> "Connection":
+    def connect(self, path: Path, *, timeout: float = 5.0, **options: Any) -> "Connection":
+        """As `sqlite3.connect`."""
         self.point("open the database")
         connection = sqlite3.connect(path, timeout=0.0, factory=Connection, **options)
         connection.begin(self, Path(path), timeout)

@@ -1,6 +1,7 @@
 """Which mimetypes a Tiled server can register."""
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ __all__ = ["Mimetypes"]
 
 _logger = get_logger(__name__)
 _NO_ANSWER = (401, 403, 408, 429, 502, 503, 504)
+# Gateways answer so while what is behind them starts, and servers while they fail; or always, at this question.
+_NO_ANSWER_FOR_A_WHILE, _WHILE_SECONDS = (404, 500), 60.0
 _NOBODYS = "application/x-bluesky-filestore-nobody-has-this"
 # Versions of Tiled before 0.2.20.
 _LEAVES_NODES = re.compile(r"0\.(?:[01]\.|2\.1?\d(?!\d))")
@@ -37,6 +40,7 @@ class Mimetypes:
     def __init__(self, root: "Container") -> None:
         self._root = root
         self._known: dict[str, bool] = {}
+        self._failing_since: float | None = None
 
     def has(self, mimetype: str) -> bool:
         """Whether arrays of the mimetype can be registered; False for now if the server's answer does not tell."""
@@ -69,11 +73,12 @@ class Mimetypes:
         except (httpx.HTTPStatusError, FailedOnceError) as failure:
             error = failure.error if isinstance(failure, FailedOnceError) else failure
             answer = getattr(error, "response", None)
-            if answer is None or answer.status_code in _NO_ANSWER:
+            if answer is None or answer.status_code in _NO_ANSWER or self._fails_for_now(answer.status_code):
                 raise
             self._tidy_up(key)
             named = [mimetype for mimetype in pair if mimetype in answer.text]
             if answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE and len(named) == 1:
+                self._failing_since = None
                 return named[0]
             log_once(_logger, f"The catalog at {self._root.uri} does not tell what it reads; stock is assumed", error)
             return None
@@ -87,6 +92,14 @@ class Mimetypes:
 
         if _LEAVES_NODES.match(self._root.context.server_info.library_version):
             self._root.delete_contents(list(self._root.search(KeysFilter([key]))))
+
+    def _fails_for_now(self, status: int) -> bool:
+        """Whether a server that answers so may yet tell: a run's images are registered as was said once, or not."""
+        if status not in _NO_ANSWER_FOR_A_WHILE:
+            return False
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        return now - self._failing_since < _WHILE_SECONDS
 
 
 def _source(mimetype: str) -> "DataSource[Any]":

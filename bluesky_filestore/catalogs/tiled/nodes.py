@@ -11,6 +11,7 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import is_node_name
 
 from .connecting import catalog_errors
+from .values import read_table
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -273,7 +274,7 @@ def row_count(node: Any) -> int:
     """How many rows a table or an array has on the server; none if there is no node."""
     if node is None:
         return 0
-    return len(node.read([node.columns[0]])) if hasattr(node, "columns") else int(node.shape[0])
+    return len(read_table(node, node.columns[:1])) if hasattr(node, "columns") else int(node.shape[0])
 
 
 def _check_name(name: str) -> None:

@@ -16,8 +16,8 @@ There are three machines to a table:
 
 2. Whether rows may come that nobody waits for, `TiledTable.in_doubt`, False at first. A table that had to be counted is
    one that others, or we ourselves in an earlier life, may be writing to still; and a request of ours that was not
-   answered may be carried out later. `_CAUSES_DOUBT` says where that begins. It ends when `verify` has compared the
-   rows that are there with those that were sent.
+   answered may be carried out later. `_CAUSES_DOUBT` says where that begins. It ends when `verify` has looked for the
+   table anew, and compared the rows that are there with those that were sent, as it does for any.
 
 3. Where its rows are: in the catalog, or here, in `TiledTable.earlier`, which is None else. A table whose columns
    become wider is read, removed and made anew; what was in it is kept until the new one has it.
@@ -133,16 +133,15 @@ class TiledTable:
         self.earlier = None
 
     def verify(self) -> None:
-        """Compare the number of rows with what was sent, if not every answer came.
+        """Compare the number of rows with what was sent: a gateway may have sent a request twice, and answered once.
 
         Raises
         ------
         RowsDifferError
             If it holds another number of rows.
         """
-        if not self.in_doubt and self.state is not _State.SENT:
-            return
-        self._nodes.forget(self._path)
+        if self.in_doubt or self.state is _State.SENT:
+            self._nodes.forget(self._path)
         present = row_count(self._nodes.find(self._path))
         self.in_doubt = False
         if present != self.expected:
