@@ -50,7 +50,7 @@ def from_extra(extra: str) -> Iterator[None]:
         raise missing_package(error, extra) from error
 
 
-def missing_package(error: ModuleNotFoundError, extra: str = "all") -> MissingPackageError:
+def missing_package(error: ModuleNotFoundError, extra: str = "") -> MissingPackageError:
     """What to say of an import that failed.
 
     Parameters
@@ -58,7 +58,7 @@ def missing_package(error: ModuleNotFoundError, extra: str = "all") -> MissingPa
     error : ModuleNotFoundError
         As Python has it.
     extra : str
-        What brings the package, if it is none of `EXTRAS`, but one that these need.
+        What brings it; by default the first of `EXTRAS` that does, else all of them.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def missing_package(error: ModuleNotFoundError, extra: str = "all") -> MissingPa
     the package 'zmq' is not installed; expected what the extra 'zmq' brings: pip install 'bluesky_filestore[zmq]'
     """
     package = str(error.name or error).partition(".")[0]
-    extra = next((name for name, packages in EXTRAS.items() if package in packages), extra)
+    extra = extra or next((name for name, packages in EXTRAS.items() if package in packages), "all")
     return MissingPackageError(
         f"the package {package!r} is not installed; expected what the extra {extra!r} brings: "
         f"pip install 'bluesky_filestore[{extra}]'",
