@@ -53,6 +53,8 @@ def _slow_things(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and (node.name.startswith("test_") or node.decorator_list):
             found |= _SLOW_FIXTURES.intersection(each.arg for each in node.args.args)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("getfixturevalue"):
+            found |= {each.value for each in node.args if isinstance(each, ast.Constant)} & _SLOW_FIXTURES
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = {each.name.partition(".")[0] for each in node.names}
             found |= _SLOW_IMPORTS & names

@@ -84,5 +84,5 @@ def test_quick_is_quick(pytestconfig):
     """Of the modules, those are quick that have nothing slow, by themselves or by a helper."""
     from_conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
     slow = {path.stem for path in (ROOT / "tests").glob("test_*.py") if from_conftest._slow_things(path)}
-    assert {"test_server", "test_straight_line", "test_cli", "test_catalog_writer", "test_mixins_staging"} <= slow
+    assert {"test_server", "test_straight_line", "test_cli", "test_catalog_writer", "test_right_frame"} <= slow
     assert slow.isdisjoint({"test_model_paths", "test_operations_run", "test_files_rows", "test_layout"})
