@@ -452,13 +452,14 @@ def test_files_that_lead_out(catalog, good, tmp_path, make):
     data = (tmp_path / "evil.h5").read_bytes()
     members = entry({**members, name: data}, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     folder = as_folder(members, tmp_path / "a")
-    with open_pack(folder) as opened:
-        with pytest.raises(FileStoreError, match=r"outside the directories that may be read|cannot be read"):
-            open_array(opened[uid], "image")[...]
-        assert verify_run(opened[uid]).exit_code
-        # Handlers read what documents name, and cannot be kept to the pack.
-        with pytest.raises(FileStoreError, match="documents of a pack may name any file"):
-            list(fill(opened[uid]))
+    for path in (folder, as_tar(members, tmp_path / "a.tar"), as_zip(members, tmp_path / "a.zip")):
+        with open_pack(path) as opened:
+            with pytest.raises(FileStoreError, match=r"outside the directories that may be read|cannot be read"):
+                open_array(opened[uid], "image")[...]
+            assert verify_run(opened[uid]).exit_code
+            # Handlers read what documents name, and cannot be kept to the pack.
+            with pytest.raises(FileStoreError, match="documents of a pack may name any file"):
+                list(fill(opened[uid]))
     with pytest.raises(PackError, match=r"is not delivered, since a file outside of .* is named by"):
         unpack(folder, catalog.client, into=tmp_path / "into")
     assert uid not in catalog.client

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import unquote
 
 import h5py
@@ -104,31 +105,30 @@ def test_there_and_back(catalog, night, here, tmp_path, ending, which):
 
 
 def test_opened_where_it_is(night, here):
-    """The documents of any pack, and the frames of a folder, are read without unpacking; elsewhere it is said how."""
+    """Documents and frames of any pack are read without unpacking it; of an archive nothing is left behind."""
     runs, _ = night
     for built, ending in itertools.product(runs, ENDINGS):
         path = pack(built.documents, to=here / f"{built.uid}{ending}").path
         with open_pack(path) as opened:
             run = opened[built.uid[:8]]
             assert list(plain(documents(run))) == list(plain(built.documents))
-            if ending:
-                with pytest.raises(PackError, match=r"frames are not read out of .* unpack it .* and open the folder"):
-                    open_array(run, "cam_image", "primary")
-                continue
             for (stream, key), frames in built.frames.items():
                 np.testing.assert_array_equal(open_array(run, key, stream)[...], np.stack(frames))
             report = verify_run(run, checksums=True)
             assert report.exit_code == 0, str(report)
             assert "are as they were when the manifest was made" in str(report)
             # The files of the pack are looked at, whether the originals are still there or not.
-            lost = next(file for file in (path / "files").rglob("*") if file.is_file())
-            lost.rename(here / "lost")
+            files = (path if not ending else Path(opened._out.name)) / "files"
+            lost = next(file for file in files.rglob("*") if file.is_file())
+            assert not ending or files.parent.stat().st_mode & 0o777 == 0o700
+            shutil.move(lost, here / "lost")
             report = verify_run(run, checksums=True)
             assert report.exit_code == 1
             assert str(lost) in str(report)
-            (here / "lost").rename(lost)
+            shutil.move(here / "lost", lost)
             with pytest.raises(PackError, match="in a pack already"):
                 pack(run, to=here / "again.tar")
+        assert files.exists() == (not ending)
 
 
 def test_other_programs(night, here):
@@ -209,19 +209,34 @@ def test_files_that_files_lead_to(catalog, here):
         layout = h5py.VirtualLayout((1, 4, 6), "<u2")
         layout[:] = h5py.VirtualSource("../raw/virtual.h5", "frames", (1, 4, 6))
         file.create_virtual_dataset("/entry/data/data", layout)
-    runs = [image_documents(data / "scan" / f"{name}.h5") for name in ("linking", "made")]
+    with h5py.File(data / "scan" / "small.h5", "w") as file:
+        file.create_dataset("/entry/data/data", data=values, chunks=(1, 4, 6), compression="gzip")
+    runs = [image_documents(data / "scan" / f"{name}.h5") for name in ("linking", "made", "small")]
     elsewhere = catalog.client.create_container()
-    for run in runs:
-        uid = run[0][1]["uid"]
-        packed = pack(run, to=here / f"{uid}.tar")
-        assert packed.files == 2
+    for run, ending in itertools.product(runs, (".tar", ".zip")):
+        packed = pack(run, to=here / f"{run[0][1]['uid']}{ending}")
+        assert packed.files == (1 if run is runs[2] else 2)
     shutil.rmtree(data)
-    for run in runs:
+    for run, ending in itertools.product(runs, (".tar", ".zip")):
+        with open_pack(here / f"{run[0][1]['uid']}{ending}") as opened:
+            np.testing.assert_array_equal(open_array(opened[run[0][1]["uid"]], "image")[0], values)
+    for run in runs[:2]:
         uid = run[0][1]["uid"]
         (unpacked,) = unpack(here / f"{uid}.tar", elsewhere, into=here / "there")
         assert (unpacked.state, unpacked.files) == ("unpacked", 2)
         np.testing.assert_array_equal(elsewhere[uid]["primary"].base["image"].read()[0], values)
         np.testing.assert_array_equal(open_array(elsewhere[uid], "image")[0], values)
+
+
+def test_no_room_for_frames(night, here, monkeypatch):
+    """Where the files of a packed run have no room it is said before any is written, and what to do."""
+    built = night[0][0]
+    path = pack(built.documents, to=here / "a.tar").path
+    with open_pack(path) as opened, monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))
+        with pytest.raises(PackError, match=r"has 10 free; expected room .* TMPDIR .* or unpack it"):
+            open_array(opened[built.uid], "cam_image", "primary")
+        assert not [each for each in Path(opened._out.name).rglob("*") if each.is_file()]
 
 
 def test_no_place(night, here):

@@ -31,6 +31,9 @@ class Members(Protocol):
     directory: Path | None
     """Where they are as files; None in a tar or zip."""
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a member."""
+
     def size_of(self, name: str) -> int:
         """How many bytes a member says that it has.
 
@@ -101,6 +104,10 @@ class FolderMembers:
         self.directory: Path | None = path
         self.path, self._roots = path, Roots.of([path])
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a member."""
+        return (self.path / check_name(name)).is_file()
+
     def size_of(self, name: str) -> int:
         """How many bytes a member has."""
         with self._descriptor(name) as descriptor:
@@ -166,6 +173,10 @@ class ListedMembers:
     def refusal(self, words: str) -> PackError:
         """The error for a pack that is not as `pack` makes it."""
         return PackError(f"{self.path} {words}; expected a pack of regular files, as `pack` makes it: do not trust it.")
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a member."""
+        return self.prefix + check_name(name) in self.sizes
 
     def size_of(self, name: str) -> int:
         """How many bytes a member has."""

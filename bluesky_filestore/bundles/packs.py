@@ -16,12 +16,16 @@ documents name a disk otherwise than who packed it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bluesky_filestore.errors import FileStoreError, PackError, PathError, RunNotFoundError
+from bluesky_filestore.files.hdf5 import shared_files
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.model.event_record import from_exact_json
 from bluesky_filestore.model.manifest import Manifest
@@ -29,7 +33,7 @@ from bluesky_filestore.model.root_map import RootMap
 from bluesky_filestore.reading.from_documents import ConfinedDocuments
 from bluesky_filestore.visible import visible_line
 
-from .containers import kind_of
+from .containers import BLOCK, kind_of
 from .members import INDEX, MOST_TEXT, FolderMembers, Members, check_name, read_text
 from .tar_members import TarMembers
 from .zip_members import ZipMembers
@@ -86,6 +90,8 @@ class Pack(Mapping[str, "PackedRun"]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.members = _members_of(path)
+        self._taking_out, self._out_of = threading.Lock(), dict[str, Path]()
+        self._out: tempfile.TemporaryDirectory[str] | None = None
         try:
             index = _parsed(read_text(self.members, INDEX), f"{INDEX} of {path}")
             if index.get("format") != FORMAT or index.get("version") != VERSION:
@@ -132,8 +138,13 @@ class Pack(Mapping[str, "PackedRun"]):
         return visible_line(f"<Pack of {len(self)} runs in {self.path}>")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, and of what was taken out of it."""
         self.members.close()
+        if self._out is not None:
+            for path in self._out_of.values():
+                shared_files().close_file(str(path))
+            self._out.cleanup()
+            self._out = None
 
     def __enter__(self) -> Self:
         return self
@@ -156,6 +167,46 @@ class Pack(Mapping[str, "PackedRun"]):
         except PathError as error:
             raise PackError(f"{path!r} is no file of {self.path}: {error}") from error
 
+    def taken_out(self, paths: Iterable[str]) -> Path:
+        """A private directory with the members that are these files of the documents, of an archive.
+
+        It is there until the pack is closed. What the pack does not have is not there.
+
+        Raises
+        ------
+        PackError
+            If a member is damaged, or there is no room for them.
+        """
+        with self._taking_out:
+            if self._out is None:
+                self._out = tempfile.TemporaryDirectory(prefix="bluesky-filestore-pack-")
+            directory = Path(self._out.name)
+            (directory / FILES).mkdir(exist_ok=True)
+            wanted = [name for name in dict.fromkeys(map(self.member_of, paths)) if self.members.has(name)]
+            missing = [name for name in wanted if name not in self._out_of]
+            needed, free = sum(map(self.members.size_of, missing)), shutil.disk_usage(directory).free
+            if needed > free:
+                raise PackError(
+                    f"frames are read from files, and those of the run in {self.path} have {needed:,} bytes, of which "
+                    f"{directory.parent} has {free:,} free; expected room for them: have TMPDIR name another disk, or "
+                    f"unpack it (tar -xf, unzip), and open the folder."
+                )
+            for name in missing:
+                self._take_out(name, directory / name)
+        return directory
+
+    def _take_out(self, name: str, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # What was not all written is not known, and written again.
+            with self.members.opened(name) as member, path.open("wb") as file:
+                shutil.copyfileobj(member, file, BLOCK)
+        except FileStoreError:
+            raise
+        except OSError as error:
+            raise PackError(f"{name} cannot be taken out of {self.path} ({error}); expected room for it.") from error
+        self._out_of[name] = path
+
     def root_map(self, directory: str | Path) -> RootMap:
         """Where the directories are that the documents name, if the pack lies in a directory."""
         return RootMap({old: str(Path(directory, new)) for old, new in self.directories.items()})
@@ -164,8 +215,8 @@ class Pack(Mapping[str, "PackedRun"]):
 class PackedRun(ConfinedDocuments):
     """A run in a pack: its documents, as they were recorded, one by one.
 
-    `documents`, `open_array` and `verify_run` take it; the latter two where the pack is a folder, and they read no file
-    that is not in it.
+    `documents`, `open_array` and `verify_run` take it, and read no file that is not in it. For the latter two the
+    files of the run are taken out of a tar or zip, into a private directory, until the pack is closed.
     """
 
     def __init__(self, pack: Pack, said: Mapping[str, Any]) -> None:
@@ -219,10 +270,7 @@ class PackedRun(ConfinedDocuments):
         """Where its files are, and that they have to be in the pack."""
         directory = self.pack.members.directory
         if directory is None:
-            raise PackError(
-                f"frames are not read out of {self.pack.path}; expected a pack that is a folder: unpack it (tar -xf, "
-                f"unzip), and open the folder, or give it to `bluesky-filestore unpack`."
-            )
+            directory = self.pack.taken_out(entry.path for entry in self.manifest().entries)
         return self.pack.root_map(directory.absolute()), Roots.of([directory / FILES])
 
 
