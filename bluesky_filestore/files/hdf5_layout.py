@@ -17,7 +17,15 @@ from bluesky_filestore.model.frame_axis import why_not_served
 from .hdf5_pieces import Pieces, pieces_among
 from .hdf5_selection import UnclearError
 from .hdf5_virtual import Virtual, virtual_of
-from .hdf5_written import LostFramesError, Written, check_written, storage_file, written_chunks, written_frames
+from .hdf5_written import (
+    LostFramesError,
+    Written,
+    check_places,
+    check_written,
+    storage_file,
+    written_chunks,
+    written_frames,
+)
 from .readable import ANYWHERE, Roots
 from .rows import Frames
 
@@ -306,6 +314,7 @@ def _offsets(dataset: "h5py.Dataset") -> tuple[NDArray[np.int64] | None, NDArray
     if dataset.id.chunk_iter(note):
         return None, nowhere, 1
     chunks, offsets = np.array(sorted(found), np.int64).reshape(-1, 2).T
+    check_places(offsets, np.full(len(offsets), size), dataset.name)
     return np.ascontiguousarray(offsets), np.ascontiguousarray(chunks), frames_per_chunk
 
 

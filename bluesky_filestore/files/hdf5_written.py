@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LostFramesError",
     "Written",
+    "check_places",
     "check_written",
     "lost_frames",
     "storage_file",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 _MOST_NAMES = 6
+_HEADER_BYTES = 48
+"""The shortest superblock."""
 
 
 class LostFramesError(TruncatedFileError):
@@ -117,6 +120,22 @@ def written_chunks(whole: NDArray[np.int64], frames_per_chunk: int, count: int) 
     return Written(starts * frames_per_chunk, np.isin(starts, whole))
 
 
+def check_places(offsets: NDArray[np.int64], sizes: NDArray[np.int64], name: str) -> None:
+    """Raise `ValueError` where chunks lie in one another, or in the file's header: one of them is not where it is said.
+
+    Parameters
+    ----------
+    offsets, sizes : array
+        Where the chunks begin, and how long each is, in bytes.
+    name : str
+        The dataset.
+    """
+    order = np.argsort(offsets, kind="stable")
+    begins, ends = offsets[order], offsets[order] + sizes[order]
+    if len(begins) and (begins[0] < _HEADER_BYTES or (begins[1:] < ends[:-1]).any()):
+        raise ValueError(f"chunks of dataset {name} lie in one another, or in the header of the file")
+
+
 def _of_chunks(dataset: "h5py.Dataset", each_chunk: bool) -> Written | None:
     sizes = list(zip(dataset.shape, dataset.chunks, strict=True))
     along, *others = [-(-size // chunk) for size, chunk in sizes]
@@ -126,13 +145,16 @@ def _of_chunks(dataset: "h5py.Dataset", each_chunk: bool) -> Written | None:
     packed = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
     chunk_bytes = int(np.prod(dataset.chunks, dtype=np.int64)) * dataset.id.get_type().get_size()
     found: list[tuple[int, ...]] = []
+    places: list[tuple[int, int]] = []
 
     def note(chunk: Any) -> None:
+        places.append((chunk.byte_offset, chunk.size))
         # Of a chunk that is shorter than it should be, HDF5 gives what is in memory.
         if chunk.filter_mask & packed != packed or chunk.size == chunk_bytes:
             found.append(chunk.chunk_offset)
 
     dataset.id.chunk_iter(note)
+    check_places(*np.array(places, np.int64).reshape(-1, 2).T, dataset.name)
     begins = np.array(found, np.int64).reshape(-1, dataset.ndim)
     # A dataset that was made smaller may have chunks left behind its end.
     begins = begins[(begins < dataset.shape).all(axis=1)]

@@ -1,7 +1,9 @@
 """Frames by the numbers that documents have for them: along a dataset of one HDF5 file, or a file each."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +27,7 @@ from .formats import ArrayFormat, stored_format
 from .hdf5 import shared_files
 from .hdf5_joined import ENDLESS
 from .hdf5_rows import HDF5Dataset, HDF5Frames, JoinedIndex
+from .readable import signature_of
 from .series import FILE_TYPES, file_reader
 
 __all__ = ["DatasetFrames", "NumberedFrames", "SeriesFrames", "SourceArrays"]
@@ -120,20 +123,19 @@ class SeriesFrames:
             If one of them cannot be read, or its frame is not like the others.
         """
         read_file, admitted = file_reader(self.mimetype, self.dataset, hdf5=shared_files()), dict[str, str]()
-        paths = self.paths(wanted)
-        first = self._as_frame(read_file(paths[0], admitted, None), paths[0])
-        if len(paths) == 1:
+        (path,) = self.paths(wanted[:1])
+        first = self._as_frame(read_file(path, admitted, None), path)
+        if len(wanted[:2]) == 1:
             return first[np.newaxis]
+        self._check_last(wanted)
+        paths = self.paths(wanted)
         values = np.empty((len(paths), *first.shape), first.dtype)
         values[0] = first
         for place, path in enumerate(paths[1:], start=1):
             try:
                 frame = self._as_frame(read_file(path, admitted, values[place]), path)
             except MissingFileError as error:
-                raise TruncatedFileError(
-                    f"file {path} is not there: of the {len(paths)} frames of point {wanted.start // len(wanted)} "
-                    f"there are {place}; expected all."
-                ) from error
+                raise self._missing(path, place, wanted) from error
             if (frame.shape, frame.dtype) != (first.shape, first.dtype):
                 raise UnreadableFileError(
                     f"file {path} holds a frame of {list(frame.shape)} {frame.dtype}; expected {list(first.shape)} "
@@ -141,6 +143,23 @@ class SeriesFrames:
                 )
             values[place] = frame
         return values
+
+    def _check_last(self, wanted: range) -> None:
+        """See that the last file is there, before memory is taken for as many as a document claims."""
+        try:
+            signature_of(*self.paths(wanted[-1:]))
+        except MissingFileError as error:
+            for place in count(1):
+                (path,) = self.paths(wanted[place : place + 1])
+                if not os.path.lexists(path):
+                    raise self._missing(path, place, wanted) from error
+
+    def _missing(self, path: str, place: int, wanted: range) -> TruncatedFileError:
+        many = wanted.stop - wanted.start
+        return TruncatedFileError(
+            f"file {path} is not there: of the {many} frames of point {wanted.start // many} there are {place}; "
+            f"expected all."
+        )
 
     def format(self, wanted: range) -> ArrayFormat:
         """Shape and dtype of what is read, from the header of its first file."""

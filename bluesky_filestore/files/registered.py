@@ -15,7 +15,7 @@ from .hdf5 import HDF5Files, shared_files
 from .hdf5_joined import JoinedDatasets
 from .hdf5_rows import HDF5Dataset, HDF5Frames, SpanIndex
 from .readable import ANYWHERE, Roots
-from .rows import ReadableFrames
+from .rows import ReadableFrames, fits_in
 from .series import FileSamples, FrameFiles, file_reader, frame_shape_of
 from .stamps import Stamps, stamps_of
 
@@ -110,7 +110,7 @@ def checked_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """
     if values.dtype == dtype:
         return values
-    if not np.can_cast(values.dtype, dtype, "safe"):
+    if not fits_in(values.dtype, dtype):
         raise UnreadableFileError(
             f"the files hold {values.dtype}; expected {dtype}, as it is registered: register what they hold."
         )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,14 @@ class _Split:
     """The sizes of the others."""
     frames: int
     """How many frames a unit is made of."""
+
+
+def fits_in(found: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether elements that files hold may stand in an array: as the values that they are, and no truths as numbers.
+
+    A file that does not say (any more) what its pixels are is black and white to some libraries.
+    """
+    return found == dtype or (np.can_cast(found, dtype, "safe") and found.kind != "b")
 
 
 def array_of(source: ReadableFrames, shape: tuple[int, ...], index: ArrayIndex = ...) -> NDArray[np.generic]:

@@ -19,7 +19,7 @@ from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SE
 from .hdf5 import HDF5Files
 from .npy import read_npy
 from .readable import ANYWHERE, Roots, signature_of
-from .rows import AxisKey, FileProblem, Frames
+from .rows import AxisKey, FileProblem, Frames, fits_in
 from .stamps import Stamp, Stamps, byte_samples, check_stamp, explain, frame_sample, stamp_file
 from .tiff import read_tiff
 
@@ -211,7 +211,7 @@ class FrameFiles:
                 f"file {path} holds a frame of shape {list(found.shape)}; expected {list(self.frame_shape)} of the "
                 f"catalog for frame {frame}: the file is of another series, or was written with other settings."
             )
-        if found.dtype != self.dtype and not np.can_cast(found.dtype, self.dtype, "safe"):
+        if not fits_in(found.dtype, self.dtype):
             raise UnreadableFileError(
                 f"file {path} holds {found.dtype} for frame {frame}; expected {self.dtype} of the catalog."
             )

@@ -11,6 +11,8 @@ from pathlib import Path
 from .running import Outcome, Target, outcomes, random_of, tried
 from .targets import all_targets
 
+HEAD = f"{'target':28} {'cases':>7} {'refused':>8} {'wrong':>6} {'HDF5':>5} {'findings':>8} {'slowest':>8} {'most':>7}"
+
 
 def main() -> int:
     """Try what is asked for; how many findings there were."""
@@ -22,10 +24,12 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="one case of one target, in this process")
     options = parser.parse_args()
     chosen = [each for each in all_targets() if any(each.name.startswith(name) for name in options.only)]
+    found_before = [each for each in chosen if each.name.startswith("corpus")]
     if options.case is not None:
         return again(chosen[0], options.seed, options.case)
-    findings, end = 0, time.monotonic() + 60 * options.minutes
-    print(f"{'target':24} {'cases':>7} {'refused':>8} {'wrong':>6} {'findings':>8} {'slowest':>8} {'most':>7}")
+    print(HEAD)
+    findings = sum(show(each, list(outcomes(each, 0, iter([0]), float("inf"))), 0, True) for each in found_before)
+    chosen, end = chosen[len(found_before) :], time.monotonic() + 60 * options.minutes
     for place, target in enumerate(chosen):
         share = (end - time.monotonic()) / (len(chosen) - place)
         until, numbers = time.monotonic() + share, itertools.count()
@@ -47,19 +51,22 @@ def again(target: Target, seed: int, number: int) -> int:
     return outcome.is_finding
 
 
-def show(target: Target, found: list[Outcome], seed: int) -> int:
+def show(target: Target, found: list[Outcome], seed: int, only_findings: bool = False) -> int:
     """A line of the table, and its findings below it, those alike once."""
+    if only_findings and not any(each.is_finding for each in found):
+        return 0
     kinds = Counter(each.kind for each in found)
     findings = [each for each in found if each.is_finding]
     slowest, most = (max((getattr(each, of) for each in found), default=0) for of in ("seconds", "bytes"))
     print(
-        f"{target.name:24} {len(found):7} {kinds['refused']:8} {kinds['wrong']:6} {len(findings):8} {slowest:6.2f} s "
+        f"{target.name:28} {len(found):7} {kinds['refused']:8} {kinds['wrong']:6} {kinds['library']:5} "
+        f"{len(findings):8} {slowest:6.2f} s "
         f"{most >> 20:4} MB",
         flush=True,
     )
     alike: dict[tuple[str, str], list[Outcome]] = {}
     for each in found:
-        if each.is_finding or each.kind == "wrong":
+        if each.is_finding or each.kind in ("wrong", "library"):
             alike.setdefault((each.kind, each.where), []).append(each)
     for (kind, where), some in alike.items():
         print(f"    {len(some)} x {kind}: {where} (e.g. --only {target.name!r} --seed {seed} --case {some[0].number})")

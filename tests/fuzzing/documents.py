@@ -34,6 +34,7 @@ class DocumentTarget:
     name: str
     use: Callable[[Documents], None]
     runs: list[Documents] = field(default_factory=list)
+    bears: frozenset[str] = frozenset()
 
     def prepare(self, directory: Path) -> None:
         steps = (*(Step("primary"),) * 3, Step("dark"), Step("primary", "rewind"), Step("primary"))
@@ -128,7 +129,9 @@ def verified(docs: Documents) -> None:
     str(verify_run(docs))
 
 
+USES = {"gathered": gather, "filled": filled, "opened": opened, "verified": verified}
+
+
 def targets() -> list[DocumentTarget]:
     """Each thing that is done with documents."""
-    uses = {"gathered": gather, "filled": filled, "opened": opened, "verified": verified}
-    return [DocumentTarget(f"documents {name}", use) for name, use in uses.items()]
+    return [DocumentTarget(f"documents {name}", use) for name, use in USES.items()]

@@ -36,6 +36,10 @@ FRAMES = (np.arange(4 * 24, dtype="<u2").reshape(4, 4, 6) * 683) | 1
 DATASET = "/entry/data/data"
 
 
+IN_HDF5 = frozenset({"hang", "crash"})
+"""What a server has another process for; in a process of one's own HDF5 does it there."""
+
+
 class HTTPStatusError(FileStoreError):
     """The server's answer, which says whose fault it is."""
 
@@ -75,6 +79,8 @@ class FileTarget:
     """Of what is registered."""
     is_exact: bool = True
     """Whether the good files hold just `FRAMES`."""
+    bears: frozenset[str] = frozenset()
+    """What is HDF5's own."""
     originals: dict[str, Original] = field(default_factory=dict)
     others: dict[str, bytes] = field(default_factory=dict)
     good: np.ndarray = field(default_factory=lambda: FRAMES)
@@ -346,7 +352,7 @@ def _hdf5_series(directory: Path) -> dict[str, Original]:
     return made
 
 
-_KINDS: dict[str, tuple[Any, ...]] = {
+KINDS: dict[str, tuple[Any, ...]] = {
     "hdf5 plain": (_hdf5(), HDF5_ROWS, _ROWS),
     "hdf5 chunked": (_hdf5(**_CHUNKS), HDF5_ROWS, _ROWS),
     "hdf5 packed": (_hdf5(compression="gzip", shuffle=True, **_CHUNKS), HDF5_ROWS, _ROWS),
@@ -374,9 +380,18 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 
 def targets() -> list[FileTarget]:
     """Each kind of files, read in each way."""
-    ways = {"": straight, "served ": served}
+    ways: dict[str, Way] = {"": straight, "served ": served}
     return [
-        FileTarget(f"{prefix}{name}", make, mimetype, parameters, read, *(more or ["<u2"]), is_exact=name != "jpeg")
+        FileTarget(
+            f"{prefix}{name}",
+            make,
+            mimetype,
+            parameters,
+            read,
+            *(more or ["<u2"]),
+            is_exact=name != "jpeg",
+            bears=IN_HDF5 if name.startswith("hdf5") and read is straight else frozenset(),
+        )
         for prefix, read in ways.items()
-        for name, (make, mimetype, parameters, *more) in _KINDS.items()
+        for name, (make, mimetype, parameters, *more) in KINDS.items()
     ]

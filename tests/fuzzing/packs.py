@@ -28,6 +28,7 @@ class PackTarget:
 
     kind: str
     members: dict[str, bytes] = field(default_factory=dict)
+    bears: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -117,6 +118,7 @@ class ManifestTarget:
 
     name: str = "manifests"
     said: list[Any] = field(default_factory=list)
+    bears: frozenset[str] = frozenset()
 
     def prepare(self, directory: Path) -> None:
         target = PackTarget("folder")

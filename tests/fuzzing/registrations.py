@@ -39,6 +39,7 @@ class RegistrationTarget:
 
     name: str
     posted: list[Any] = field(default_factory=list)
+    bears: frozenset[str] = frozenset()
 
     def prepare(self, directory: Path) -> None:
         self.directory = directory

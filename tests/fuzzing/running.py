@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,13 +26,19 @@ MOST_SECONDS = 2.0
 MOST_BYTES = 2**30
 _BATCH = 200
 # On a machine with much to do a case may take long, and no time.
-_LONG_SECONDS = 5 * MOST_SECONDS
+_LONG_SECONDS = 15 * MOST_SECONDS
 
 
 class Target(Protocol):
     """What is tried, and how."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def bears(self) -> frozenset[str]:
+        """The kinds of outcomes that are known, and no findings."""
 
     def prepare(self, directory: Path) -> None:
         """Make what is the same for all cases."""
@@ -50,7 +56,7 @@ class Outcome:
 
     number: int
     kind: str
-    """``fine``, ``refused`` with our words, ``wrong`` values; or ``exception``, ``hang``, ``memory``, ``crash``."""
+    """``fine``, ``refused`` with our words, ``wrong`` values, ``library`` where HDF5 hung or crashed; or a finding."""
     where: str = ""
     """What it has in common with others of its kind."""
     words: str = ""
@@ -80,8 +86,10 @@ def outcomes(target: Target, seed: int, numbers: Iterator[int], until: float) ->
             done = 0
             for outcome in _of_process(target, seed, batch, Path(made), until):
                 done += 1
-                if outcome.kind == "hang":
+                if outcome.kind == "hang" and outcome.kind not in target.bears:
                     yield from _of_process(target, seed, [outcome.number], Path(made), until + 60, _LONG_SECONDS)
+                elif outcome.kind in target.bears:
+                    yield replace(outcome, kind="library")
                 else:
                     yield outcome
             again = batch[done:]

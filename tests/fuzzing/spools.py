@@ -28,6 +28,7 @@ class SpoolTarget:
     name: str = "spools"
     original: Original | None = None
     uids: list[str] = field(default_factory=list)
+    bears: frozenset[str] = frozenset()
 
     def prepare(self, directory: Path) -> None:
         odd = {"when": np.datetime64("2026-01-01"), ("a", 1): [{(2,): np.eye(2)}], "big": 2**80}
@@ -97,6 +98,7 @@ class BodyTarget:
 
     name: str = "spooled documents"
     originals: list[Original] = field(default_factory=list)
+    bears: frozenset[str] = frozenset()
 
     def prepare(self, directory: Path) -> None:
         docs: list[Any] = [doc for _, doc in run_documents(1)[1]]
