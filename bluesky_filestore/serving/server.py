@@ -228,7 +228,11 @@ class CatalogServer:
             filled = False
             if database is not None:
                 with going_without(_logger, "How Tiled makes a catalog", "Tiled makes it, by a process of its own"):
-                    fill_database(database)
+                    try:
+                        fill_database(database)
+                    except (ValueError, LookupError) as error:
+                        # What drivers raise where an address makes no sense.
+                        raise CatalogError(str(error)) from error
                     filled = True
             return catalog(
                 database or own,

@@ -63,7 +63,12 @@ class MongoRuns(Collections):
         try:
             # What the address says goes before what we say, and not, as it would by itself, behind it.
             ours: Any = {} if "serverselectiontimeoutms" in uri.lower() else {"serverSelectionTimeoutMS": 10_000}
-            database: Any = MongoClient(uri, **ours).get_default_database()
+            client: Any = MongoClient(uri, **ours)
+            try:
+                database = client.get_default_database()
+            except ConfigurationError:
+                client.close()
+                raise
         except ConfigurationError as error:
             raise OptionError(
                 f"the address of the MongoDB cannot be used ({error}); expected one with the name of a database, such "
@@ -72,7 +77,7 @@ class MongoRuns(Collections):
         try:
             database.command("ping")
         except PyMongoError as error:
-            database.client.close()
+            client.close()
             raise CatalogError(
                 f"no MongoDB answers at {shown_address(uri)} ({str(error).partition(' (')[0]}); check the address, the "
                 f"user, and that it runs."

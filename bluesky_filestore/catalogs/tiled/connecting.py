@@ -1,6 +1,7 @@
 """A Tiled client, or quickly the reason why there is none."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -83,9 +84,17 @@ def connect_profile(name: str, **client_kwargs: Any) -> "Container":
     content = profile_content(name)
     arguments = _with_stripped_key(content["uri"], {**content, **client_kwargs})
     given = client_kwargs | {name: arguments[name] for name in ("api_key",) if name in arguments}
-    return _connected(
-        content["uri"], arguments, lambda: from_profile(name, **{"uri": _without_key(content["uri"]), **given})
-    )
+    given = {"uri": _without_key(content["uri"]), **given}
+    with _silent_about_profiles():
+        return _connected(content["uri"], arguments, lambda: from_profile(name, **given))
+
+
+@contextmanager
+def _silent_about_profiles() -> Iterator[None]:
+    """Tiled warns of a file of profiles that it leaves out, with all that is in it: a key, most of the time."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Skipping ")
+        yield
 
 
 def profile_content(name: str) -> Mapping[str, Any]:
@@ -99,11 +108,13 @@ def profile_content(name: str) -> Mapping[str, Any]:
     with from_extra("write"):
         from tiled.profiles import load_profiles
 
-    profiles = load_profiles()
+    with _silent_about_profiles():
+        profiles = load_profiles()
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
         raise CatalogUnreachableError(
-            f"there is no Tiled profile {shown_address(name)!r}; known are: {known}. Add it, or give an address."
+            f"there is no Tiled profile {shown_address(name)!r}; known are: {known}. Add it, or give an address. Tiled "
+            f"leaves out files with entries that it does not know, such as api_key: a key is in TILED_API_KEY."
         )
     content: Mapping[str, Any] = profiles[name][1]
     if "uri" not in content:
@@ -126,9 +137,9 @@ def key_for(uri: str, client_kwargs: Mapping[str, Any]) -> str | None:
 def _without_key(uri: str) -> str:
     """The address that a client is made for, where the key is another argument: httpx logs all addresses.
 
-    A user is left out, who would be in the header that the key goes in.
+    A user is left out as well, who would be in the header that the key goes in.
     """
-    return str(httpx.URL(uri).copy_remove_param("api_key").copy_with(userinfo=b""))
+    return str(httpx.URL(uri).copy_with(userinfo=b"", query=None, fragment=None))
 
 
 def _with_stripped_key(uri: str, client_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +210,7 @@ def _ask_for_authentication(uri: str, options: Mapping[str, Any]) -> Mapping[str
 def _server_address(uri: str, path: str) -> httpx.URL:
     url = httpx.URL(uri)
     base = url.path.partition("/api/v1")[0].rstrip("/")
-    return url.copy_with(path=f"{base}/api/v1/{path}", query=None, userinfo=b"")
+    return url.copy_with(path=f"{base}/api/v1/{path}", query=None, fragment=None, userinfo=b"")
 
 
 def ask(client: "Container") -> None:
