@@ -16,7 +16,7 @@ from small_runs import SmallRun
 from typer.testing import CliRunner
 
 import bluesky_filestore.errors
-from bluesky_filestore import CatalogWriter, open_array, open_pack, pack, verify_run
+from bluesky_filestore import CatalogWriter, documents, open_array, open_pack, pack, verify_run
 from bluesky_filestore.checking.finding import Finding, Report
 from bluesky_filestore.cli import app
 from bluesky_filestore.cli.console import Console
@@ -257,8 +257,8 @@ def test_in_python(run, catalog, tmp_path):
     uid, _ = run
     node = catalog.client[uid]
     for call in (
-        lambda: open_array(node["primary"]["image"]),
-        lambda: open_array(node["primary"]["image"])[5, 6],
+        lambda: open_array(list(documents(node)), "image"),
+        lambda: open_array(list(documents(node)), "image")[5, 6],
         lambda: verify_run(node),
         lambda: pack(catalog.client, [uid], to=tmp_path / "p"),
         lambda: open_pack(tmp_path / "p"),
