@@ -24,6 +24,7 @@ __all__ = [
     "FileStoreTIFFIterativeWrite",
     "FileStoreTIFFSquashing",
     "FlyableFileStore",
+    "Limits",
     "MultiTrigger",
     "PathInfo",
     "PathProvider",
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
     )
     from .reading import open_array
     from .reading.document_reader import documents
-    from .serving import serve_catalog
+    from .serving import Limits, serve_catalog
     from .spool_writer import SpoolWriter
 
 
@@ -123,6 +124,7 @@ _HOMES = {
     "pack": "bundles.packing",
     "register_handler": "handlers",
     "relocate": "bundles.relocating",
+    "Limits": "serving",
     "serve_catalog": "serving",
     "undo_relocation": "bundles.relocating",
     "unpack": "bundles.unpacking",

@@ -23,6 +23,7 @@ __all__ = [
     "ForbiddenFileError",
     "HandlerNotFoundError",
     "IOCUnreachableError",
+    "LimitError",
     "LockedFileError",
     "ManifestError",
     "MissingFileError",
@@ -109,6 +110,10 @@ class LockedFileError(UnreadableFileError, BlockingIOError):
 
 class TruncatedFileError(UnreadableFileError, EOFError):
     """A data file with fewer frames than are asked of it."""
+
+
+class LimitError(UnreadableFileError):
+    """More is asked for, or said to be there, than `bluesky_filestore.Limits` allow."""
 
 
 class ChangedFileError(UnreadableFileError):

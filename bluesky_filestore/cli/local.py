@@ -83,9 +83,13 @@ def serve(
         list[str] | None,
         typer.Option(help="A name by which the server may be asked besides localhost; can be repeated."),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="What is refused as too much, e.g. response_bytes=1000000000; can be repeated."),
+    ] = None,
 ) -> None:
     """Run a Tiled catalog on loopback until Ctrl-C."""
-    from bluesky_filestore.serving import serve_catalog
+    from bluesky_filestore.serving import Limits, serve_catalog
 
     console = Console()
     with serve_catalog(
@@ -96,6 +100,7 @@ def serve(
         database=database,
         allow_changed=allow_changed,
         host_names=host_name or [],
+        limits=Limits.parsed(limit or ()),
     ) as catalog:
         _serve_until_interrupt(console, catalog)
 

@@ -101,14 +101,20 @@ class HDF5Files:
 
     def _grown(self, layout: Layout, path: str, dataset: str, way: Way) -> Layout:
         """The same, with as many frames as there are where other files tell how many that are."""
-        if layout.virtual is None or not layout.virtual.is_endless:
+        if layout.virtual is None:
+            return layout
+        # Others may have looked at it under other limits.
+        way.roots.limits.check(
+            "virtual_sources", len(layout.virtual.parts), f"virtual dataset {dataset} of file {path} has {{}} parts"
+        )
+        if not layout.virtual.is_endless:
             return layout
         sources = PartSources(self, path, way.deeper(path, dataset))
         with clear(path, dataset):
             if layout.virtual.in_pieces:
                 shape, dtype, virtual = joined_pieces(layout.virtual, sources.layout_of)
                 return replace(layout, shape=shape, dtype=dtype, virtual=virtual, written=virtual.written(shape))
-            frames, virtual = layout.virtual.grown(sources.shape_of)
+            frames, virtual = layout.virtual.grown(sources.shape_of, way.roots.limits)
             shape = (frames, *layout.frame_shape)
             return replace(layout, shape=shape, virtual=virtual, written=virtual.written(shape))
 
@@ -175,6 +181,7 @@ class HDF5Files:
                     chunks = entry.packed.get(name)
                     if chunks is None or chunks.dataset is not found:
                         chunks = entry.packed[name] = PackedChunks(found, path)
+                    way.roots.limits.check("unpacked_bytes", chunks.size, f"a chunk of {name} in {path} has {{}} bytes")
                     if other is None or not chunks.is_foreign or not other.can_read:
                         return _through_hdf5(chunks, path, name, frames, part)
                     per_chunk = chunks.dataset.chunks[0]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import ForbiddenFileError, UnreadableFileError
+from bluesky_filestore.errors import LimitError, UnreadableFileError
 from bluesky_filestore.model.frame_axis import why_not_served
+from bluesky_filestore.model.limits import how_to_set
 
 from .hdf5_pieces import Pieces, pieces_among
 from .hdf5_selection import UnclearError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Elsewhere",
+    "GroupError",
     "Layout",
     "NoDatasetError",
     "NoFramesError",
@@ -47,12 +49,15 @@ __all__ = [
 ]
 
 _MOST_LINKS = 32
-_MOST_LINKED_FILES = 8
 _MOST_NAMES = 6
 
 
 class NoFramesError(UnreadableFileError):
     """A dataset that is not made of frames."""
+
+
+class GroupError(UnreadableFileError):
+    """A group that is where a dataset should be, and holds no pieces of one."""
 
 
 class NoDatasetError(UnreadableFileError):
@@ -159,7 +164,7 @@ def dataset_in(file: "h5py.File", path: str, name: str) -> "h5py.Dataset | Elsew
         in_pieces = _pieces_in(at, path, name)
         if in_pieces is not None:
             return in_pieces
-        raise UnreadableFileError(f"file {path} has {group_in_words(at)} at {name}; expected one dataset.")
+        raise GroupError(f"file {path} has {group_in_words(at)} at {name}; expected one dataset.")
     if parts or not isinstance(at, h5py.Dataset):
         raise NoDatasetError(
             f"file {path} has no dataset {name}; expected one: the file is another, or not all written yet."
@@ -212,7 +217,7 @@ def linked_dataset(
         If file or dataset cannot be read, or is not there; it names the links that lead to it.
     """
     links = ""
-    for _ in range(_MOST_LINKED_FILES):
+    for _ in range(roots.limits.virtual_depth):
         try:
             found = look(path, name)
         except UnreadableFileError as error:
@@ -223,7 +228,8 @@ def linked_dataset(
             return path, name
         links += f"dataset {name} of file {path} is a link to {found.dataset} of file {found.path}: "
         path, name = roots.admit(found.path), found.dataset
-    raise ForbiddenFileError(f"file {path} is reached by more than {_MOST_LINKED_FILES} external links.")
+    deep = roots.limits.virtual_depth
+    raise LimitError(f"file {path} is reached by more than {deep} external links; {how_to_set('virtual_depth')}.")
 
 
 def group_in_words(group: "h5py.Group") -> str:
@@ -248,7 +254,7 @@ def layout_of(dataset: "h5py.Dataset | Pieces", path: str, roots: Roots, *, with
         return Layout((0,), np.dtype("u1"), None, np.empty(0, np.int64), 1, None, True, dataset.virtual())
     if dataset.is_virtual:
         with clear(path, dataset.name):
-            shape, virtual = virtual_of(dataset)
+            shape, virtual = virtual_of(dataset, roots.limits)
             written = None if virtual.is_endless else virtual.written(shape)
     else:
         # A dataset of nothing has no shape.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.errors import FileStoreError, UnreadableFileError
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 
 from .hdf5_apart import apart
 from .hdf5_layout import beside
@@ -92,14 +93,25 @@ def _named(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[tuple
     for storage, _, _ in found.external or ():
         here = storage_file(path, storage)
         yield storage if Path(storage).is_absolute() else os.path.relpath(here, Path(path).parent), here
-    for source in found.virtual_sources() if found.is_virtual else ():
-        yield from ((other, beside(path, other)) for other in _numbered(source.file_name, path))
+    for source in _sources(found, DEFAULT_LIMITS):
+        yield from ((other, beside(path, other)) for other in _numbered(source.file_name, path, DEFAULT_LIMITS))
 
 
-def _numbered(named: str, path: str) -> Iterator[str]:
+def _sources(found: "h5py.Dataset", limits: Limits) -> list[Any]:
+    """What a dataset is made of, if it is virtual."""
+    if not found.is_virtual:
+        return []
+    count = found.id.get_create_plist().get_virtual_count()
+    limits.check("virtual_sources", count, f"virtual dataset {found.name} has {{}} parts")
+    return list(found.virtual_sources())
+
+
+def _numbered(named: str, path: str, limits: Limits) -> Iterator[str]:
     """The files that a source of a virtual dataset names, up to the first that is not there."""
     seen = {"."}
-    for other in (named_block(named, block) for block in count()):
+    for block in count():
+        other = named_block(named, block)
+        limits.check("virtual_sources", block, f"a part of a virtual dataset of file {path} stands for {{}} files")
         if other in seen:
             return
         yield other
@@ -121,7 +133,7 @@ def _led_to(path: str, roots: Roots) -> list[str]:
         def look(name: str, link: Any) -> FileStoreError | None:
             # HDF5 lets no error through; what is returned ends the visit.
             try:
-                led_to.extend(roots.admit(other) for other in _of_link(file, path, name, link))
+                led_to.extend(roots.admit(other) for other in _of_link(file, path, name, link, roots.limits))
             except FileStoreError as error:
                 return error
             return None
@@ -132,7 +144,7 @@ def _led_to(path: str, roots: Roots) -> list[str]:
     return led_to
 
 
-def _of_link(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[str]:
+def _of_link(file: "h5py.File", path: str, name: str, link: Any, limits: Limits) -> Iterator[str]:
     """The files that a link leads to, or the dataset behind it."""
     import h5py
 
@@ -144,9 +156,9 @@ def _of_link(file: "h5py.File", path: str, name: str, link: Any) -> Iterator[str
         return
     for storage, _, _ in found.external or ():
         yield _regular(storage_file(path, storage))
-    for source in found.virtual_sources() if found.is_virtual else ():
+    for source in _sources(found, limits):
         # HDF5 counts the blocks up for as long as there is a file.
-        for other in _numbered(source.file_name, path):
+        for other in _numbered(source.file_name, path, limits):
             yield from _opened_for(path, other)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_filestore.errors import MissingFileError, UnreadableFileError
+from bluesky_filestore.errors import MissingFileError
 
 from .hdf5_layout import Layout, NoDatasetError, beside
 from .hdf5_selection import Selection, UnclearError
@@ -22,8 +22,6 @@ from .rows import AxisKey, Frames, as_axis_key
 __all__ = ["PartSources", "Way", "read_virtual"]
 
 _BATCH_BYTES = 16 * 2**20
-# Virtual datasets may be made of one another, which makes for any number of parts in a file of a few bytes.
-_MOST_DEEP, _MOST_PARTS = 8, 5_000
 
 
 @dataclass(slots=True)
@@ -41,11 +39,11 @@ class Way:
 
     def deeper(self, path: str, dataset: str) -> "Way":
         """The same, one virtual dataset deeper."""
-        if self.deep >= _MOST_DEEP:
-            raise UnreadableFileError(
-                f"virtual dataset {dataset} of file {path} is reached by {self.deep} others, or by itself; expected at "
-                f"most {_MOST_DEEP}: it cannot be told which of its frames have data."
-            )
+        self.roots.limits.check(
+            "virtual_depth",
+            self.deep + 1,
+            f"virtual dataset {dataset} of file {path} is number {{}} of those that lead to one another, or to itself",
+        )
         return Way(self.swmr, self.roots, self.deep + 1, self.looked_at)
 
 
@@ -89,10 +87,13 @@ class PartSources:
     @contextmanager
     def _looking(self, part: Part, rows: Frames) -> Iterator[str]:
         """The file of a part; that it is not there is a loss of frames, as what was not written is."""
-        if self.way.deep > 1 and next(self.way.looked_at) > _MOST_PARTS:
-            raise UnreadableFileError(
-                f"frames of the virtual dataset that leads to file {self.path} are made of more than {_MOST_PARTS} "
-                f"parts of parts; expected fewer: read fewer frames at a time, or the files that they are in."
+        if self.way.deep > 1:
+            # Virtual datasets may be made of one another: any number of parts, in a file of a few bytes.
+            self.way.roots.limits.check(
+                "virtual_parts",
+                next(self.way.looked_at),
+                f"frames of the virtual dataset that leads to file {self.path} are made of {{}} parts of parts or "
+                f"more (read fewer frames at a time, or the files that they are in)",
             )
         try:
             yield beside(self.path, part.file)

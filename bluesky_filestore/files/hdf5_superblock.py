@@ -11,7 +11,7 @@ from bluesky_filestore.errors import TruncatedFileError
 
 from .readable import ANYWHERE, locked_error
 
-__all__ = ["check_not_cut_short", "is_being_written", "is_written_with_swmr"]
+__all__ = ["check_not_cut_short", "is_being_written", "is_settled", "is_written_with_swmr"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LENGTH_OF_HEADER = 64
@@ -101,3 +101,23 @@ def is_being_written(path: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def is_settled(path: str) -> bool:
+    """Whether a file is there, and as its last writer left it when it closed it; False where that cannot be told.
+
+    While a file is open for writing its header says of another length than it has, or is marked, or locked.
+    """
+    with ANYWHERE.opened(path) as descriptor:
+        header = os.pread(descriptor, _LENGTH_OF_HEADER, 0)
+        length = os.fstat(descriptor).st_size
+    if not header.startswith(_SIGNATURE) or len(header) < _LENGTH_OF_HEADER or header[_VERSION_AT] not in _PLACES:
+        return False
+    size_at, addresses_at = _PLACES[header[_VERSION_AT]]
+    size = header[size_at]
+    base, _, end = (
+        int.from_bytes(header[place : place + size], "little")
+        for place in range(addresses_at, addresses_at + 3 * size, size)
+    )
+    marked = header[_VERSION_AT] >= _VERSION_WITH_FLAGS and header[_FLAGS_AT] & (_WRITTEN | _WRITTEN_WITH_SWMR)
+    return bool(size) and not base and length == end and not marked and not is_being_written(path)

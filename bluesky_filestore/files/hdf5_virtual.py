@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
+
 from .hdf5_selection import Selection, UnclearError, covered, selection_of
 from .hdf5_written import LostFramesError, Written
 from .rows import Frames
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "Virtual", "named_block", "virtual_of"]
 
-_MOST_PARTS, _MOST_WAYS, _MOST_CHANGES = 100_000, 256, 2**24
+_MOST_WAYS, _MOST_CHANGES = 256, 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Virtual:
         ends = [(part.target.rows[0], part.target.rows[-1]) for part in self.parts]
         return np.array(ends, np.int64).reshape(-1, 2)
 
-    def grown(self, shape_of: Callable[[Part], tuple[int, ...]]) -> "tuple[int, Virtual]":
+    def grown(self, shape_of: Callable[[Part], tuple[int, ...]], limits: Limits) -> "tuple[int, Virtual]":
         """How many frames there are now, and what they are made of, by the shapes of what parts are from."""
         frames, parts = 0, list[Part]()
         for part in self.parts:
@@ -101,6 +103,7 @@ class Virtual:
                     end = 0
                 frames = max(frames, end)
                 parts.append(one)
+                limits.check("virtual_sources", len(parts), "a part of it stands for {} files or more")
         return frames, Virtual(tuple(parts), self.fill_value)
 
     def pieces(self, frames: Frames) -> Iterator[tuple[Part, NDArray[np.int64], NDArray[np.int64]]]:
@@ -144,17 +147,19 @@ class Virtual:
         return None if whole[starts < shape[0]].all() else Written(starts, whole)
 
 
-def virtual_of(dataset: "h5py.Dataset") -> tuple[tuple[int, ...], Virtual]:
+def virtual_of(dataset: "h5py.Dataset", limits: Limits = DEFAULT_LIMITS) -> tuple[tuple[int, ...], Virtual]:
     """The shape of a virtual dataset, but for rows that only what it is made of tells, and what that is.
 
     Raises
     ------
+    LimitError
+        If it has too many parts.
     UnclearError
         If it cannot be told which rows of which datasets that are.
     """
+    count = dataset.id.get_create_plist().get_virtual_count()
+    limits.check("virtual_sources", count, f"virtual dataset {dataset.name} has {{}} parts")
     mappings = dataset.virtual_sources()
-    if len(mappings) > _MOST_PARTS:
-        raise UnclearError(f"it has {len(mappings)} parts, of at most {_MOST_PARTS}")
     # Where a part goes on for ever, HDF5 opens files to tell the shape: whatever there is by their names.
     shape = tuple(mappings[0].vspace.shape) if any(map(_is_endless, mappings)) else tuple(dataset.shape)
     parts = tuple(part for mapping in mappings if (part := _part_of(mapping, shape)) is not None)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import TruncatedFileError, UnreadableFileError
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 
 from .readable import bytes_of, read_at
 
@@ -21,7 +22,9 @@ _PLAIN = re.compile(
 )
 
 
-def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+def read_npy(
+    descriptor: int, path: str, into: NDArray[np.generic] | None = None, limits: Limits = DEFAULT_LIMITS
+) -> NDArray[np.generic]:
     """The array of an open file.
 
     Parameters
@@ -32,9 +35,13 @@ def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None
         Its name, for messages.
     into : array, optional
         Not used.
+    limits : Limits
+        How large it may be.
 
     Raises
     ------
+    LimitError
+        If it is larger.
     TruncatedFileError
         If it is shorter than its header says, of which the memory would be taken.
     UnreadableFileError
@@ -57,6 +64,8 @@ def read_npy(descriptor: int, path: str, into: NDArray[np.generic] | None = None
     end = begin + math.prod(shape) * dtype.itemsize
     if length < end:
         raise TruncatedFileError(f"file {path} ends after {length} bytes; expected {end}: it was cut short.")
+    # It may be a file of holes, which is as long as it says and takes no room on the disk.
+    limits.check("unpacked_bytes", end - begin, f"file {path} holds {{}} bytes")
     values = np.empty(shape, dtype, order="F" if in_columns else "C")
     read_at(descriptor, bytes_of(values.T if in_columns else values), begin, path)
     return values

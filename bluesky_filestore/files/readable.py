@@ -19,6 +19,7 @@ from bluesky_filestore.errors import (
     TruncatedFileError,
     UnreadableFileError,
 )
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
     "ANYWHERE",
@@ -55,15 +56,17 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The directories that files may be read from."""
+    """The directories that files may be read from, and how much of what is in them."""
 
     directories: tuple[str, ...] | None
     """Their real paths; None allows any."""
+    limits: Limits = DEFAULT_LIMITS
+    """What is refused as too much."""
 
     @classmethod
-    def of(cls, directories: Iterable[str | Path]) -> "Roots":
+    def of(cls, directories: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> "Roots":
         """From directories as they were named, links and all."""
-        return cls(tuple(os.path.realpath(directory) for directory in directories))
+        return cls(tuple(os.path.realpath(directory) for directory in directories), limits)
 
     def admit(self, path: str) -> str:
         """The real path of a file or directory.

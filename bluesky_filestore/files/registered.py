@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.errors import AddressError, UnreadableFileError
 from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS, FileSeries, HDF5Rows, parsed_slice
+from bluesky_filestore.model.limits import Limits, check_width
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .hdf5 import HDF5Files, shared_files
@@ -123,6 +124,7 @@ def _joined(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFrame
 
 def _hdf5_rows(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFrames:
     rows = HDF5Rows.from_parameters(registered.parameters)
+    _check_claims(rows, roots.limits)
     missing = next((span for span in rows.rows if span.asset >= len(registered.paths)), None)
     if missing is not None:
         raise AddressError(f"rows are in file number {missing.asset}; expected one of {len(registered.paths)} assets.")
@@ -132,8 +134,16 @@ def _hdf5_rows(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFr
     return lambda: HDF5Frames(dataset, index, inner)
 
 
+def _check_claims(rows: HDF5Rows | FileSeries, limits: Limits) -> None:
+    limits.check("spans", len(rows.rows), "its registration is made of {} row spans")
+    limits.check("frames", sum(span.count for span in rows.rows) * rows.frames_per_event, "its rows claim {} frames")
+
+
 def _file_series(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFrames:
+    for template in registered.parameters.get("templates") or ():
+        check_width(template, roots.limits)
     series = FileSeries.from_parameters(registered.parameters)
+    _check_claims(series, roots.limits)
     directories = tuple(registered.paths)
     if len(directories) < len(series.templates):
         raise AddressError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bluesky_filestore.errors import AddressError, UnreadableFileError
 from bluesky_filestore.extras import from_extra
 from bluesky_filestore.model.frame_axis import one_frame, same_but_for_ones
+from bluesky_filestore.model.limits import Limits
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .hdf5 import HDF5Files
@@ -47,7 +48,7 @@ ReadFile: TypeAlias = Callable[[str, dict[str, str], NDArray[np.generic] | None]
 
 Where the array that is given fits, the frame may be read into it, and it is the answer."""
 
-_ReadOpen: TypeAlias = Callable[[int, str, NDArray[np.generic] | None], NDArray[np.generic]]
+_ReadOpen: TypeAlias = Callable[[int, str, NDArray[np.generic] | None, Limits], NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +295,7 @@ def _opened_frame(
 ) -> NDArray[np.generic]:
     with roots.opened(path, admitted) as descriptor:
         try:
-            return read(descriptor, path, into)
+            return read(descriptor, path, into, roots.limits)
         except (UnreadableFileError, OSError):
             raise
         except Exception as error:
@@ -302,15 +303,17 @@ def _opened_frame(
             raise UnreadableFileError(f"file {path} cannot be read: {str(error) or type(error).__name__}.") from error
 
 
-def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
+def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None, limits: Limits) -> NDArray[np.generic]:
     from PIL import Image
 
     with open(descriptor, "rb", closefd=False) as file, Image.open(file, formats=["JPEG"]) as image:
         # Others have parsers of their own, one of which starts a program.
+        size = math.prod(image.size) * len(image.getbands())
+        limits.check("unpacked_bytes", size, f"file {path} unpacks to {{}} bytes")
         return np.asarray(image)
 
 
-def _read_spe(descriptor: int, path: str, into: NDArray[np.generic] | None) -> NDArray[np.generic]:
+def _read_spe(descriptor: int, path: str, into: NDArray[np.generic] | None, limits: Limits) -> NDArray[np.generic]:
     with from_extra("databroker"):
         from area_detector_handlers.spe_reader import PrincetonSPEFile
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.errors import TruncatedFileError
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 
 from .readable import bytes_of, read_at
 
@@ -75,7 +76,9 @@ class _Beginning:
         return os.pread(self._descriptor, max(0, min(size, length - offset)), offset)
 
 
-def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+def read_tiff(
+    descriptor: int, path: str, into: NDArray[np.generic] | None = None, limits: Limits = DEFAULT_LIMITS
+) -> NDArray[np.generic]:
     """The frame of an open file.
 
     Parameters
@@ -86,9 +89,13 @@ def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = Non
         Its name, for messages.
     into : array, optional
         Contiguous; where shape and dtype are those of plain pixels, it is filled and is the answer.
+    limits : Limits
+        How large the frame may be.
 
     Raises
     ------
+    LimitError
+        If it is larger.
     TruncatedFileError
         If pixels are missing, or were never written: their place is 0 then, and libraries give zeros.
     OSError, ValueError
@@ -96,26 +103,27 @@ def read_tiff(descriptor: int, path: str, into: NDArray[np.generic] | None = Non
     """
     pixels = plain_pixels(descriptor)
     if pixels is None:
-        return _by_tifffile(descriptor, path)
+        return _by_tifffile(descriptor, path, limits)
     if pixels.offset < _FIRST_OFFSET:
         raise _unwritten(path)
     fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
-    values = into if into is not None and fits else _space_for(pixels, descriptor, path)
+    values = into if into is not None and fits else _space_for(pixels, descriptor, path, limits)
     read_at(descriptor, bytes_of(values), pixels.offset, path)
     return values
 
 
-def _space_for(pixels: _Pixels, descriptor: int, path: str) -> NDArray[np.generic]:
+def _space_for(pixels: _Pixels, descriptor: int, path: str, limits: Limits) -> NDArray[np.generic]:
     """An array for pixels, if the file can have them: a damaged header may speak of any size."""
     length, size = os.fstat(descriptor).st_size, math.prod(pixels.shape) * pixels.dtype.itemsize
     if length < pixels.offset + size:
         raise TruncatedFileError(
             f"file {path} ends after {length} bytes; expected {pixels.offset + size}: it was cut short."
         )
+    limits.check("unpacked_bytes", size, f"file {path} holds {{}} bytes of pixels")
     return np.empty(pixels.shape, pixels.dtype)
 
 
-def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
+def _by_tifffile(descriptor: int, path: str, limits: Limits) -> NDArray[np.generic]:
     import tifffile
 
     with os.fdopen(os.dup(descriptor), "rb") as file:
@@ -124,6 +132,8 @@ def _by_tifffile(descriptor: int, path: str) -> NDArray[np.generic]:
             with tifffile.TiffFile(file, name=path, **ONE_FILE) as opened:
                 if _has_gaps(opened):
                     raise _unwritten(path)
+                size = sum(math.prod(series.shape) * series.dtype.itemsize for series in opened.series[:1])
+                limits.check("unpacked_bytes", size, f"file {path} unpacks to {{}} bytes")
                 _check_packed(opened, file)
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:

@@ -20,6 +20,7 @@ from bluesky_filestore.files.registered import Registered
 from bluesky_filestore.files.rows import AxisKey, Frames
 from bluesky_filestore.files.stamps import Stamp, Stamps, check_stamp, explain, frame_sample, stamp_file
 from bluesky_filestore.model.addressing import HandledPart, HandledRows
+from bluesky_filestore.model.limits import check_width
 from bluesky_filestore.model.paths import with_trailing_separator
 from bluesky_filestore.protocols import HandlerClass
 
@@ -70,6 +71,10 @@ class HandledFrames:
             If they do not say what the events are, or nobody has a handler for the spec.
         """
         rows = HandledRows.from_parameters(parameters)
+        roots.limits.check("frames", sum(len(part.datum_kwargs) for part in rows.parts), "its parts are {} events")
+        for part in rows.parts:
+            # Handlers fill it in before it is known which files they read.
+            check_width(part.resource_kwargs.get("template"), roots.limits)
         missing = next((part.asset for part in rows.parts if part.asset >= len(paths)), None)
         if missing is not None:
             raise AddressError(f"events are in file number {missing}; expected one of {len(paths)} assets.")

@@ -12,6 +12,7 @@ from bluesky_filestore.files.registered import OpenFrames, Registered, frames_of
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.handlers.handled_frames import HandledFrames, handled_frames
 from bluesky_filestore.model.addressing import FILE_SERIES, HANDLED, HDF5_ROWS
+from bluesky_filestore.model.limits import Limits
 from bluesky_filestore.model.ragged_rows import RAGGED
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 from bluesky_filestore.protocols import HandlerClass
@@ -25,6 +26,7 @@ from .series import FrameAdapters, SeriesAdapters
 
 __all__ = [
     "NAMES",
+    "TILEDS_LIMITS",
     "HandledAdapters",
     "adapters",
     "file_series",
@@ -81,7 +83,7 @@ class HandledAdapters(FrameAdapters):
             first = some.answer_of(0)
             events = replace(some, frame_shape=first.shape, dtype=first.dtype)
             structure = found_structure((events.count, *first.shape), first.dtype)
-        return FramesAdapter(lambda: events, structure)
+        return FramesAdapter(lambda: events, structure, limits=self._roots.limits)
 
     def _open(self, registered: Registered) -> OpenFrames:
         events = handled_frames(registered, handlers=self._handlers, roots=self._roots)
@@ -96,14 +98,18 @@ def _frames_alike(registered: Registered, roots: Roots) -> OpenFrames:
     return lambda: events
 
 
-hdf5 = HDF5Adapters()
-hdf5_rows = FrameAdapters(HDF5_ROWS)
-file_series = FrameAdapters(FILE_SERIES)
-handled = HandledAdapters()
-ragged = RaggedAdapters(_frames_alike)
-tiff_series = SeriesAdapters(TIFF_SERIES)
-npy_series = SeriesAdapters(NPY_SERIES)
-jpeg_series = SeriesAdapters(JPEG_SERIES)
+TILEDS_LIMITS = Limits(response_bytes=2**32)
+"""Where nobody said others in a server of somebody else's: that has its own limit for what it answers."""
+
+_BY_NAME = Roots(None, TILEDS_LIMITS)
+hdf5 = HDF5Adapters(_BY_NAME)
+hdf5_rows = FrameAdapters(HDF5_ROWS, _BY_NAME)
+file_series = FrameAdapters(FILE_SERIES, _BY_NAME)
+handled = HandledAdapters(_BY_NAME)
+ragged = RaggedAdapters(_frames_alike, _BY_NAME)
+tiff_series = SeriesAdapters(TIFF_SERIES, _BY_NAME)
+npy_series = SeriesAdapters(NPY_SERIES, _BY_NAME)
+jpeg_series = SeriesAdapters(JPEG_SERIES, _BY_NAME)
 
 NAMES: Mapping[str, str] = MappingProxyType(
     {

@@ -147,6 +147,7 @@ class ArrayLane:
                 wanted = _wanted(adapter, request)
                 if wanted is None:
                     return False
+                adapter.check_size(wanted)
                 if request.key in self._broken:
                     await self._threads.run_beside(_check_all, adapter, wanted)
                     del self._broken[request.key]

@@ -15,9 +15,10 @@ from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.leanings import going_without
 from bluesky_filestore.logs import get_logger
+from bluesky_filestore.model.limits import Limits
 from bluesky_filestore.private import make_private_directory, make_private_file
 
-from .adapters import adapters
+from .adapters import TILEDS_LIMITS, adapters
 from .confined import ConfinedAdapters, ConfinedThreads
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def catalog(
     writable_storage: Any = None,
     adapters_by_mimetype: Mapping[str, Any] | None = None,
     allow_changed: bool = False,
+    limits: Limits | Mapping[str, Any] | None = None,
+    checks_registrations: bool = False,
     **options: Any,
 ) -> "CatalogContainerAdapter":
     """Make a tree for a Tiled server: in its ``config.yml``, ``tree: bluesky_filestore.serving.catalog:catalog``.
@@ -57,6 +60,12 @@ def catalog(
         Adapters that are to be used before ours.
     allow_changed : bool
         Whether files are served that are not those that were registered, but e.g. were written again since.
+    limits : Limits or mapping, optional
+        What is refused as too much, e.g. ``{frames: 1000000}``; see `bluesky_filestore.Limits`. By default as there,
+        but for the bytes of an answer, of which the server has a limit of its own.
+    checks_registrations : bool
+        Whether a registration that is wrong is refused when it is made, as far as that can be seen, and not only when
+        it is read.
     **options
         Handed on to Tiled.
 
@@ -70,7 +79,8 @@ def catalog(
 
     readable = list(readable_storage or [])
     stored = [parse_storage(item) for item in readable + _listed(writable_storage)]
-    roots = Roots.of([storage.path for storage in stored if isinstance(storage, FileStorage)])
+    limits = TILEDS_LIMITS if limits is None else Limits.of(limits)
+    roots = Roots.of([storage.path for storage in stored if isinstance(storage, FileStorage)], limits)
     for storage in stored:
         if isinstance(storage, EmbeddedSQLStorage) and storage.uri.startswith("sqlite:"):
             _let_read_while_written(Path(urlsplit(storage.uri).path))
@@ -86,7 +96,14 @@ def catalog(
     with going_without(_logger, "The inside of Tiled's catalog", "runs come in the order of their delivery"):
         from .runs import tree_of_runs
 
-        return tree_of_runs(tree) if any(spec.name == RUNS_SPEC["name"] for spec in tree.specs) else tree
+        tree = tree_of_runs(tree) if any(spec.name == RUNS_SPEC["name"] for spec in tree.specs) else tree
+    if checks_registrations:
+        with going_without(
+            _logger, "The inside of Tiled's catalog", "what is registered wrongly shows when it is read"
+        ):
+            from .registering import refusing
+
+            return refusing(tree, roots)
     return tree
 
 

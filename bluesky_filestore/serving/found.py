@@ -49,7 +49,7 @@ def found_adapter(mimetype: str, uris: Sequence[str], parameters: Mapping[str, A
             _check_rows(opened, HDF5Rows.from_parameters(parameters))
         structure = found_structure((count, *shape), dtype, frames_per_event)
         held = Registered(mimetype, parameters, {}, paths, tuple(structure.shape), dtype)
-        return FramesAdapter(frames_of(held, roots=roots), structure)
+        return FramesAdapter(frames_of(held, roots=roots), structure, limits=roots.limits)
 
 
 def found_structure(shape: tuple[int, ...], dtype: "np.dtype[Any]", frames_per_event: int = 1) -> ArrayStructure:

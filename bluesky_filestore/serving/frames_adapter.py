@@ -26,6 +26,7 @@ from bluesky_filestore.errors import (
 from bluesky_filestore.files.registered import OpenFrames, checked_dtype
 from bluesky_filestore.files.rows import array_of, as_axis_key, expanded_index
 from bluesky_filestore.logs import get_logger
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits, how_to_set
 
 if TYPE_CHECKING:
     from tiled.storage import Storage
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-__all__ = ["MOST_BYTES", "FramesAdapter", "answered"]
-
-MOST_BYTES = 2**32
-"""No answer is longer: Tiled reads it whole before it compares it with its own, lower limit."""
+__all__ = ["FramesAdapter", "answered", "status_of"]
 
 # The first that fits. 404 and not 410, of which Tiled's client tells its user nothing but "Gone".
 _STATUS = (
@@ -60,6 +58,8 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         As registered; shape and dtype of the array that is served.
     metadata, specs
         Of the node.
+    limits : Limits
+        How large an answer may be.
     """
 
     structure_family = StructureFamily.array
@@ -71,9 +71,10 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         *,
         metadata: "JSON | None" = None,
         specs: list[Spec] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__(structure, metadata=metadata, specs=specs)
-        self._open_frames = open_frames
+        self._open_frames, self._limits = open_frames, limits
         self._shape, self._chunks = tuple(structure.shape), structure.chunks
         self._dtype: np.dtype[Any] = structure.data_type.to_numpy_dtype()
 
@@ -111,12 +112,26 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         """
         index = tuple(slice) if isinstance(slice, tuple) else slice
         # What does not fit is the client's mistake, whatever the state of the files.
-        wanted = _checked(index, self._shape)
-        size = math.prod(len(key) for key in wanted if isinstance(key, range)) * self._dtype.itemsize
-        if size > MOST_BYTES:
-            raise HTTPException(400, f"{size:,} bytes are asked for; expected {MOST_BYTES:,} at most: ask for a slice.")
+        self.check_size(_checked(index, self._shape))
         with answered():
             return checked_dtype(array_of(self._open_frames(), self._shape, index), self._dtype)
+
+    def check_size(self, wanted: tuple[int | range, ...]) -> None:
+        """Refuse an answer with these elements along each axis, if it is too large.
+
+        Raises
+        ------
+        HTTPException
+            With the status that Tiled has for it, after it has read it all.
+        """
+        size = math.prod(len(key) for key in wanted if isinstance(key, range)) * self._dtype.itemsize
+        most = self._limits.response_bytes
+        if size > most:
+            raise HTTPException(
+                400,
+                f"{size:,} bytes are asked for; expected {most:,} at most: ask for a slice, or a smaller one "
+                f"({how_to_set('response_bytes')}).",
+            )
 
     def read_block(self, block: tuple[int, ...], slice: Any = ...) -> NDArray[Any]:  # noqa: A002 - Tiled's name
         """One chunk of the array, or a part of it."""
@@ -136,6 +151,11 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         return self.read(index)
 
 
+def status_of(error: FileStoreError) -> int:
+    """The status of an answer that is one of our errors."""
+    return next(status for kind, status in _STATUS if isinstance(error, kind))
+
+
 @contextmanager
 def answered() -> Iterator[None]:
     """Answer a client in our words, with a status that tells whose fault it is."""
@@ -144,8 +164,7 @@ def answered() -> Iterator[None]:
     except HTTPException:
         raise
     except FileStoreError as error:
-        status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        raise HTTPException(status_code=status, detail=str(error)) from error
+        raise HTTPException(status_code=status_of(error), detail=str(error)) from error
     except Exception as error:
         # Parsers of files that others made raise whatever they like; the log has where.
         _logger.warning("An array cannot be served", exc_info=True)

@@ -4,6 +4,7 @@ import copy
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -11,8 +12,11 @@ from urllib.parse import parse_qsl
 from starlette.responses import JSONResponse
 
 from bluesky_filestore.errors import CatalogError
-from bluesky_filestore.leanings import going_without, log_once
+from bluesky_filestore.leanings import going_without
 from bluesky_filestore.logs import get_logger
+from bluesky_filestore.model.limits import Limits
+
+from .failures import answer_failures, failure
 
 __all__ = ["Guard", "tiled_app"]
 
@@ -35,6 +39,7 @@ _COOKIE = b"tiled_api_key"
 _REFUSAL = "Refusing to serve"
 _NOT_ASKED_FOR_A_KEY = ("/zarr", "/api/graphql")
 _FULL = "/api/v1/array/full/"
+_PLAIN = "application/octet-stream"
 # Digits of a size: Python makes no number of very many.
 _LONGEST = 20
 _LONGEST_SHOWN = 200
@@ -157,7 +162,7 @@ def _shown(value: bytes) -> str:
     return repr(value[:_LONGEST_SHOWN].decode("latin-1"))
 
 
-def tiled_app(tree: Any, api_key: str) -> Any:
+def tiled_app(tree: Any, api_key: str, limits: Limits) -> Any:
     """Tiled's application, for ASGI, with three differences.
 
     What Tiled answers without asking for a key, arrays and documents under ``/zarr``, and GraphQL, is not there.
@@ -172,7 +177,7 @@ def tiled_app(tree: Any, api_key: str) -> Any:
     CatalogError
         If Tiled makes no application in the way that is known here.
     """
-    app = _make_app(tree, api_key)
+    app = _make_app(tree, api_key, limits)
     refusal = JSONResponse(
         {"detail": "This server has no such thing: Tiled asks nobody for a key there."}, status_code=404
     )
@@ -210,7 +215,7 @@ def _with_rows(query: bytes) -> bytes:
     return query + b"&slice=" + ",".join(f"0:{int(size)}" for size in sizes).encode()
 
 
-def _make_app(tree: Any, api_key: str) -> Any:
+def _make_app(tree: Any, api_key: str, limits: Limits) -> Any:
     """Tiled's application, with the key and what we add to it."""
     try:
         from tiled.config import Authentication
@@ -224,7 +229,8 @@ def _make_app(tree: Any, api_key: str) -> Any:
             f"Tiled {version('tiled')} makes no server in the way that is known here ({error}); expected a version "
             f"that this one of bluesky_filestore was tried with, see 'Leaning on others' in its documentation."
         ) from error
-    _keep_settings_apart(app, api_key)
+    _keep_settings_apart(app, api_key, limits)
+    answer_failures(app)
     _say_when_refused(app)
     return app
 
@@ -243,17 +249,25 @@ def _additions() -> dict[str, Any]:
 
         registry = copy.deepcopy(default_serialization_registry)
         registry.register("BlueskyRun", "application/json-seq", export_documents)
+        plain = registry.dispatch("array", _PLAIN)
+        registry.register("array", _PLAIN, partial(_serialize_plain, plain))
         added["serialization_registry"] = registry
     return added
 
 
-def _keep_settings_apart(app: Any, api_key: str) -> None:
+def _serialize_plain(plain: Any, mimetype: str, array: Any, metadata: Any) -> Any:
+    """The numbers of an array, as Tiled gives them, and none where there are none, which it fails at."""
+    return plain(mimetype, array, metadata) if array.size else b""
+
+
+def _keep_settings_apart(app: Any, api_key: str, limits: Limits) -> None:
     # Tiled keeps one set of settings a process: of two servers, the one that started last would give its key to both.
     with going_without(_logger, "Where Tiled keeps its settings", "the servers of one process may share a key"):
         from tiled.server.settings import Settings, get_settings
 
         settings = Settings()
         settings.single_user_api_key = api_key
+        settings.response_bytesize_limit = min(settings.response_bytesize_limit, limits.response_bytes)
         if get_settings not in app.dependency_overrides:
             raise LookupError("Tiled does not have its settings from get_settings any more")
         app.dependency_overrides[get_settings] = lambda: settings
@@ -279,6 +293,5 @@ def _say_when_refused(app: Any) -> None:
     @app.exception_handler(RuntimeError)  # type: ignore[untyped-decorator]
     async def refused(request: Any, error: RuntimeError) -> JSONResponse:
         if not str(error).startswith(_REFUSAL):
-            log_once(_logger, "Tiled failed with words that are not known here; its answer is that it failed", error)
-            raise error
+            return await failure(request, error)
         return answer(403, f"{error} Start it with the file's directory among the readable ones.")

@@ -88,7 +88,9 @@ class HDF5Adapters:
             shape, dtype = tuple(stock.structure().shape), stock.structure().data_type.to_numpy_dtype()
             registered = Registered(HDF5, parameters, {}, paths, shape, dtype)
             frames = frames_of(registered, roots=self._roots)
-        return FramesAdapter(frames, found_structure(shape, dtype), metadata=stock.metadata())
+        return FramesAdapter(
+            frames, found_structure(shape, dtype), metadata=stock.metadata(), limits=self._roots.limits
+        )
 
     def _joined(
         self, paths: tuple[str, ...], data_source: "DataSource[Any]", parameters: dict[str, Any]
@@ -119,7 +121,7 @@ class _JoinedAdapter(FramesAdapter):
         parameters: dict[str, Any],
         roots: Roots,
     ) -> None:
-        super().__init__(joined.frames, data_source.structure, metadata=metadata, specs=specs)
+        super().__init__(joined.frames, data_source.structure, metadata=metadata, specs=specs, limits=roots.limits)
         self._name = joined.dataset.name
         self._path = path_of(next(asset.data_uri for asset in data_source.assets))
         self._options = {"roots": roots, **{name: parameters[name] for name in ("locking",) if name in parameters}}

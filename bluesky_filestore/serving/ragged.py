@@ -13,12 +13,14 @@ from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.readable import ANYWHERE, Roots
 from bluesky_filestore.files.registered import OpenFrames, Registered
 from bluesky_filestore.files.stamps import without_stamps
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 from bluesky_filestore.model.ragged_rows import as_ragged
 
 from .assets import paths_of
 from .frames_adapter import answered
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from tiled.storage import Storage
     from tiled.structures.data_source import DataSource
 
@@ -63,7 +65,7 @@ class RaggedAdapters:
                 structure.data_type.to_numpy_dtype(),
                 lambda registered: self._find(registered, self._roots),
             )
-        return RaggedAdapter(rows, structure, metadata=node.metadata_, specs=node.specs)
+        return RaggedAdapter(rows, structure, metadata=node.metadata_, specs=node.specs, limits=self._roots.limits)
 
 
 class RaggedAdapter(Adapter[RaggedStructure]):  # type: ignore[misc] # Tiled is untyped
@@ -77,15 +79,23 @@ class RaggedAdapter(Adapter[RaggedStructure]):  # type: ignore[misc] # Tiled is 
         As registered.
     metadata, specs
         Of the node.
+    limits : Limits
+        How large an answer may be.
     """
 
     structure_family = StructureFamily.ragged
 
     def __init__(
-        self, rows: RaggedInFiles, structure: RaggedStructure, *, metadata: Any = None, specs: Any = None
+        self,
+        rows: RaggedInFiles,
+        structure: RaggedStructure,
+        *,
+        metadata: Any = None,
+        specs: Any = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__(structure, metadata=metadata, specs=specs)
-        self._rows = rows
+        self._rows, self._limits = rows, limits
 
     @classmethod
     def supported_storage(cls) -> "Set[type[Storage]]":
@@ -111,5 +121,13 @@ class RaggedAdapter(Adapter[RaggedStructure]):  # type: ignore[misc] # Tiled is 
                 return ragged.array(np.asarray(row, row.dtype.newbyteorder("=")))
             wanted = range(self._rows.count)[first if isinstance(first, builtins.slice) else builtins.slice(None)]
             shape = tuple(self.structure().shape[1:])
-            rows = as_ragged([self._rows.read_row(row) for row in wanted], shape, self._rows.dtype)
+            rows = as_ragged(self._read_rows(wanted), shape, self._rows.dtype)
         return rows[(builtins.slice(None), *inner)] if inner else rows
+
+    def _read_rows(self, wanted: range) -> "list[NDArray[Any]]":
+        rows, size = [], 0
+        for row in wanted:
+            rows.append(self._rows.read_row(row))
+            size += rows[-1].nbytes
+            self._limits.check("response_bytes", size, "rows of {} bytes or more are asked for (ask for fewer)")
+        return rows

@@ -63,7 +63,9 @@ class FrameAdapters:
                 mimetype=self._mimetype,
             )
             frames = self._open(registered)
-        return FramesAdapter(frames, data_source.structure, metadata=node.metadata_, specs=node.specs)
+        return FramesAdapter(
+            frames, data_source.structure, metadata=node.metadata_, specs=node.specs, limits=self._roots.limits
+        )
 
     def from_uris(self, *data_uris: str, **parameters: Any) -> FramesAdapter:
         """The adapter of what the files hold, as the validator of bluesky-tiled-plugins asks for it.

@@ -18,6 +18,7 @@ from bluesky_filestore.errors import CatalogError, DirectoryMissingError
 from bluesky_filestore.extras import from_extra
 from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.logs import get_logger
+from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 from bluesky_filestore.private import make_private_directory, make_private_file
 
 from .log_files import log_to_files
@@ -45,6 +46,7 @@ def serve_catalog(
     database: str | None = None,
     allow_changed: bool = False,
     host_names: Iterable[str] | str = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> "CatalogServer":
     """Start a Tiled server on loopback, in a thread of this process.
 
@@ -68,6 +70,8 @@ def serve_catalog(
     host_names : iterable of str
         Names by which the server may be asked, besides those of loopback: e.g. that of a proxy before it. A request for
         any other is refused, for a page of strangers may have given its name this machine's address.
+    limits : Limits
+        What is refused as too much.
 
     Returns
     -------
@@ -97,6 +101,7 @@ def serve_catalog(
         database=database,
         allow_changed=allow_changed,
         host_names=[host_names] if isinstance(host_names, str) else list(host_names),
+        limits=limits,
     )
 
 
@@ -120,9 +125,11 @@ class CatalogServer:
         database: str | None = None,
         allow_changed: bool = False,
         host_names: Sequence[str] = (),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="catalog-") if directory is None else None
         self._client: Container | None = None
+        self._limits = limits
         self._resources = ExitStack()
         self.api_key = api_key or secrets.token_hex(16)
         try:
@@ -192,10 +199,11 @@ class CatalogServer:
     def _make_server(self, tree: Any, database: str | None, host_names: Sequence[str]) -> "uvicorn.Server":
         import uvicorn
 
+        from .bounded import Bounded
         from .guard import Guard, tiled_app
 
         tree.startup_tasks.append(partial(_say_what_is_no_run, tree))
-        answering = tiled_app(tree, self.api_key)
+        answering = tiled_app(tree, self.api_key, self._limits)
         with going_without(_logger, "The inside of Tiled's catalog", "arrays are left to Tiled, which takes longer"):
             from .array_lane import ArrayLane
             from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
@@ -206,7 +214,7 @@ class CatalogServer:
             answering = ArrayLane(
                 answering, KnownArrays(tree, version), self.api_key, tree.context.adapters_by_mimetype.threads
             )
-        answering = Guard(answering, self.api_key, host_names)
+        answering = Guard(Bounded(answering, self._limits), self.api_key, host_names)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
             answering, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
@@ -239,6 +247,8 @@ class CatalogServer:
                 writable_storage=[self.directory / "arrays", tables],
                 readable_storage=list(readable),
                 allow_changed=allow_changed,
+                limits=self._limits,
+                checks_registrations=True,
                 specs=[RUNS_SPEC],
                 init_if_not_exists=not (filled if database else own.exists() and own.stat().st_size),
             )
