@@ -200,7 +200,7 @@ def test_what_is_left_to_tiled(server):
         (f"{PATH}hdf5?slice=0", ("Authorization", "Apikey 1234")): 401,
         (f"{PATH}hdf5?slice=99", None): 400,
         (f"{PATH}hdf5?slice=what", None): 422,
-        (f"{PATH}hdf5?slice=0&expected_shape=7", None): 500,
+        (f"{PATH}hdf5?slice=0&expected_shape=7", None): 422,
         (f"{PATH}nothing", None): 404,
         (PATH.rstrip("/"), None): 404,
         ("/api/v1/array/block/run/streams/primary/hdf5?block=0", None): 422,

@@ -105,7 +105,7 @@ class HDF5Files:
             return layout
         # Others may have looked at it under other limits.
         way.roots.limits.check(
-            "virtual_sources", len(layout.virtual.parts), f"virtual dataset {dataset} of file {path} has {{}} parts"
+            "virtual_sources", len(layout.virtual.parts), f"virtual dataset {dataset} of file {path} has", "parts"
         )
         if not layout.virtual.is_endless:
             return layout
@@ -181,7 +181,7 @@ class HDF5Files:
                     chunks = entry.packed.get(name)
                     if chunks is None or chunks.dataset is not found:
                         chunks = entry.packed[name] = PackedChunks(found, path)
-                    way.roots.limits.check("unpacked_bytes", chunks.size, f"a chunk of {name} in {path} has {{}} bytes")
+                    way.roots.limits.check("unpacked_bytes", chunks.size, f"a chunk of {name} in {path} has", "bytes")
                     if other is None or not chunks.is_foreign or not other.can_read:
                         return _through_hdf5(chunks, path, name, frames, part)
                     per_chunk = chunks.dataset.chunks[0]

@@ -102,7 +102,7 @@ def _sources(found: "h5py.Dataset", limits: Limits) -> list[Any]:
     if not found.is_virtual:
         return []
     count = found.id.get_create_plist().get_virtual_count()
-    limits.check("virtual_sources", count, f"virtual dataset {found.name} has {{}} parts")
+    limits.check("virtual_sources", count, f"virtual dataset {found.name} has", "parts")
     return list(found.virtual_sources())
 
 
@@ -111,7 +111,7 @@ def _numbered(named: str, path: str, limits: Limits) -> Iterator[str]:
     seen = {"."}
     for block in count():
         other = named_block(named, block)
-        limits.check("virtual_sources", block, f"a part of a virtual dataset of file {path} stands for {{}} files")
+        limits.check("virtual_sources", block, f"a part of a virtual dataset of file {path} stands for", "files")
         if other in seen:
             return
         yield other

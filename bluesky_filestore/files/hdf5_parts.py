@@ -42,7 +42,8 @@ class Way:
         self.roots.limits.check(
             "virtual_depth",
             self.deep + 1,
-            f"virtual dataset {dataset} of file {path} is number {{}} of those that lead to one another, or to itself",
+            f"virtual dataset {dataset} of file {path} is number",
+            "of those that lead to one another, or to itself",
         )
         return Way(self.swmr, self.roots, self.deep + 1, self.looked_at)
 
@@ -92,8 +93,8 @@ class PartSources:
             self.way.roots.limits.check(
                 "virtual_parts",
                 next(self.way.looked_at),
-                f"frames of the virtual dataset that leads to file {self.path} are made of {{}} parts of parts or "
-                f"more (read fewer frames at a time, or the files that they are in)",
+                f"frames of the virtual dataset that leads to file {self.path} are made of",
+                "parts of parts or more (read fewer frames at a time, or the files that they are in)",
             )
         try:
             yield beside(self.path, part.file)

@@ -103,7 +103,7 @@ class Virtual:
                     end = 0
                 frames = max(frames, end)
                 parts.append(one)
-                limits.check("virtual_sources", len(parts), "a part of it stands for {} files or more")
+                limits.check("virtual_sources", len(parts), "a part of it stands for", "files or more")
         return frames, Virtual(tuple(parts), self.fill_value)
 
     def pieces(self, frames: Frames) -> Iterator[tuple[Part, NDArray[np.int64], NDArray[np.int64]]]:
@@ -158,7 +158,7 @@ def virtual_of(dataset: "h5py.Dataset", limits: Limits = DEFAULT_LIMITS) -> tupl
         If it cannot be told which rows of which datasets that are.
     """
     count = dataset.id.get_create_plist().get_virtual_count()
-    limits.check("virtual_sources", count, f"virtual dataset {dataset.name} has {{}} parts")
+    limits.check("virtual_sources", count, f"virtual dataset {dataset.name} has", "parts")
     mappings = dataset.virtual_sources()
     # Where a part goes on for ever, HDF5 opens files to tell the shape: whatever there is by their names.
     shape = tuple(mappings[0].vspace.shape) if any(map(_is_endless, mappings)) else tuple(dataset.shape)

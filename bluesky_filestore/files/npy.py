@@ -65,7 +65,7 @@ def read_npy(
     if length < end:
         raise TruncatedFileError(f"file {path} ends after {length} bytes; expected {end}: it was cut short.")
     # It may be a file of holes, which is as long as it says and takes no room on the disk.
-    limits.check("unpacked_bytes", end - begin, f"file {path} holds {{}} bytes")
+    limits.check("unpacked_bytes", end - begin, f"file {path} holds", "bytes")
     values = np.empty(shape, dtype, order="F" if in_columns else "C")
     read_at(descriptor, bytes_of(values.T if in_columns else values), begin, path)
     return values

@@ -135,8 +135,8 @@ def _hdf5_rows(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFr
 
 
 def _check_claims(rows: HDF5Rows | FileSeries, limits: Limits) -> None:
-    limits.check("spans", len(rows.rows), "its registration is made of {} row spans")
-    limits.check("frames", sum(span.count for span in rows.rows) * rows.frames_per_event, "its rows claim {} frames")
+    limits.check("spans", len(rows.rows), "its registration is made of", "row spans")
+    limits.check("frames", sum(span.count for span in rows.rows) * rows.frames_per_event, "its rows claim", "frames")
 
 
 def _file_series(registered: Registered, files: HDF5Files, roots: Roots) -> OpenFrames:

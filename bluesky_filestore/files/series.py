@@ -309,7 +309,7 @@ def _read_jpeg(descriptor: int, path: str, into: NDArray[np.generic] | None, lim
     with open(descriptor, "rb", closefd=False) as file, Image.open(file, formats=["JPEG"]) as image:
         # Others have parsers of their own, one of which starts a program.
         size = math.prod(image.size) * len(image.getbands())
-        limits.check("unpacked_bytes", size, f"file {path} unpacks to {{}} bytes")
+        limits.check("unpacked_bytes", size, f"file {path} unpacks to", "bytes")
         return np.asarray(image)
 
 

@@ -106,20 +106,21 @@ def read_tiff(
         return _by_tifffile(descriptor, path, limits)
     if pixels.offset < _FIRST_OFFSET:
         raise _unwritten(path)
+    size = math.prod(pixels.shape) * pixels.dtype.itemsize
+    limits.check("unpacked_bytes", size, f"file {path} holds", "bytes of pixels")
     fits = into is not None and into.shape == pixels.shape and into.dtype == pixels.dtype
-    values = into if into is not None and fits else _space_for(pixels, descriptor, path, limits)
+    values = into if into is not None and fits else _space_for(pixels, descriptor, path)
     read_at(descriptor, bytes_of(values), pixels.offset, path)
     return values
 
 
-def _space_for(pixels: _Pixels, descriptor: int, path: str, limits: Limits) -> NDArray[np.generic]:
+def _space_for(pixels: _Pixels, descriptor: int, path: str) -> NDArray[np.generic]:
     """An array for pixels, if the file can have them: a damaged header may speak of any size."""
     length, size = os.fstat(descriptor).st_size, math.prod(pixels.shape) * pixels.dtype.itemsize
     if length < pixels.offset + size:
         raise TruncatedFileError(
             f"file {path} ends after {length} bytes; expected {pixels.offset + size}: it was cut short."
         )
-    limits.check("unpacked_bytes", size, f"file {path} holds {{}} bytes of pixels")
     return np.empty(pixels.shape, pixels.dtype)
 
 
@@ -133,7 +134,7 @@ def _by_tifffile(descriptor: int, path: str, limits: Limits) -> NDArray[np.gener
                 if _has_gaps(opened):
                     raise _unwritten(path)
                 size = sum(math.prod(series.shape) * series.dtype.itemsize for series in opened.series[:1])
-                limits.check("unpacked_bytes", size, f"file {path} unpacks to {{}} bytes")
+                limits.check("unpacked_bytes", size, f"file {path} unpacks to", "bytes")
                 _check_packed(opened, file)
                 values: NDArray[np.generic] = opened.asarray()
         except (tifffile.TiffFileError, struct.error) as error:

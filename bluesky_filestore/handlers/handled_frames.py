@@ -71,7 +71,7 @@ class HandledFrames:
             If they do not say what the events are, or nobody has a handler for the spec.
         """
         rows = HandledRows.from_parameters(parameters)
-        roots.limits.check("frames", sum(len(part.datum_kwargs) for part in rows.parts), "its parts are {} events")
+        roots.limits.check("frames", sum(len(part.datum_kwargs) for part in rows.parts), "its parts are", "events")
         for part in rows.parts:
             # Handlers fill it in before it is known which files they read.
             check_width(part.resource_kwargs.get("template"), roots.limits)

@@ -88,7 +88,7 @@ class Limits:
             values[name] = int(found) if found.is_integer() else found
         return cls.of(values)
 
-    def check(self, name: str, found: float, what: str) -> None:
+    def check(self, name: str, found: float, what: str, unit: str) -> None:
         """Refuse what is beyond a limit.
 
         Parameters
@@ -97,8 +97,8 @@ class Limits:
             Of the limit.
         found : int or float
             How much is asked for.
-        what : str
-            What asks for it, as in ``"file a.tif unpacks to {} bytes"``.
+        what, unit : str
+            What asks for it, and what is counted, as in ``"file a.tif unpacks to"`` and ``"bytes"``.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Limits:
         """
         most = getattr(self, name)
         if found > most:
-            raise LimitError(f"{what.format(f'{found:,}')}; expected {most:,} at most: {how_to_set(name)}.")
+            raise LimitError(f"{what} {found:,} {unit}; expected {most:,} at most: {how_to_set(name)}.")
 
 
 def how_to_set(name: str) -> str:
@@ -122,8 +122,8 @@ _NUMBER = re.compile(r"%[^%a-zA-Z]*")
 
 def check_width(template: Any, limits: Limits) -> None:
     """Refuse a C-style template with a field, or a part of one, that is too wide; before memory is taken for it."""
-    for field in _NUMBER.findall(template) if isinstance(template, str) else ():
+    for field in _NUMBER.findall(template.replace("%%", "")) if isinstance(template, str) else ():
         for digits in re.findall(r"\d+", field):
             # Of very many digits Python makes no number.
             found = int(digits[:20])
-            limits.check("template_width", found, f"a field of template {template[:100]!r} is {{}} wide")
+            limits.check("template_width", found, f"a field of template {template[:100]!r} has", "characters")

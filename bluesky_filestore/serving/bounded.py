@@ -47,13 +47,15 @@ class Bounded:
     """
 
     def __init__(self, app: _App, limits: Limits) -> None:
-        self._app, self._limits = app, limits
+        self.app = app
+        """What gets all that is not refused."""
+        self._limits = limits
         self._answers: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer a request, as ASGI has it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         status, words = self._problem_of(scope["path"], scope["query_string"])
         if words:
@@ -61,7 +63,7 @@ class Bounded:
         elif scope["method"] in ("GET", "HEAD") or scope["path"].startswith(_READ_BY_POST):
             await self._in_time(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
     def _problem_of(self, path: str, query: bytes) -> tuple[int, str]:
         """What is wrong with a request, with a status; empty words for nothing."""
@@ -95,7 +97,7 @@ class Bounded:
 
         timer = asyncio.get_running_loop().call_later(self._limits.response_seconds, end)
         try:
-            await self._app(scope, receive, send_in_time)
+            await self.app(scope, receive, send_in_time)
         except (Exception, asyncio.CancelledError):
             # What is raised when it is cancelled has nobody to go to.
             if not timed_out:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from starlette.responses import JSONResponse
 
 from bluesky_filestore.errors import CatalogError
-from bluesky_filestore.leanings import going_without
+from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.limits import Limits
 
@@ -36,7 +36,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 _COOKIE = b"tiled_api_key"
 # What Tiled says where it fails because a file is not among the readable ones (tiled/catalog/adapter.py).
-_REFUSAL = "Refusing to serve"
+_REFUSAL, _NO_ADAPTER = "Refusing to serve", "Server configuration has no adapter"
 _NOT_ASKED_FOR_A_KEY = ("/zarr", "/api/graphql")
 _FULL = "/api/v1/array/full/"
 _PLAIN = "application/octet-stream"
@@ -292,6 +292,9 @@ def _say_when_refused(app: Any) -> None:
 
     @app.exception_handler(RuntimeError)  # type: ignore[untyped-decorator]
     async def refused(request: Any, error: RuntimeError) -> JSONResponse:
+        if str(error).startswith(_NO_ADAPTER):
+            return answer(415, f"{error}.")
         if not str(error).startswith(_REFUSAL):
+            log_once(_logger, "Tiled failed with words that are not known here; its answer is that it failed", error)
             return await failure(request, error)
         return answer(403, f"{error} Start it with the file's directory among the readable ones.")

@@ -129,5 +129,5 @@ class RaggedAdapter(Adapter[RaggedStructure]):  # type: ignore[misc] # Tiled is 
         for row in wanted:
             rows.append(self._rows.read_row(row))
             size += rows[-1].nbytes
-            self._limits.check("response_bytes", size, "rows of {} bytes or more are asked for (ask for fewer)")
+            self._limits.check("response_bytes", size, "rows of", "bytes or more are asked for (ask for fewer)")
         return rows

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 from tiled.catalog.adapter import CatalogNodeAdapter
+from tiled.structures.core import STRUCTURE_TYPES, StructureFamily
 
 from bluesky_filestore.errors import AddressError, FileStoreError, ForbiddenFileError, LimitError
 from bluesky_filestore.files.hdf5_seen import problem_with_rows
@@ -98,7 +99,9 @@ class _Refusing:
     async def put_data_source(self, data_source: Any, *args: Any, **kwargs: Any) -> Any:
         """Change what is registered, if that is right."""
         if data_source.mimetype in self.context.adapters_by_mimetype:
-            await self._check(partial(_check_source, data_source, self.roots), data_source)
+            await self._check(partial(_check_changed, data_source, self.roots), data_source)
+        elif data_source.management == "external":
+            raise HTTPException(415, f"nothing of this server reads files of type {str(data_source.mimetype)[:100]!r}.")
         return await super().put_data_source(data_source, *args, **kwargs)  # type: ignore[misc]
 
     async def _check(self, check: Any, source: Any) -> None:
@@ -131,8 +134,20 @@ def _check_new(source: Any, family: Any, roots: Roots) -> None:
         _check_files(source, paths, roots)
 
 
+def _check_changed(source: Any, roots: Roots) -> None:
+    """The same, of which not all assets are said, and the structure as it came."""
+    if isinstance(source.structure, Mapping):
+        family = StructureFamily(source.structure_family)
+        try:
+            structure = STRUCTURE_TYPES[family].from_json(source.structure)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise AddressError(f"the structure is none of family {family.value} ({error!r}).") from error
+        source = source.model_copy(update={"structure": structure})
+    _check_source(source, roots)
+
+
 def _check_source(source: Any, roots: Roots) -> None:
-    """The same, of which maybe not all assets are said."""
+    """What is to be right of a data source in any case."""
     _check_assets(source, roots)
     if source.structure_family == "array" and source.structure is not None:
         _check_structure(source.structure)
