@@ -162,9 +162,7 @@ def small(data, tmp_path_factory):
                 mimetype=mimetype,
                 parameters=parameters,
                 management=Management.external,
-                assets=[
-                    Asset(data_uri=f"file://localhost{data}/a.h5", is_directory=False, parameter="data_uris", num=0)
-                ],
+                assets=[asset],
             )
             server.client.new("array", [source], key=key)
         server.client.write_array(FRAMES, key="uploaded")
