@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bluesky_filestore.errors import FileStoreError, UnreadableFileError
 
-from .hdf5_apart import apart
+from .hdf5_apart import Apart, apart
 from .hdf5_filters import filters_of, missing_filter_error, missing_filters
 from .hdf5_frames import PackedChunks, frames_at_places, frames_through_hdf5
 from .hdf5_layout import Elsewhere, Layout, clear, layout_of, linked_dataset
@@ -172,7 +172,7 @@ class HDF5Files:
         if values is not None:
             return values
         layout = self._known_layout(real, name, signature_of(real))
-        other, per_chunk = apart(), 0
+        other, unknown = apart(), None
         if layout is None or layout.virtual is None:
             with self._dataset(real, name, way.swmr, way.roots) as (found, layout, entry):
                 # Of a file that grows meanwhile the places would be out of date before they are used.
@@ -182,14 +182,11 @@ class HDF5Files:
                     if chunks is None or chunks.dataset is not found:
                         chunks = entry.packed[name] = PackedChunks(found, path)
                     way.roots.limits.check("unpacked_bytes", chunks.size, f"a chunk of {name} in {path} has", "bytes")
-                    if other is None or not chunks.is_foreign or not other.can_read:
+                    if other is None or not (chunks.is_foreign and other.can_read and chunks.unknown(frames)):
                         return _through_hdf5(chunks, path, name, frames, part)
-                    per_chunk = chunks.dataset.chunks[0]
-        if other is not None and per_chunk:
-            shape = np.broadcast_to(np.zeros(()), layout.frame_shape)[part].shape
-            values = np.empty((len(frames), *shape), layout.dtype)
-            other.read(real, name, frames, part, into=values, per_chunk=per_chunk)
-            return values
+                    unknown = chunks
+        if other is not None and unknown is not None:
+            return _through_another(other, unknown, layout, real, name, frames, part)
         if layout.virtual is not None:
             # Nothing is held open meanwhile: the files that it leads to may lead back to this one.
             return self._put_together(self._grown(layout, real, name, way), real, name, frames, part, way)
@@ -332,6 +329,19 @@ def _through_hdf5(
         if missing:
             raise missing_filter_error(missing, path, name) from error
         raise
+
+
+def _through_another(
+    other: Apart, chunks: PackedChunks, layout: Layout, path: str, name: str, frames: Frames, part: tuple[AxisKey, ...]
+) -> NDArray[np.generic]:
+    """Frames that another process has unpacked; their chunks can be unpacked here the next time."""
+    new = chunks.unknown(frames)
+    values = np.empty((len(frames), *np.broadcast_to(np.zeros(()), layout.frame_shape)[part].shape), layout.dtype)
+    other.read(path, name, frames, part, into=values, per_chunk=chunks.per_chunk)
+    if values.size and (chunks.has_whole_frames or not part):
+        # Whoever has changed the file since has had it closed, and nobody knows these chunks any more.
+        chunks.known.update(new)
+    return values
 
 
 def _bytes_of(layout: Layout) -> int:

@@ -81,6 +81,10 @@ class PackedChunks:
     """Whether they are packed by a filter that is not of HDF5's own three, which have seen what damage there is."""
     is_gzip: bool = False
     """Whether each is of whole frames, and packed as `_unpacked` can unpack it."""
+    has_whole_frames: bool = False
+    """Whether none is of parts of frames."""
+    per_chunk: int = 1
+    """How many frames are in one."""
     known: set[int] = field(default_factory=set)
     """The numbers, along the first axis, of those that were found right."""
 
@@ -88,13 +92,14 @@ class PackedChunks:
         self.filters = [] if self.dataset.chunks is None else filters_of(self.dataset)
         if self.filters:
             self.size = _chunk_bytes(self.dataset)
+            self.per_chunk = self.dataset.chunks[0]
             self.is_foreign = any(code not in (DEFLATE, SHUFFLE, FLETCHER) for code, _ in self.filters)
             codes = [code for code, _ in self.filters]
             # How wide elements are says the filter, of which a damaged file may say anything: HDF5 knows what to do.
             is_shuffled = codes == [SHUFFLE, DEFLATE] and self.filters[0][1][:1] == (self.dataset.dtype.itemsize,)
             is_known = codes == [DEFLATE] or is_shuffled
-            has_whole_frames = self.dataset.chunks[1:] == self.dataset.shape[1:]
-            self.is_gzip = is_known and has_whole_frames and has_plain_elements(self.dataset)
+            self.has_whole_frames = self.dataset.chunks[1:] == self.dataset.shape[1:]
+            self.is_gzip = is_known and self.has_whole_frames and has_plain_elements(self.dataset)
 
     def read(self, frames: Frames, part: tuple[AxisKey, ...]) -> NDArray[np.generic] | None:
         """See that the chunks of frames are right; the frames, where they had to be unpacked for that.
@@ -108,16 +113,19 @@ class PackedChunks:
         """
         if not self.filters or not len(frames):
             return None
-        numbers = np.asarray(frames, np.int64)
-        rows = numbers // self.dataset.chunks[0]
-        new = [row for row in np.unique(rows).tolist() if row not in self.known]
+        new = self.unknown(frames)
         if not new:
             return None
-        values = self._unpacked_frames(numbers, rows, part) if self.is_gzip else None
+        values = self._unpacked_frames(np.asarray(frames, np.int64), part) if self.is_gzip else None
         if values is None:
             self._check(new)
         self.known.update(new)
         return values
+
+    def unknown(self, frames: Frames) -> list[int]:
+        """The numbers of the chunks of frames that were not found right yet."""
+        rows = np.unique(np.asarray(frames, np.int64) // self.per_chunk).tolist()
+        return [row for row in rows if row not in self.known]
 
     def _check(self, rows: Iterable[int]) -> None:
         steps = zip(self.dataset.shape[1:], self.dataset.chunks[1:], strict=True)
@@ -130,10 +138,9 @@ class PackedChunks:
                 if unpacked not in (None, self.size) and not _may_be_as_it_is(self.dataset, len(payload), corner):
                     raise self._of_another_size(row, str(unpacked))
 
-    def _unpacked_frames(
-        self, numbers: NDArray[np.int64], rows: NDArray[np.int64], part: tuple[AxisKey, ...]
-    ) -> NDArray[np.generic] | None:
-        per_chunk = self.dataset.chunks[0]
+    def _unpacked_frames(self, numbers: NDArray[np.int64], part: tuple[AxisKey, ...]) -> NDArray[np.generic] | None:
+        per_chunk = self.per_chunk
+        rows = numbers // per_chunk
         values: NDArray[np.generic] | None = None
         for row in np.unique(rows).tolist():
             corner = (row * per_chunk, *(0,) * (self.dataset.ndim - 1))

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import accumulate
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from bluesky_filestore.model.addressing import AxisIndex, RowSpan
 from .hdf5 import HDF5Files
 from .hdf5_layout import Layout
 from .hdf5_written import LostFramesError
+from .kept import kept
 from .readable import ANYWHERE, Roots
 from .rows import AxisKey, FileProblem, Frames, as_axis_key, expanded_index
 from .stamps import Stamp, Stamps, check_stamp, explain, frame_sample, stamp_file
@@ -208,7 +209,7 @@ class HDF5Frames:
         """How many frames there are."""
         return self.index.count
 
-    @cached_property
+    @kept
     def _sample(self) -> Layout:
         pieces = self.index.pieces(range(min(1, self.count)))
         return self.dataset.layout(pieces[0][0] if pieces else 0)
@@ -218,12 +219,12 @@ class HDF5Frames:
         """Of the elements, as the first file has it."""
         return self._sample.dtype
 
-    @cached_property
+    @kept
     def inner_keys(self) -> tuple[int | range, ...]:
         """What is taken of each frame, an entry an axis."""
         return expanded_index(self.inner, self._sample.frame_shape)
 
-    @cached_property
+    @kept
     def frame_shape(self) -> tuple[int, ...]:
         """The shape of one, as the first file has it."""
         return tuple(len(key) for key in self.inner_keys if isinstance(key, range))

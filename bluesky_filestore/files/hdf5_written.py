@@ -154,7 +154,8 @@ def _of_chunks(dataset: "h5py.Dataset", each_chunk: bool) -> Written | None:
             found.append(chunk.chunk_offset)
 
     dataset.id.chunk_iter(note)
-    check_places(*np.array(places, np.int64).reshape(-1, 2).T, dataset.name)
+    offsets, lengths = np.array(places, np.int64).reshape(-1, 2).T
+    check_places(offsets, lengths, dataset.name)
     begins = np.array(found, np.int64).reshape(-1, dataset.ndim)
     # A dataset that was made smaller may have chunks left behind its end.
     begins = begins[(begins < dataset.shape).all(axis=1)]

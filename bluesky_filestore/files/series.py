@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -18,6 +18,7 @@ from bluesky_filestore.model.limits import Limits
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
 from .hdf5 import HDF5Files
+from .kept import kept
 from .npy import read_npy
 from .readable import ANYWHERE, Roots, signature_of
 from .rows import AxisKey, FileProblem, Frames, fits_in
@@ -217,7 +218,7 @@ class FrameFiles:
                 f"file {path} holds {found.dtype} for frame {frame}; expected {self.dtype} of the catalog."
             )
 
-    @cached_property
+    @kept
     def _size(self) -> int:
         return int(np.prod(self.frame_shape, dtype=np.int64))
 

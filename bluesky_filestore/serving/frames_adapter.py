@@ -5,7 +5,6 @@ import math
 import operator
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from bluesky_filestore.errors import (
     LockedFileError,
     MissingFileError,
 )
+from bluesky_filestore.files.kept import kept
 from bluesky_filestore.files.registered import OpenFrames, checked_dtype
 from bluesky_filestore.files.rows import array_of, as_axis_key, expanded_index
 from bluesky_filestore.logs import get_logger
@@ -88,7 +88,7 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         """Of the array that is served."""
         return self._dtype
 
-    @cached_property
+    @kept
     def axes_of_frame(self) -> int:
         """How many of the last axes lie within a frame, which is read as a whole.
 

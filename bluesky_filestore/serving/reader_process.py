@@ -26,14 +26,17 @@ _PIPE_BYTES = 2**20
 _LONGEST_LINE = 2**20
 _ENVIRONMENT = ("HDF5_PLUGIN_PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "TZ")
 _TIMES_UP = (signal.SIGALRM, signal.SIGXCPU)
+# What a program does to itself; other signals are somebody else's, for want of memory or to end everything.
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP)
 
 
 class EndedError(Exception):
     """A process ended over what it was asked."""
 
-    def __init__(self, words: str, *, was_slow: bool = False) -> None:
+    def __init__(self, words: str, *, may_pass: bool = False) -> None:
         super().__init__(words)
-        self.was_slow = was_slow
+        self.may_pass = may_pass
+        """Whether it may be otherwise the next time."""
 
 
 class ReaderProcess:
@@ -64,6 +67,11 @@ class ReaderProcess:
         except BaseException:
             self.end()
             raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
 
     def end(self) -> None:
         """Kill it, if it is not dead."""
@@ -112,7 +120,7 @@ class ReaderProcess:
         ready.register(pipe, select.POLLIN)
         while view.nbytes:
             if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
-                raise EndedError(f"took longer than {SECONDS} s", was_slow=True)
+                raise EndedError(f"took longer than {SECONDS} s", may_pass=True)
             count = os.readv(pipe.fileno(), [view])
             if not count:
                 raise self._end_in_words()
@@ -122,7 +130,7 @@ class ReaderProcess:
     def _end_in_words(self) -> EndedError:
         code = self._process.wait(_GRACE)
         if -code in _TIMES_UP:
-            return EndedError(f"took longer than {SECONDS} s", was_slow=True)
+            return EndedError(f"took longer than {SECONDS} s", may_pass=True)
         if code < 0:
-            return EndedError(f"was ended by it (signal {signal.Signals(-code).name})")
-        return EndedError(f"was ended by it (exit code {code})")
+            return EndedError(f"was ended (signal {signal.Signals(-code).name})", may_pass=-code not in _CRASHES)
+        return EndedError(f"ended (exit code {code})")

@@ -152,7 +152,7 @@ class ReaderProcesses:
         except _CannotStartError:
             return _Verdict()
         except EndedError as error:
-            return _Verdict(str(error), time.monotonic() + _SLOW_SECONDS if error.was_slow else float("inf"))
+            return _Verdict(str(error), time.monotonic() + _SLOW_SECONDS if error.may_pass else float("inf"))
         return _Verdict(_words_of_memory(answer))
 
     @property
@@ -192,7 +192,7 @@ class ReaderProcesses:
                 ) from error
             except EndedError as error:
                 words = str(error)
-                if not error.was_slow:
+                if not error.may_pass:
                     self._remember(asked, words)
             else:
                 _raise_for(answer, path)
@@ -220,6 +220,10 @@ class ReaderProcesses:
                 if self._cannot_start:
                     raise _CannotStartError
                 process = self._idle.pop() if self._idle else None
+            if process is not None and not process.is_alive:
+                # Whatever has ended one that was idle, no file did.
+                process.end()
+                process = None
             if process is None:
                 process = self._started()
             try:
