@@ -15,11 +15,10 @@ from .datasets import place_in_datasets
 from .opaque import place_opaque
 from .placement import Inspector, Placement, Refusal
 from .ragged import place_ragged, varies_by_documents, varies_by_files
-from .series import place_in_series
+from .series import MOST_FILES, place_in_series
 
 __all__ = ["MOST_FILES", "place"]
 
-MOST_FILES = 2_000_000
 """Of an array: what claims to be more was not written by a detector, and would be counted up for ever."""
 
 _SERIES = (TIFF_SERIES, JPEG_SERIES, NPY_SERIES, HDF5)

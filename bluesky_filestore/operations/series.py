@@ -21,7 +21,10 @@ from bluesky_filestore.model.specs import HDF5
 from .placement import Inspector, Placement, Refusal
 from .structure import EventStructure, event_structure
 
-__all__ = ["place_in_series"]
+__all__ = ["MOST_FILES", "place_in_series"]
+
+MOST_FILES = 2_000_000
+"""As many as a run can have; beyond, a document says what cannot be."""
 
 _NumberedFile: TypeAlias = tuple[Source, int]
 
@@ -51,6 +54,8 @@ def place_in_series(
     facts = None if isinstance(sample, Unseen) else _one_frame(sample, first, declared)
     event = event_structure(data_key, first, facts)
     good, problem = rows.count * event.frames, ""
+    if good > MOST_FILES:
+        return Refusal(f"its documents claim {good:,} files; expected {MOST_FILES:,} at most: they are damaged")
     if facts is not None:
         seen = before.count * event.frames if before is not None and not before.unverified else 0
         good, problem = _alike(list(islice(_files(rows, sources, event), seen, None)), facts, declared, inspect)

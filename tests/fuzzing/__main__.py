@@ -2,12 +2,14 @@
 
 import argparse
 import itertools
+import math
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+from .corpus import Found
 from .running import Outcome, Target, outcomes, random_of, tried
 from .targets import all_targets
 
@@ -24,17 +26,17 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="one case of one target, in this process")
     options = parser.parse_args()
     chosen = [each for each in all_targets() if any(each.name.startswith(name) for name in options.only)]
-    found_before = [each for each in chosen if each.name.startswith("corpus")]
+    found_before = [each for each in chosen if isinstance(each, Found)]
     if options.case is not None:
         return again(chosen[0], options.seed, options.case)
     print(HEAD)
-    findings = sum(show(each, list(outcomes(each, 0, iter([0]), float("inf"))), 0, True) for each in found_before)
-    chosen, end = chosen[len(found_before) :], time.monotonic() + 60 * options.minutes
+    findings = sum(show(each, list(outcomes(each, 0, iter(range(len(each))), math.inf)), 0) for each in found_before)
+    chosen, end = [each for each in chosen if each not in found_before], time.monotonic() + 60 * options.minutes
     for place, target in enumerate(chosen):
         share = (end - time.monotonic()) / (len(chosen) - place)
         until, numbers = time.monotonic() + share, itertools.count()
         if options.cases:
-            until, numbers = float("inf"), iter(range(options.cases))
+            until, numbers = math.inf, iter(range(options.cases))
         findings += show(target, list(outcomes(target, options.seed, numbers, until)), options.seed)
     return findings
 
@@ -43,7 +45,7 @@ def again(target: Target, seed: int, number: int) -> int:
     """Try one case here; its files stay."""
     directory = Path(tempfile.mkdtemp(prefix="fuzzing-"))
     target.prepare(directory)
-    print(target.case(random_of(target, seed, number)))
+    print(target.case(random_of(target, seed, number), number))
     outcome = tried(target, seed, number, directory / "case")
     print(
         f"{outcome.kind} {outcome.where} {outcome.seconds:.2f} s {outcome.bytes >> 20} MB\n{outcome.words}\n{directory}"
@@ -51,10 +53,8 @@ def again(target: Target, seed: int, number: int) -> int:
     return outcome.is_finding
 
 
-def show(target: Target, found: list[Outcome], seed: int, only_findings: bool = False) -> int:
+def show(target: Target, found: list[Outcome], seed: int) -> int:
     """A line of the table, and its findings below it, those alike once."""
-    if only_findings and not any(each.is_finding for each in found):
-        return 0
     kinds = Counter(each.kind for each in found)
     findings = [each for each in found if each.is_finding]
     slowest, most = (max((getattr(each, of) for each in found), default=0) for of in ("seconds", "bytes"))

@@ -46,7 +46,7 @@ class DocumentTarget:
                 self.runs.append(Builder(case, there).build().documents)
         shared_files().close()
 
-    def case(self, rng: random.Random) -> Documents:
+    def case(self, rng: random.Random, number: int) -> Documents:
         docs = list(rng.choice(self.runs))
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             at = rng.randrange(len(docs))

@@ -95,7 +95,7 @@ class FileTarget:
             np.testing.assert_array_equal(self.good, FRAMES)
         shared_files().close()
 
-    def case(self, rng: random.Random) -> Input:
+    def case(self, rng: random.Random, number: int) -> Input:
         data = {name: original.data for name, original in self.originals.items()}
         untouched = set(range(len(self.good)))
         for name in rng.sample(sorted(data), rng.choice((1, 1, min(2, len(data))))):

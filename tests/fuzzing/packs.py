@@ -43,7 +43,7 @@ class PackTarget:
         there = sorted(each for each in folder.rglob("*") if each.is_file())
         self.members = {str(each.relative_to(folder)): each.read_bytes() for each in there}
 
-    def case(self, rng: random.Random) -> tuple[dict[str, bytes], bytes]:
+    def case(self, rng: random.Random, number: int) -> tuple[dict[str, bytes], bytes]:
         members = dict(self.members)
         if self.kind == "folder" or rng.random() < 0.5:
             name = rng.choice([name for name in members if name.endswith(_TEXTS)])
@@ -127,7 +127,7 @@ class ManifestTarget:
         manifest = Manifest.from_json(target.members[name])
         self.said = [manifest.to_json(), manifest.to_columns()]
 
-    def case(self, rng: random.Random) -> tuple[int, Any]:
+    def case(self, rng: random.Random, number: int) -> tuple[int, Any]:
         form = rng.randrange(2)
         return form, values.changed(rng, self.said[form], is_json=True)
 

@@ -66,7 +66,7 @@ class RegistrationTarget:
             self.attempt(posted, directory)
         shared_files().close()
 
-    def case(self, rng: random.Random) -> Any:
+    def case(self, rng: random.Random, number: int) -> Any:
         posted = dict(rng.choice(self.posted))
         part = rng.choice(("structure", "parameters", "parameters", "properties", "assets", "mimetype"))
         if part == "mimetype":

@@ -43,8 +43,8 @@ class Target(Protocol):
     def prepare(self, directory: Path) -> None:
         """Make what is the same for all cases."""
 
-    def case(self, rng: random.Random) -> Any:
-        """What is tried, by nothing but what `rng` gives."""
+    def case(self, rng: random.Random, number: int) -> Any:
+        """What is tried, by nothing but what `rng` gives, and the number."""
 
     def attempt(self, case: Any, directory: Path) -> str | None:
         """Try it in an empty directory; which values were wrong without a word, if any."""
@@ -177,7 +177,7 @@ def _try_all(target: Target, seed: int, batch: list[int], made: Path, write: int
 
 def tried(target: Target, seed: int, number: int, directory: Path, before: int = 0) -> Outcome:
     """Try one case in this process."""
-    case = target.case(random_of(target, seed, number))
+    case = target.case(random_of(target, seed, number), number)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     begun, taken = time.monotonic(), time.process_time()

@@ -47,7 +47,7 @@ class SpoolTarget:
         fields += [at for at in range(len(data)) if data[at : at + 3] in (b"sta", b"des", b"eve", b"sto")]
         self.original = Original(data, [], fields=[*range(100), *fields])
 
-    def case(self, rng: random.Random) -> bytes:
+    def case(self, rng: random.Random, number: int) -> bytes:
         assert self.original is not None
         return bytes(changed(rng, self.original, big=True).data)
 
@@ -108,7 +108,7 @@ class BodyTarget:
         for body in map(encode, docs):
             self.originals.append(Original(body, [], fields=list(range(len(body)))))
 
-    def case(self, rng: random.Random) -> bytes:
+    def case(self, rng: random.Random, number: int) -> bytes:
         return bytes(changed(rng, rng.choice(self.originals), big=True).data)
 
     def attempt(self, case: bytes, directory: Path) -> str | None:
