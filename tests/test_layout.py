@@ -89,3 +89,10 @@ def test_modules_and_functions_are_short():
         if len(text.splitlines()) > LONGEST_MODULE:
             too_long[name] = len(text.splitlines())
     assert too_long == {}
+
+
+def test_promises_have_their_tests():
+    """Each module of tests that the page on security names is there."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text()))
+    assert len(named) > 15
+    assert {name for name in named if not (ROOT / "tests" / f"{name}.py").exists()} == set()
