@@ -47,6 +47,7 @@ _OF_FILES: dict[int | None, int] = {
 _ABOUT_THE_QUESTION = ("The shape expected from the structure", "Block index out of range")
 _LONGEST = 500
 _UNPROCESSABLE, _CONFLICT, _FAILURE = 422, 409, 500
+_CHANGES = ("PUT", "PATCH", "DELETE")
 
 
 def answer_failures(app: Any) -> None:
@@ -65,6 +66,9 @@ def answer_failures(app: Any) -> None:
 async def failure(request: Any, error: Exception) -> JSONResponse:
     """The answer where Tiled raised what it did not expect."""
     status = _status_of(error)
+    if request.method in _CHANGES and isinstance(error, AttributeError | LookupError):
+        # Of two who change something at once one may find it gone: whoever is told that he is wrong never asks again.
+        status = _FAILURE
     whose = "cannot be answered" if status < _FAILURE else "failed in the server; its log has where"
     reason = " ".join(str(error).split())[:_LONGEST] or "no words"
     words = str(error) if isinstance(error, FileStoreError) else f"{type(error).__name__}: {reason}"

@@ -7,7 +7,6 @@ and mended, and limits of a server may be others by the time it is read; all of 
 
 import asyncio
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -112,8 +111,8 @@ class _Refusing:
             await asyncio.wait_for(self.context.adapters_by_mimetype.threads.run_beside(check), _LOOK_SECONDS)
         except TimeoutError:
             _logger.warning("Files that were registered did not show within %g s what they are.", _LOOK_SECONDS)
-        except LimitError:
-            # It is told to whoever reads it; the limit may be another by then.
+        except (ForbiddenFileError, LimitError):
+            # It is told to whoever reads it; limits and directories of the server may be others by then.
             return
         except FileStoreError as error:
             raise HTTPException(422, f"this registration is refused: {error}") from error
@@ -148,7 +147,7 @@ def _check_changed(source: Any, roots: Roots) -> None:
 
 def _check_source(source: Any, roots: Roots) -> None:
     """What is to be right of a data source in any case."""
-    _check_assets(source, roots)
+    _check_assets(source)
     if source.structure_family == "array" and source.structure is not None:
         _check_structure(source.structure)
     if source.mimetype not in _OURS:
@@ -227,8 +226,8 @@ def _check_structure(structure: Any) -> None:
         raise AddressError(f"the array has {len(shape)} axes and {len(structure.dims)} names of them.")
 
 
-def _check_assets(source: Any, roots: Roots) -> None:
-    """See that the assets are files, each once, that may be read as far as they are there."""
+def _check_assets(source: Any) -> None:
+    """See that the assets are files, each once. Where they may lie is said when they are read: that can change."""
     uris = Counter(asset.data_uri for asset in source.assets)
     twice = next((uri for uri, count in uris.items() if count > 1), None)
     if twice is not None:
@@ -237,33 +236,9 @@ def _check_assets(source: Any, roots: Roots) -> None:
     place = next((place for place, count in places.items() if count > 1), None)
     if place is not None:
         raise AddressError(f"{places[place]} assets have the number {place[1]} of {place[0]!r}; expected one.")
-    is_ours = source.mimetype in _OURS
-    found: set[str] = set()
-    assets = _assets_of(source)
-    for asset in assets:
-        if not is_ours and not asset.data_uri.startswith("file:"):
-            continue
-        path = path_of_asset(asset.data_uri)
-        directory = path if asset.is_directory else os.path.dirname(path)  # noqa: PTH120 - there may be 100,000
-        if directory not in found:
-            found.add(directory)
-            _check_place(directory, roots)
-    for asset in assets[:1] + assets[1:][-1:] if is_ours else ():
-        _check_place(path_of_asset(asset.data_uri), roots)
-
-
-def _check_place(path: str, roots: Roots) -> None:
-    """See that a file or directory lies where files may be read, if it is there."""
-    try:
-        if os.path.lexists(path):
-            roots.admit(path)
-    except ForbiddenFileError as error:
-        raise AddressError(
-            f"{str(error).rstrip('.')}: start the server with its directory among the readable ones."
-        ) from error
-    except (FileStoreError, OSError, ValueError):
-        # It is not there, or cannot be looked at, or has no name that any file has.
-        return
+    for asset in _assets_of(source):
+        if source.mimetype in _OURS or asset.data_uri.startswith("file:"):
+            path_of_asset(asset.data_uri)
 
 
 def _check_files(source: Any, paths: Sequence[str], roots: Roots) -> None:
