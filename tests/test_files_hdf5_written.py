@@ -287,3 +287,17 @@ def test_frames_that_are_only_claimed_take_no_memory(tmp_path):
         assert np.array_equal(files.read(path, "d", [7]), FRAMES[:1])
         with pytest.raises(TruncatedFileError, match="no data for frames 399999999999 "):
             files.read(path, "d", [7, 4 * 10**11 - 1])
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}])
+@pytest.mark.parametrize("place", ["of another", "in the header"])
+def test_chunks_in_one_another(tmp_path, options, place):
+    """Of a file that has two chunks at one place, or one in its header, no frame is read from there."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("d", data=FRAMES, chunks=(1, 4, 6), **options)
+        first, second = (dataset.id.get_chunk_info(number).byte_offset for number in range(2))
+    data, wrong = (tmp_path / "a.h5").read_bytes(), first if place == "of another" else 8
+    assert data.count(second.to_bytes(8, "little")) == 1
+    (tmp_path / "a.h5").write_bytes(data.replace(second.to_bytes(8, "little"), wrong.to_bytes(8, "little")))
+    with HDF5Files() as files, pytest.raises(UnreadableFileError, match=r"a\.h5 .* of dataset /d lie in one another"):
+        files.read(str(tmp_path / "a.h5"), "d", [1])

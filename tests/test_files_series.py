@@ -20,6 +20,7 @@ from bluesky_filestore.errors import (
 from bluesky_filestore.files import tiff
 from bluesky_filestore.files.hdf5 import HDF5Files
 from bluesky_filestore.files.readable import ANYWHERE, Roots
+from bluesky_filestore.files.registered import Registered, frames_of
 from bluesky_filestore.files.series import FrameFiles, file_reader, frame_shape_of
 from bluesky_filestore.model.specs import HDF5, JPEG_SERIES, NPY_SERIES, TIFF_SERIES
 
@@ -259,4 +260,18 @@ def test_one_file_many_names(tmp_path):
         offset = tiff.plain_pixels(descriptor).offset
     os.truncate(path, offset + 100)
     with pytest.raises(TruncatedFileError, match=rf"0.tiff ends after {offset + 100} bytes"):
+        frames.read([0])
+
+
+def test_truths_are_no_numbers(tmp_path):
+    """A TIFF file that has lost the number of its bits is black and white to tifffile, and no array of numbers."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(24, dtype="u2").reshape(4, 6) * 999)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags["BitsPerSample"].offset
+    data = bytearray(path.read_bytes())
+    data[place : place + 2] = b"\xff\xff"
+    path.write_bytes(data)
+    frames = frames_of(Registered(TIFF_SERIES, {}, {}, [str(path)], (1, 4, 6), np.dtype("<u2")))()
+    with pytest.raises(UnreadableFileError, match=r"holds bool for frame 0; expected uint16"):
         frames.read([0])

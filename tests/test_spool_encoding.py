@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from bluesky_filestore.errors import DocumentError
 from bluesky_filestore.spool.encoding import decode, encode, read
 
 PLAIN = st.recursive(
@@ -216,3 +217,13 @@ def test_kept_by_a_patched_msgpack():
     found = decode(msgpack.packb(doc, default=msgpack_numpy.encode))
     assert repr(found) == repr(doc)
     assert found["image"].dtype == doc["image"].dtype
+
+
+BODIES = [b"", b"\xc1", b"\x05", b"\x81\xa1x\xc7\x03\x02\x93\xa3", b"\x81\xa1x\xd4\x03\xff", b"\x90", None]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_what_is_no_document(body):
+    """Bytes that are none are said to be none, whatever msgpack, numpy or datetime stumble over."""
+    with pytest.raises(DocumentError, match=r"no document|expected a document"):
+        decode(body)

@@ -8,7 +8,7 @@ import pytest
 from disks import garble
 from spooled import put, put_and_die, run_documents
 
-from bluesky_filestore.errors import SpoolDamagedError, SpoolError
+from bluesky_filestore.errors import DocumentError, SpoolDamagedError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.pruning import prune
@@ -252,3 +252,20 @@ def test_damaged_while_open(tmp_path):
         garble(tmp_path, first=40)
         with pytest.raises(SpoolDamagedError, match=r"the spool database .* is damaged"):
             ledger.documents_after(0, 100_000, 10**9)
+
+
+def test_an_index_that_has_lost_an_entry(tmp_path, ledger):
+    """A database that does not find what was put into it is damaged, and nobody tries for ever."""
+    ledger._connection.execute("CREATE TRIGGER lost AFTER INSERT ON catalogs BEGIN DELETE FROM catalogs; END")
+    with pytest.raises(SpoolDamagedError, match=r"is damaged \(a catalog put in is not there\)"):
+        ledger.register_catalog("http://new/api/v1/metadata/")
+
+
+def test_a_body_that_is_none(tmp_path, ledger):
+    """A document that cannot be read any more is an error of its own; who puts in more, and who delivers, goes on."""
+    uid = run_documents(1)[1]
+    ledger._connection.execute("UPDATE documents SET body = 5 WHERE name = 'descriptor'")
+    assert [document.size > 0 for document in ledger.documents_after(0, 3, 10**9)] == [True, False, True]
+    with pytest.raises(DocumentError, match="no bytes: 5 are no document"):
+        list(ledger.documents_of(1))
+    put(tmp_path, uid)

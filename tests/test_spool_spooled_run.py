@@ -121,3 +121,15 @@ def test_put_there_twice(tmp_path):
     put(tmp_path, docs[:4])
     put(tmp_path, docs)
     assert lines_of(tmp_path, uid) == docs
+
+
+def test_odd_documents(tmp_path):
+    """What is not of its schema, and keys that JSON has nothing for, are exported as they can be."""
+    uid, docs = run_documents(1)
+    start = {**docs[0][1], "odd": {("a", 1): [{(2,): np.arange(2)}]}}
+    event = {"descriptor": docs[1][1]["uid"], "data": None}
+    odd = [("event", event), ("datum", {"datum_id": [{}], "resource": {}}), ("stream_datum", {})]
+    put(tmp_path, [("start", start), docs[1], *odd, *docs[2:]])
+    lines = lines_of(tmp_path, uid)
+    assert lines[0][1]["odd"] == {"('a', 1)": [{"(2,)": [0, 1]}]}
+    assert ("event", event) in lines

@@ -25,6 +25,7 @@ PACKAGE = "bluesky_filestore"
 MOST_SECONDS = 2.0
 MOST_BYTES = 2**30
 _BATCH = 200
+_STATUS = Path("/proc/self/status")
 # On a machine with much to do a case may take long, and no time.
 _LONG_SECONDS = 15 * MOST_SECONDS
 
@@ -215,14 +216,18 @@ def _last_of_ours(words: str) -> str:
 
 def _limit_memory() -> None:
     """Let this process take no more than it has and the limit, by which a larger array fails at once."""
-    has = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmSize" in line)
-    resource.setrlimit(resource.RLIMIT_AS, (has * 1024 + MOST_BYTES, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not _STATUS.exists():
+        return
+    has = next(int(line.split()[1]) for line in _STATUS.read_text().splitlines() if "VmSize" in line)
+    resource.setrlimit(resource.RLIMIT_AS, (has * 1024 + MOST_BYTES, resource.RLIM_INFINITY))
 
 
 def _peak() -> int:
-    """The most memory that this process had since it was asked last."""
-    status = Path("/proc/self/status").read_text()
+    """The most memory that this process had since it was asked last; 0 where the system does not say."""
+    if not _STATUS.exists():
+        return 0
+    status = _STATUS.read_text()
     peak = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) * 1024
     Path("/proc/self/clear_refs").write_text("5")
     return peak
