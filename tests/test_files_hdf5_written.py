@@ -270,7 +270,7 @@ def test_too_deep_to_follow(tmp_path, deep):
             with pytest.raises(TruncatedFileError, match="no data for frames 0, 1, 2"):
                 files.read(path, "d", range(3))
             return
-        with pytest.raises(UnreadableFileError, match="is reached by 8 others, or by itself"):
+        with pytest.raises(UnreadableFileError, match="is number 9 of those that lead to one another, or to itself; expected 8"):
             files.read(path, "d", range(3))
 
 
