@@ -136,8 +136,9 @@ def test_rows_by_both_ways(server, query):
         short, long = get(server, path, Accept=arrow), get(server, path, Accept=arrow, Origin="http://elsewhere")
         assert short.status_code == long.status_code
         if "nothing" in query:
-            # Tiled fails, and says so in its own words.
-            assert (short.status_code, short.content) == (500, long.content)
+            # It is for Tiled to say, by either way.
+            assert short.status_code >= 400
+            assert short.content == long.content
             return
         assert (went_short(short), went_short(long)) == (query in ("", "&column=b", "&column=c&column=a"), False)
         # Not the bytes, of which those beside the values are any.
