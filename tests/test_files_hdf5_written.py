@@ -270,7 +270,9 @@ def test_too_deep_to_follow(tmp_path, deep):
             with pytest.raises(TruncatedFileError, match="no data for frames 0, 1, 2"):
                 files.read(path, "d", range(3))
             return
-        with pytest.raises(UnreadableFileError, match="is number 9 of those that lead to one another, or to itself; expected 8"):
+        with pytest.raises(
+            UnreadableFileError, match="is number 9 of those that lead to one another, or to itself; expected 8"
+        ):
             files.read(path, "d", range(3))
 
 
