@@ -13,7 +13,18 @@ from tests.fuzzing.running import outcomes
 
 SECONDS = 8
 # Those that need no process beside, which takes a second to start.
-TARGETS = ("corpus", "hdf5 chunked", "tiff strips", "npy", "jpeg", "documents", "spool", "pack tar", "manifests")
+TARGETS = (
+    "corpus",
+    "hdf5 chunked",
+    "tiff strips",
+    "npy",
+    "jpeg",
+    "registrations",
+    "documents",
+    "spool",
+    "pack tar",
+    "manifests",
+)
 
 
 @pytest.mark.timeout(300)
