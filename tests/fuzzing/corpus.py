@@ -38,6 +38,8 @@ _CHANGES: Sequence[tuple[str, str, Any]] = (
     ("stream_resource", "parameters", {"template": "{:" + "9" * 100_000 + "}"}),
     ("stream_resource", "parameters", 1),
     ("stream_datum", "indices", {"start": 0, "stop": 10**30}),
+    ("stream_datum", "indices", {"start": 0, "stop": 10**12}),
+    ("datum", "datum_kwargs", {"point_number": 10**12}),
     ("stream_datum", "seq_nums", {}),
     ("stop", "reason", np.arange(2)),
     ("stop", "num_events", {"primary": "many"}),
