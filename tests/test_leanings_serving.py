@@ -380,3 +380,11 @@ def test_an_exporter_that_asks_otherwise(running, wide, monkeypatch, caplog, log
         monkeypatch.setattr(exporting, "json_seq_exporter", exporter)
         assert get(running, wide).text == told
     assert caplog.text.count("Runs are exported as they are") == 1
+
+
+def test_without_the_nodes_of_the_catalog(start, caplog):
+    """Where a node of Tiled's catalog is not what it was, registrations are taken as they come."""
+    running = start(lambda patch: patch.setitem(sys.modules, "bluesky_filestore.serving.registering", None))
+    running.client.write_array(np.arange(3), key="n")
+    assert get(running, f"{FULL}n").status_code == 200
+    assert caplog.text.count("what is registered wrongly shows when it is read") == 1
