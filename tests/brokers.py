@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bluesky_filestore.model.limits import DEFAULT_LIMITS
 from bluesky_filestore.serving.guard import _keep_settings_apart
 
 API_KEY = "secret"
@@ -21,7 +22,7 @@ def temporary() -> Any:
         warnings.simplefilter("ignore")
         broker = databroker.temp()
     # Of two servers in one process, the key of the last is that of both.
-    _keep_settings_apart(broker.v2.context.http_client.app, broker.v2.context.api_key)
+    _keep_settings_apart(broker.v2.context.http_client.app, broker.v2.context.api_key, DEFAULT_LIMITS)
     return broker
 
 
@@ -35,7 +36,7 @@ def served() -> Iterator[tuple[str, Any]]:
 
     tree = MongoAdapter.from_mongomock()
     app = build_app(tree, authentication=Authentication(single_user_api_key=API_KEY))
-    _keep_settings_apart(app, API_KEY)
+    _keep_settings_apart(app, API_KEY, DEFAULT_LIMITS)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
