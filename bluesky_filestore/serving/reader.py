@@ -114,8 +114,12 @@ def _look_at(_: str, found: "h5py.Group | h5py.Dataset") -> None:
 
 
 def _described(error: Exception) -> dict[str, Any]:
-    if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
-        return {"memory": str(error)}
+    cause: BaseException | None = error
+    while cause is not None:
+        # Whatever it was made of on its way, it was this.
+        if isinstance(cause, MemoryError) or _NO_MEMORY in str(cause):
+            return {"memory": str(cause)}
+        cause = cause.__cause__ or cause.__context__
     kind = next(each.__name__ for each in type(error).__mro__ if each.__module__.endswith(("errors", "builtins")))
     words = str(error) if isinstance(error, FileStoreError) else f"{kind}: {error}"
     return {"error": words, "kind": kind, "frames": list(getattr(error, "frames", ()))}
