@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import hdf5plugin
+import httpx
 import numpy as np
 import pytest
 from leaning import logged_anew  # noqa: F401
@@ -151,7 +152,9 @@ def test_one_that_hangs_holds_up_nobody(place, orders, monkeypatch):
     good = [place.register(HDF5_ROWS, [hdf5(place.data / f"beside_{number}.h5")], ROWS) for number in range(3)]
     monkeypatch.setattr(reader_process, "SECONDS", 100)
     with ThreadPoolExecutor(8) as asking:
-        waiting = [asking.submit(place.ask, bad) for _ in range(6)]
+        headers = {"Authorization": f"Apikey {place.server.api_key}", "Accept": "application/octet-stream"}
+        address = f"{place.server.uri}/api/v1/array/full/{bad}"
+        waiting = [asking.submit(httpx.get, address, headers=headers, timeout=200) for _ in range(6)]
         for key in good:
             assert place.ask(key).content == b"\1" * 16
         assert not any(each.done() for each in waiting)
