@@ -147,9 +147,13 @@ def test_files_that_no_process_survives(place, orders, fault):
 
 def test_one_that_hangs_holds_up_nobody(place, orders, monkeypatch):
     """While one file is waited for, others are read, and who asks for the same one waits with the first."""
-    path = hdf5(place.data / "hang_long.h5")
-    bad = place.register(HDF5_ROWS, [path], ROWS)
+    path, link = hdf5(place.data / "hang_long.h5"), place.data / "link.h5"
+    link.symlink_to(hdf5(place.data / "fine.h5"))
+    bad = place.register(HDF5_ROWS, [link], ROWS)
     good = [place.register(HDF5_ROWS, [hdf5(place.data / f"beside_{number}.h5")], ROWS) for number in range(3)]
+    # Who registers a file has it looked at: it hangs from now on.
+    link.unlink()
+    link.symlink_to(path)
     monkeypatch.setattr(reader_process, "SECONDS", 100)
     with ThreadPoolExecutor(8) as asking:
         headers = {"Authorization": f"Apikey {place.server.api_key}", "Accept": "application/octet-stream"}
