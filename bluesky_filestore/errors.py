@@ -8,6 +8,7 @@ from bluesky_filestore.visible import visible, without_secrets
 __all__ = [
     "AddressError",
     "CatalogAccessError",
+    "CatalogDownError",
     "CatalogError",
     "CatalogFaultError",
     "CatalogUnreachableError",
@@ -202,6 +203,10 @@ class RelocationError(FileStoreError, RuntimeError):
 
 class CatalogUnreachableError(CatalogError, ConnectionError):
     """No catalog answers at the address."""
+
+
+class CatalogDownError(CatalogUnreachableError):
+    """Nobody listens at the address: a server that ended may begin again without what it took last."""
 
 
 class CatalogAccessError(CatalogError, PermissionError):

@@ -156,7 +156,7 @@ def test_one_of_two_catalogs_is_away(server, catalog, data_directory, tmp_path):
                     server.kill()
                 began = time.monotonic()
                 writer(*run.documents[-1])
-                assert time.monotonic() - began < 5.0
+                assert time.monotonic() - began < 15.0
                 run.compare(catalog.client)
             server.start()
             flush(writer)

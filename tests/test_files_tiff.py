@@ -55,8 +55,8 @@ def header_only(width, length, strips=1):
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        ((2**31, 2**31), "expected 9223372036854776008"),
-        ((200_000, 2**21), "expected 838860800200"),
+        ((2**31, 2**31), "holds 9,223,372,036,854,775,808 bytes of pixels; expected 4,294,967,296 at most"),
+        ((200_000, 2**21), "holds 838,860,800,000 bytes of pixels; expected 4,294,967,296 at most"),
         ((2, 2, 2**32 - 1), "no data for all of its pixels"),
         ((2, 2, 2**20), "no data for all of its pixels"),
     ],

@@ -24,7 +24,7 @@ from contextlib import closing, suppress
 from math import inf
 from pathlib import Path
 
-from bluesky_filestore.errors import CatalogError, SpoolDamagedError, SpoolError
+from bluesky_filestore.errors import CatalogDownError, CatalogError, SpoolDamagedError, SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.database import open_or_make
@@ -78,7 +78,7 @@ class Uploader:
         """How often the spool was looked through, with or without success."""
         self._directory, self._settings = directory, settings
         self._wake, self._news = threading.Event(), threading.Condition()
-        self._closing = self._tries_again = False
+        self._closing = self._tries_again = self._was_down = False
         self._readable: OrderedDict[str, str] = OrderedDict()
         self._awaited: set[str] = set()
         self._ledger: Ledger | None = None
@@ -87,8 +87,7 @@ class Uploader:
         self._look, self._wait, self._said = _FIRST_LOOK, _FIRST_WAIT, ""
         self._next_look = self._next_housekeeping = self._next_recognition = self._woken = 0.0
         self._health = CatalogHealth(catalog, self._notice)
-        # One that is damaged is put aside here already.
-        open_or_make(directory).close()
+        open_or_make(directory).close()  # One that is damaged is put aside here already.
         with closing(Ledger(directory)) as ledger:
             self._since = ledger.last_document()
             # Whoever resumes should we be killed has to know where documents go; a full disk is said with a round.
@@ -331,7 +330,7 @@ class Uploader:
         if self.error is None:
             _logger.warning("The catalog takes no documents, they are kept in %s: %s", self._directory, error)
         with self._news:
-            self.error = error
+            self.error, self._was_down = error, self._was_down or isinstance(error, CatalogDownError)
             self._news.notify_all()
 
     def _write_down_why(self, error: CatalogError) -> None:
@@ -342,9 +341,10 @@ class Uploader:
 
     def _back(self, conveyor: Conveyor, ledger: Ledger) -> None:
         if self.error is not None:
-            conveyor.begin_again()
+            if self._was_down:
+                conveyor.begin_again()
             _logger.warning("The catalog at %s takes documents again.", self.catalog.uri)
-            self.error = None
+            self.error, self._was_down = None, False
         if self._said:
             ledger.say(self._number, "")
             self._said = ""

@@ -13,6 +13,7 @@ import httpx
 from bluesky_filestore.catalog_address import ADDRESS_EXAMPLE, IN_MEMORY, node_address
 from bluesky_filestore.errors import (
     CatalogAccessError,
+    CatalogDownError,
     CatalogError,
     CatalogFaultError,
     CatalogUnreachableError,
@@ -308,7 +309,8 @@ def _error_for(error: httpx.HTTPError, uri: str) -> CatalogError:
             f"{_GIVE_THE_KEY}"
         )
     if not isinstance(error, httpx.HTTPStatusError):
-        return CatalogUnreachableError(
+        kind = CatalogDownError if isinstance(error, httpx.ConnectError) else CatalogUnreachableError
+        return kind(
             f"no catalog answers at {uri} ({error or type(error).__name__}); expected a Tiled server. "
             f"Check the address, and that the server runs."
         )
