@@ -18,6 +18,7 @@ from bluesky_filestore.errors import AddressError, DocumentError, TruncatedFileE
 from bluesky_filestore.files.array_in_files import ArrayInFiles
 from bluesky_filestore.files.ragged import RaggedInFiles
 from bluesky_filestore.files.registered import Registered
+from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.ragged_rows import RaggedPart, RaggedRows, as_ragged, common_shape
 
 numbers = itertools.count()
@@ -246,8 +247,9 @@ def test_any_batches(tmp_path, case, data):
     """Whenever operations are taken, each event has its own frames in the end, whatever their number."""
     built = build(case, tmp_path / str(next(numbers)))
     flips = (data.draw(st.booleans()) for _ in itertools.count())
-    held = result(built.documents, True, flips)
-    assert held == result(built.documents, True, itertools.repeat(False))
+    singles = [single for name, doc in built.documents for single in unpacked(name, doc)]
+    held = result(singles, True, flips)
+    assert held == result(singles, True, itertools.repeat(False))
     for name, expected in built.frames.items():
         placed = held[1][name]
         read = rows_of(placed)
