@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,14 @@ def pytest_configure(config: pytest.Config) -> None:
         # Who sets it, or --basetemp, has the last word; workers of pytest-xdist are told it.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> "Generator[None, pytest.TestReport, pytest.TestReport]":
+    """What was logged may have lone surrogates in it, at which a worker of pytest-xdist would end."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
