@@ -173,11 +173,11 @@ class Detectors:
 def set_size(detector: Any, x: int, y: int, data_type: str = "UInt8") -> None:
     """Set what the camera's next frames will be like."""
     for signal, value in ((detector.cam.size.size_x, x), (detector.cam.size.size_y, y)):
-        signal.set(value).wait(5)
-    detector.cam.data_type.set(data_type).wait(5)
-    detector.cam.color_mode.set("Mono").wait(5)
+        signal.set(value).wait(20)
+    detector.cam.data_type.set(data_type).wait(20)
+    detector.cam.color_mode.set("Mono").wait(20)
     for axis in ("x", "y"):
-        getattr(detector.cam, f"bin_{axis}").set(1).wait(5)
+        getattr(detector.cam, f"bin_{axis}").set(1).wait(20)
 
 
 def point(detector: Any) -> dict[str, Any]:

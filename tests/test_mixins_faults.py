@@ -29,6 +29,7 @@ from mixin_detectors import (
 )
 from ophyd import Component, Signal
 from ophyd.areadetector.plugins import CodecPlugin_V34, ColorConvPlugin_V34, TransformPlugin_V34
+from ophyd.device import Staged
 
 from bluesky_filestore import open_array
 from bluesky_filestore.errors import MissingFramesError
@@ -557,6 +558,18 @@ def test_ioc_dies_in_stage(tmp_path):
     assert [words.partition(":")[0] for words in told] == ["IOCUnreachableError"] * 2, told
     assert states == ["no"] * 4
     assert frames == 2
+
+
+def test_a_setting_that_cannot_be_read(ioc, monkeypatch):
+    """A detector of which not even the present settings could be had is not half staged: it can be staged again."""
+    detector = make(ioc, hdf5=OurHDF5)
+    with monkeypatch.context() as patch:
+        patch.setattr(detector.cam.image_mode, "get", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            detector.stage()
+    assert detector._staged is Staged.no
+    detector.stage()
+    detector.unstage()
 
 
 def death_in_a_plan(ioc):

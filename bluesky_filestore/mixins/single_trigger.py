@@ -42,7 +42,7 @@ from ophyd.utils.errors import InvalidState
 from bluesky_filestore.errors import IOCUnreachableError, MissingFramesError, StageError
 
 from .plugin import FileStorePluginBase
-from .staging import PutBackReport, devices_below, errors_gathered, raise_together
+from .staging import PutBackReport, devices_below, end_stage_not_begun, errors_gathered, raise_together
 from .waiting import is_connected, optional, pv_name, wait_until_connected
 
 __all__ = ["SingleTrigger"]
@@ -98,6 +98,7 @@ class SingleTrigger(stock.SingleTrigger):
         try:
             staged = super().stage()
         except Exception as error:
+            end_stage_not_begun(self)
             if is_connected(signal):
                 raise
             # Whatever was being asked for or waited for just then: that is not the reason.

@@ -59,7 +59,8 @@ from bluesky_filestore.logs import get_logger
 
 from .waiting import CaptureSetting, TimedSetting, Wait, is_connected, pv_name, values_before
 
-__all__ = ["PutBackReport", "StageGuard", "Undo", "devices_below", "errors_gathered", "raise_together"]
+__all__ = ["PutBackReport", "StageGuard", "Undo", "devices_below", "end_stage_not_begun", "errors_gathered"]
+__all__ += ["raise_together"]
 
 _log = get_logger(__name__)
 
@@ -197,6 +198,12 @@ def _restore(plugin: Any) -> list[Exception]:
     problems += plugin._staging_undo.put_back()
     _log.info("%s could not be staged; its settings have been put back, with %d problems.", plugin.name, len(problems))
     return problems
+
+
+def end_stage_not_begun(device: Any) -> None:
+    """Unstage a device that ophyd leaves half staged, if a value cannot be read before anything was set."""
+    if device._staged is Staged.partially and not values_before(device):
+        device._staged = Staged.no
 
 
 def _put_back_the_rest(plugin: Any) -> list[Exception]:
