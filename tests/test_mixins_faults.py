@@ -542,7 +542,12 @@ def death_in_stage(ioc):
         states = [device._staged.value for device in (detector, detector.cam, detector.hdf5, detector.tiff)]
         ioc.reboot()
         epics.ca.poll()
+        # Some of its records may have been asked for the first time while it died.
         detector.wait_for_connection(timeout=30)
+        for device in (detector.cam, detector.hdf5, detector.tiff):
+            for signal in list(device._signals.values()):
+                with suppress(TimeoutError):
+                    signal.wait_for_connection(timeout=5)
         set_size(detector, 48, 32)
     return told, states, len(frames_in(documented_file([pair for pair in take(detector, 2) if is_hdf5(pair)])))
 
