@@ -10,7 +10,7 @@ from proxy import Proxy
 from bluesky_filestore.catalogs.tiled import catalog as catalog_module
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import connect, find_outages
-from bluesky_filestore.errors import CatalogUnreachableError
+from bluesky_filestore.errors import CatalogDownError, CatalogUnreachableError
 
 NOBODY = "http://127.0.0.1:9/api/v1/metadata/"
 
@@ -71,7 +71,7 @@ def test_connects_when_it_can(catalog):
     ours.doubt("a run")
     ours.forget_answers()
     assert (ours.uri, ours.server_uri) == (catalog.client.uri, "")
-    with pytest.raises(CatalogUnreachableError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
+    with pytest.raises(CatalogDownError, match=r"no catalog answers at http://127\.0\.0\.1:9 "):
         ours.check()
     ours.check()
     assert ours.reads("application/x-hdf5")

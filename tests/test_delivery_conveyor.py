@@ -194,7 +194,7 @@ def test_start_that_is_wrong(tmp_path, tiled, catalog, make):
 
 
 def test_a_catalog_without_its_last_writes(tmp_path, tiled, catalog, make):
-    """After an outage a run is gone through again: rows in the middle of an array would be zeros."""
+    """After its server has ended a run is gone through again: rows in the middle of an array would be zeros."""
     wave = {"source": "s", "dtype": "array", "shape": [2]}
     run = event_model.compose_run()
     bundle = run.compose_descriptor(name="primary", data_keys={"wave": wave})

@@ -17,7 +17,7 @@ from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.uploader import Uploader
-from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
+from bluesky_filestore.errors import CatalogDownError, CatalogUnreachableError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
 
 HOLDER = """
@@ -125,6 +125,20 @@ def test_who_watches_says_nothing(tmp_path, tiled, uploader_for, stopped_holder,
     wait_for(lambda: uploader.error is None)
     with closing(Ledger(tmp_path)) as ledger:
         assert [said for _, said in ledger.catalogs().values()] == [""]
+
+
+@pytest.mark.parametrize("kind", [CatalogDownError, CatalogUnreachableError])
+def test_what_is_gone_through_again(tiled, uploader_for, monkeypatch, kind):
+    """After its server has ended it is all that is on its way; where requests fail at times that would never end."""
+    times = []
+    begin_again = Conveyor.begin_again
+    monkeypatch.setattr(Conveyor, "begin_again", lambda conveyor: (times.append(1), begin_again(conveyor)))
+    uploader = uploader_for()
+    wait_for(lambda: uploader.delivers)
+    uploader._notice(kind("no answer"))
+    uploader.wake()
+    wait_for(lambda: uploader.error is None)
+    assert len(times) == (kind is CatalogDownError)
 
 
 def test_who_waits_does_not_spin(uploader_for, stopped_holder):
