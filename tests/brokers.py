@@ -37,7 +37,7 @@ def served() -> Iterator[tuple[str, Any]]:
     tree = MongoAdapter.from_mongomock()
     app = build_app(tree, authentication=Authentication(single_user_api_key=API_KEY))
     _keep_settings_apart(app, API_KEY, DEFAULT_LIMITS)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

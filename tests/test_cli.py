@@ -12,6 +12,7 @@ import time
 
 import pytest
 from command_line import COMMAND, run, running
+from processes import command_lines
 
 
 def test_version():
@@ -145,8 +146,7 @@ def test_demo_is_interrupted(tmp_path, delay):
     assert b"Error" not in rest
     assert list(tmp_path.iterdir()) == [tmp_path / "tmp"]
     assert list((tmp_path / "tmp").iterdir()) == []
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path) not in left
+    assert not [line for line in command_lines() if str(tmp_path) in line]
 
 
 def on_a_terminal(directory, *arguments, until):

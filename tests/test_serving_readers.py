@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from leaning import logged_anew  # noqa: F401
+from processes import children, command_line, is_running
 from test_serving_doors import ROWS, SHAPE, Place
 
 from bluesky_filestore.errors import UnreadableFileError
@@ -113,8 +114,7 @@ def hdf5(path, data=None, **options):
 
 def readers_of(pid):
     """The processes that a process has started to read."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "serving.reader" in line]
+    return [child for child in children(pid) if "serving.reader" in command_line(child)]
 
 
 def new_readers():
@@ -293,16 +293,8 @@ def test_nothing_is_left_behind(tmp_path):
                 server.kill()
             else:
                 server.stdin.close()
-            wait_until(lambda: not Path(f"/proc/{reader}/cmdline").exists() or not is_running(reader))  # noqa: B023
+            wait_until(lambda: not is_running(reader))  # noqa: B023
             server.kill()
-
-
-def is_running(pid):
-    """Whether a process is there and not a dead one that nobody has asked for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_readers_cannot_do_anything_else(tmp_path, threads):

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 from bluesky_filestore import sim
 from bluesky_filestore.errors import IOCUnreachableError
@@ -208,15 +209,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     while is_running(child):
         assert time.monotonic() < deadline, f"process {child} outlives its parent"
         time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
-    status = Path(f"/proc/{pid}/stat")
-    try:
-        return status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_light_import() -> None:

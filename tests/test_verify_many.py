@@ -32,7 +32,7 @@ def stock(tmp_path_factory):
     app = build_app(tree, authentication=Authentication(single_user_api_key=KEY))
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     while not server.started:
@@ -69,14 +69,15 @@ def test_a_stock_tree_beside_ours(stock):
 
 
 def test_the_latest_has_a_time(stock, catalog):
-    """Of whatever stands where a run's time should be, nothing is taken for the latest run."""
+    """Of whatever stands where a run's time should be, nothing is taken for the latest run, or for one since then."""
     for client in (stock, catalog.client):
         times = {"run of noon": "noon", "run of true": True, "run of none": None, "run of now": 2e9}
         for uid, time_of_it in times.items():
             client.create_container(uid, metadata={"start": {"uid": uid, "time": time_of_it}})
         client.create_container("no run at all", metadata={})
         try:
-            assert find_runs(client, most=1) == ["run of now"]
+            assert find_runs(client, most=1) == find_runs(client, since=2e9) == ["run of now"]
+            assert find_runs(client, since=3e9) == []
         finally:
             client.delete_contents([*times, "no run at all"])
 

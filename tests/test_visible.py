@@ -138,8 +138,9 @@ def test_logs(way):
         assert said.count("\n") == 1
 
 
-def test_logs_of_the_server(tmp_path):
+def test_logs_of_the_server(tmp_path, caplog):
     """Lines of uvicorn and Tiled, whose texts come over the network."""
+    caplog.set_level(logging.INFO, "uvicorn.access")
     with log_to_files(tmp_path):
         access = logging.getLogger("uvicorn.access")
         access.info('%s - "%s %s" %d', f"1.2.3.4{EVIL}\nERROR", "GET", f"/a?api_key={SECRET}", 200)

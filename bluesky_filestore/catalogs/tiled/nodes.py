@@ -212,7 +212,10 @@ def find_runs(client: "Container", *, since: float | None = None, most: int | No
     since : float, optional
         In seconds since 1970: only those that were started then or later.
     most : int, optional
-        How many at the most. A start whose time is no number, which databases sort last or first, is not among them.
+        How many at the most.
+
+    With `since` or `most` a start whose time is no number, which some databases sort after all numbers, is not among
+    them.
 
     Raises
     ------
@@ -224,7 +227,7 @@ def find_runs(client: "Container", *, since: float | None = None, most: int | No
     with catalog_errors(str(client.uri)):
         client = _as_container(client)
         found = client if since is None else client.search(Comparison("ge", "start.time", since))
-        found = found if most is None else found.search(Comparison("lt", "start.time", _AFTER_ANY_TIME))
+        found = found if since is most is None else found.search(Comparison("lt", "start.time", _AFTER_ANY_TIME))
         keys = found.sort(("start.time", -1)).keys()
         uids: dict[str, None] = {}
         begin = 0
