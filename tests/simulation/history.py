@@ -30,6 +30,7 @@ _OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "se
 _LATEST, _SETTLED = 3000.0, 1200.0
 _KINDS = (
     "losses",
+    "losses below runs",
     "outages",
     "lost writes",
     "hangs",
@@ -113,6 +114,8 @@ class History:
             world.slow = chance.choice((0.02, 0.2))
         if "losses" in self.kinds:
             self.network.lossy = chance.choice((0.01, 0.05, 0.3))
+        if "losses below runs" in self.kinds:
+            self.network.lossy_below = chance.choice((0.1, 0.3, 0.6))
         if "slowness" in self.kinds:
             self.network.latency = chance.choice(((0.05, 0.3), (0.5, 3.0)))
         names = ["writer"] + ["second"] * ("second writer" in self.kinds)

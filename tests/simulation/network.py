@@ -55,6 +55,10 @@ class Network:
         self._unsaved = 0
         self.lossy = 0.0
         """How probable it is that something befalls a request."""
+        self.lossy_below = 0.0
+        """How probable it is beside that for one that changes something below a run: its tables and arrays."""
+        self.lost_below = 0
+        """How often something did."""
         self.rules: list[Rule] = []
         self.made: list[Rule] = []
         """All that there ever were."""
@@ -69,7 +73,7 @@ class Network:
 
     def heal(self) -> None:
         """Have all well from now on, but for nodes at which the server fails for ever."""
-        self.up_at = self.answers_at = self.lossy = 0.0
+        self.up_at = self.answers_at = self.lossy = self.lossy_below = 0.0
         self.latency, self.rules = _USUAL, [rule for rule in self.rules if rule.until == inf]
 
     def transport(self) -> httpx.BaseTransport:
@@ -92,9 +96,11 @@ class Network:
         if world.now < self.answers_at:
             return self._hang(request)
         befalls = ""
-        if world.chance.random() < self.lossy:
+        is_below = request.method != "GET" and "/primary" in request.url.path
+        if world.chance.random() < max(self.lossy, self.lossy_below * is_below):
             befalls = world.chance.choice(_BEFALLS)
             world.fault(befalls, words)
+            self.lost_below += is_below and bool(self.lossy_below)
         response = self._befallen(request, befalls)
         world.say(f"{response.status_code} {words}")
         return response

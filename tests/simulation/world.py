@@ -370,6 +370,8 @@ class Connection(sqlite3.Connection):
     def let_go(self) -> None:
         """Its process is dead: nothing is held, and nothing tidied up."""
         if not self._is_closed:
+            # Nor is it asked for anything: for an empty database that was put aside SQLite removes the next one's log.
+            self._is_closed = True
             with suppress(sqlite3.Error):
                 super().rollback()
 
