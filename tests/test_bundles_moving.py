@@ -245,8 +245,8 @@ def test_killed_at_any_step(catalog, place):
     built = build(case, place / "0")
     uid = deliver(catalog.client, built.documents)
     expected, files = frames_by_all_ways(catalog.client, uid), contents(place / "0")
-    for number in itertools.count(1, 8):
-        old, new = place / str(number // 8), place / str(number // 8 + 1)
+    for number in itertools.count(1, 12):
+        old, new = place / str(number // 12), place / str(number // 12 + 1)
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):
             steps = killed_at(number, patch)
             move_files(catalog.client, [uid], new)

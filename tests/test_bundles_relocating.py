@@ -26,6 +26,7 @@ from bluesky_filestore import (
     open_array,
     register_handler,
     relocate,
+    serve_catalog,
     undo_relocation,
     verify_run,
 )
@@ -43,6 +44,13 @@ def one_camera(kind, events=4):
     """A run of one detector."""
     camera = Camera(KEY, kind, 2, "<u2")
     return Case((camera,), {"primary": (0,)}, ((Step("primary"),) * events,))
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory, data_directory):
+    """A catalog with these runs alone: a relocation looks through all of them."""
+    with serve_catalog(tmp_path_factory.mktemp("relocating"), readable=data_directory) as server:
+        yield server
 
 
 @pytest.fixture
@@ -155,7 +163,7 @@ def test_killed_at_any_request(catalog, place, few_tries):
     roots, after = {str(place / "old"): str(place / "new")}, None
     with Proxy(catalog.uri) as proxy:
         client = from_uri(proxy.uri, api_key=catalog.api_key)
-        for number in itertools.count(1):
+        for number in itertools.count(1, 2):
             proxy.requests, proxy.fault = 0, died_at(number)
             with suppress(CatalogUnreachableError):
                 relocate(client, roots, [uid])

@@ -21,7 +21,7 @@ from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.uploader import Uploader
 from bluesky_filestore.spool import Ledger
 
-KILLS = int(os.environ.get("KILLS", "30"))
+KILLS = int(os.environ.get("KILLS", "15"))
 EVENTS = 12
 SHAPE = (3, 4)
 NUMBER = {"source": "s", "dtype": "number", "shape": []}

@@ -55,7 +55,7 @@ def events_of(keys, *rows, timestamps=5.0, **more):
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(case=cases())
 def test_any_legal_stream(catalog, data_directory, case):

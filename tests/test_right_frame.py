@@ -12,7 +12,7 @@ from bluesky_filestore import CatalogWriter
 
 numbers = itertools.count()
 # Half of them a server. A nightly run asks for thousands.
-EXAMPLES = int(os.environ.get("RIGHT_FRAME_EXAMPLES", "80")) // 2
+EXAMPLES = int(os.environ.get("RIGHT_FRAME_EXAMPLES", "50")) // 2
 
 
 @pytest.fixture(scope="module", params=["stock", "ours"])
