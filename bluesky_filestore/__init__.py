@@ -41,6 +41,7 @@ __all__ = [
     "export_nexus",
     "fill",
     "fill_event",
+    "follow",
     "handler_registry",
     "move_files",
     "new_short_uid",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         handler_registry,
         register_handler,
     )
+    from .live.following import follow
     from .mixins import (
         ADTriggerStatus,
         ContinuousAcquisitionTrigger,
@@ -117,6 +119,7 @@ _HOMES = {
     "export_nexus": "bundles.run_file",
     "fill": "handlers",
     "fill_event": "handlers",
+    "follow": "live.following",
     "handler_registry": "handlers",
     "move_files": "bundles.moving",
     "open_array": "reading",

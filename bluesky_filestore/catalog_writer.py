@@ -152,27 +152,27 @@ class CatalogWriter(SpoolWriter):
         refuse_others(of_tiled_writer)
         self._patches = check_patches(patches)
         add_specs(spec_to_mimetype)
-        check_options(on_error=on_error, durability=durability, wait_on_stop=wait_on_stop, keep=keep)
-        check_options(batch_size=batch_size, interval=interval, settle=settle, park_after=park_after)
+        how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
+        check_options(on_error=on_error, keep=keep, interval=interval, settle=settle, park_after=park_after, **how)
         self._run_files = RunFiles(run_file, self._say) if run_file is not None else None
         self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after, view=views_in(views))
         settings = self._describing(replace(settings, reconcile=reconcile), checksums=checksums, sidecars=sidecars)
-        how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
         spooling: Callable[..., Spooling] = partial(Spooling, catalogs=catalogs, **how)
         lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")
         if spool is not None and (lasting or spool != "auto"):
             try:
                 self._spooling = spooling(spool_for(lasting) if spool == "auto" else spool_in(spool), settings=settings)
+                self.directory = self._spooling.directory
                 return
             except SpoolError as error:
                 if on_error == "raise":
                     raise
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
-        self._private = private_directory()
+        self.directory = self._private = private_directory()
         self._spooling = spooling(self._private, settings=replace(settings, keep=0.0 if run_file is None else _HOUR))
         # A script may end without closing it, and nobody else looks into that place.
         self._at_exit = atexit.register(partial(end_at_exit, self._spooling, self._private))

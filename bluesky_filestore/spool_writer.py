@@ -48,11 +48,15 @@ class SpoolWriter:
     >>> RE.subscribe(writer)  # doctest: +SKIP
     """
 
+    directory: Path
+    """The directory of its spool; of a writer without one a place of its own, which goes with it."""
+
     def __init__(
         self, directory: str | Path, *, on_error: Literal["warn", "raise"] = "warn", durability: Durability = "normal"
     ) -> None:
         check_options(on_error=on_error, durability=durability)
         self._store = Store(spool_in(directory), durability=durability)
+        self.directory = self._store.directory
         self._begin(on_error)
 
     def _begin(self, on_error: str) -> None:

@@ -177,14 +177,15 @@ class Announced:
         # An event that does not say that a key is filled has its datum's id there, which is a text.
         named += [key for key in stream.external if key not in filled and isinstance(data.get(key), str)]
         lost = [key for key, mark in filled.items() if mark is False and key not in data and key not in stream.external]
-        if lost:
-            raise DocumentError(f"event {event['uid']!r} says that {lost} are to be filled; expected them in its data.")
         streamed = [key for key in stream.external if key not in data]
         row = 0
         if stream.external:
             frame_map = self._frame_map(stream.run)
             row = frame_map.row_count(stream.name)
             frame_map.add_event(stream.name, event["seq_num"], {})
+        # It has its row all the same.
+        if lost:
+            raise DocumentError(f"event {event['uid']!r} says that {lost} are to be filled; expected them in its data.")
         return ExternalEvent(event, (*named, *streamed), frozenset(streamed), stream.run, stream.name, row)
 
     def _receive_stream_datum(self, doc: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,11 @@ from .announced import Announced, ExternalEvent
 from .opened import OpenHandlers
 from .registry import handler_registry
 
-__all__ = ["fill", "fill_event"]
+__all__ = ["fill", "fill_event", "read_key"]
 
 _PATIENCE = 2.0
 """Seconds; about what event-model's Filler has."""
+_NO_LOCK = nullcontext()
 
 
 def fill(
@@ -177,24 +178,39 @@ def _filled_event(event: ExternalEvent, announced: Announced, opened: OpenHandle
     doc = event.doc
     with schema_errors("event", doc):
         data, filled, timestamps = dict(doc["data"]), dict(doc.get("filled", {})), dict(doc["timestamps"])
-        seq_num, uid = doc["seq_num"], doc["uid"]
     for key in event.wanted:
-        try:
-            with schema_errors("event", doc):
-                if key in event.streamed:
-                    source, data_key, index, width = announced.place(event, key)
-                    data[key] = opened.read_index(source, data_key, key, index, width)
-                    filled[key] = f"{source.uid}/{index}"
-                    timestamps = {**timestamps, key: timestamps.get(key, doc["time"])}
-                else:
-                    resource, datum = announced.datum(event, key)
-                    filled[key] = doc["data"][key]
-                    kwargs = datum.get("datum_kwargs", {})
-                    data[key] = opened.read_datum(resource, kwargs, announced.data_key(event, key))
-        except Exception as error:
-            error.add_note(f"It was to be read for {key!r} of the event with seq_num {seq_num}, {uid}.")
-            raise
+        data[key], filled[key] = read_key(event, key, announced, opened)
+        if key in event.streamed:
+            timestamps = {**timestamps, key: timestamps.get(key, doc["time"])}
     return {**doc, "data": data, "timestamps": timestamps, "filled": filled}
+
+
+def read_key(
+    event: ExternalEvent,
+    key: str,
+    announced: Announced,
+    opened: OpenHandlers,
+    lock: AbstractContextManager[Any] = _NO_LOCK,
+) -> tuple[Any, str]:
+    """The array of an event for one key, and its mark in ``filled``; raises as `fill` does.
+
+    While it is looked for in what was announced, and not while it is read, the lock is held.
+    """
+    doc = event.doc
+    try:
+        with schema_errors("event", doc):
+            with lock:
+                data_key = announced.data_key(event, key)
+                if key not in event.streamed:
+                    resource, datum = announced.datum(event, key)
+                else:
+                    source, data_key, index, width = announced.place(event, key)
+            if key in event.streamed:
+                return opened.read_index(source, data_key, key, index, width), f"{source.uid}/{index}"
+            return opened.read_datum(resource, datum.get("datum_kwargs", {}), data_key), doc["data"][key]
+    except Exception as error:
+        error.add_note(f"It was to be read for {key!r} of the event with seq_num {doc['seq_num']}, {doc['uid']}.")
+        raise
 
 
 def _columns(events: list[dict[str, Any]]) -> dict[str, dict[str, list[Any]]]:

@@ -19,6 +19,7 @@ from .notes import notes_of
 __all__ = ["Ledger"]
 
 _DATUMS_BEFORE, _MOST_TRIES = 10_000, 10
+_DOCUMENTS = "SELECT id, producer, run, name, body FROM documents WHERE"
 _ENTRIES = (
     "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
     "ON run = id AND catalog = ?"
@@ -90,15 +91,36 @@ class Ledger:
 
     def documents_after(self, number: int, limit: int, size: int) -> list[Spooled]:
         """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
-        statement = "SELECT id, producer, run, name, body FROM documents WHERE id > ? ORDER BY id LIMIT ?"
+        statement = f"{_DOCUMENTS} id > ? ORDER BY id LIMIT ?"
+        return self._found(size, statement, number, limit)
+
+    def _found(self, size: int, statement: str, *values: int) -> list[Spooled]:
         found = []
-        with database_errors(self.directory), closing(self._connection.execute(statement, (number, limit))) as cursor:
+        with database_errors(self.directory), closing(self._connection.execute(statement, values)) as cursor:
             for row in cursor:
                 found.append(Spooled(*row))
                 size -= found[-1].size
                 if size <= 0:
                     break
         return found
+
+    def documents_of_run_after(self, run: int, producer: int, number: int, limit: int, size: int) -> list[Spooled]:
+        """The documents of a run that follow a number, with those of its producer that may be of any run.
+
+        They come in their order, no more than `limit`, and none after `size` bytes.
+        """
+        of_run, of_any = f"{_DOCUMENTS} run = ? AND id > ?", f"{_DOCUMENTS} run IS NULL AND producer = ? AND id > ?"
+        statement = f"{of_run} UNION ALL {of_any} ORDER BY id LIMIT ?"
+        return self._found(size, statement, run, number, producer, number, limit)
+
+    def version(self) -> int:
+        """A number that is another one whenever somebody else has changed the database; it costs microseconds."""
+        ((number,),) = self.rows("PRAGMA data_version")
+        return int(number)
+
+    def has_document(self, number: int) -> bool:
+        """Whether there is a document with a number: of a run that is removed the first goes first."""
+        return bool(self.rows("SELECT 1 FROM documents WHERE id = ?", number))
 
     def last_document(self, run: int | None = None) -> int:
         """The number of the last document, of all or of a run; 0 if there is none."""
@@ -110,15 +132,14 @@ class Ledger:
 
     def announced_before(self, number: int, producer: int) -> Iterator[Spooled]:
         """The resources of a producer before a number, and the last datums."""
-        columns = "SELECT id, producer, run, name, body FROM documents"
         for row in self.rows(
-            f"{columns} WHERE producer = ? AND id < ? AND name IN ('resource', 'stream_resource') ORDER BY id",
+            f"{_DOCUMENTS} producer = ? AND id < ? AND name IN ('resource', 'stream_resource') ORDER BY id",
             producer,
             number,
         ):
             yield Spooled(*row)
         lately = self.rows(
-            f"{columns} WHERE id < ? AND producer = ? AND name IN ('datum', 'datum_page') ORDER BY id DESC LIMIT ?",
+            f"{_DOCUMENTS} id < ? AND producer = ? AND name IN ('datum', 'datum_page') ORDER BY id DESC LIMIT ?",
             number,
             producer,
             _DATUMS_BEFORE,
@@ -154,6 +175,11 @@ class Ledger:
     def entry(self, catalog: int, run: int) -> Entry | None:
         """One run by its number."""
         rows = self.rows(f"{_ENTRIES} WHERE id = ?", catalog, run)
+        return next((_entry(*row) for row in rows), None)
+
+    def latest(self) -> Entry | None:
+        """The run that began last, whatever catalog it goes to."""
+        rows = self.rows(f"{_ENTRIES} WHERE first > 0 ORDER BY id DESC LIMIT 1", 0)
         return next((_entry(*row) for row in rows), None)
 
     def unfinished(self, catalog: int, limit: int) -> list[Entry]:

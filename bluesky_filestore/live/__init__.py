@@ -1,0 +1,1 @@
+"""A run as it grows: followed event by event, and shown."""

@@ -1,0 +1,225 @@
+"""Events of a run as they come."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bluesky_filestore.errors import OptionError, RunNotFoundError
+from bluesky_filestore.spool.places import all_spools, existing_spool
+from bluesky_filestore.spool.spooled_run import SpooledRun, find_run
+from bluesky_filestore.spool_writer import SpoolWriter
+
+from .following_documents import SpooledEvents, latest_run
+from .following_event import EventSource, FollowedEvent
+
+__all__ = ["Follower", "follow"]
+
+
+class Follower:
+    """The events of one run, one after the other; made by `follow`.
+
+    It is an iterator, and an asynchronous one; of several threads each event goes to one.
+
+    Parameters
+    ----------
+    source : EventSource
+        Where they come from.
+    stream : str, optional
+        Which of them.
+    after : int
+        The position of the last one that is not wanted.
+    """
+
+    def __init__(self, source: EventSource, *, stream: str | None = None, after: int = 0) -> None:
+        self._source, self._stream, self._after = source, stream, after
+        self._ready: deque[FollowedEvent] = deque()
+        self._lock = threading.Lock()
+        self._idle_since: float | None = None
+        self._is_closed = False
+
+    @property
+    def run(self) -> str:
+        """The run's uid."""
+        return self._source.uid
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The run's start document."""
+        with self._lock:
+            if not self._source.start and not self._is_closed:
+                self._take()
+        return self._source.start
+
+    @property
+    def stop(self) -> Mapping[str, Any] | None:
+        """The run's stop document, once all of its events were given; None of a run that ended without."""
+        return self._source.stop if self.is_over else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more events will be given."""
+        return not self._ready and (self._source.is_over or self._is_closed)
+
+    def poll(self, timeout: float = 0.0) -> FollowedEvent | None:
+        """The next event; None if there is none within so many seconds, or `is_over`.
+
+        Raises
+        ------
+        FileStoreError
+            If the run cannot be followed any more, where it is read.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._lock:
+                pause = self._pause()
+                if self._ready:
+                    return self._ready.popleft()
+                left = deadline - time.monotonic()
+                if self.is_over or left <= 0:
+                    return None
+            time.sleep(min(pause, left))
+
+    def _pause(self) -> float:
+        """Take what there is, if nothing is ready; for how long to wait before that is done again."""
+        if self._ready or self.is_over:
+            return 0.0
+        now = time.monotonic()
+        pause = self._source.wait(now - self._idle_since) if self._idle_since is not None else 0.0
+        if pause == 0.0:
+            self._take()
+            if self._ready:
+                self._idle_since = None
+            elif self._idle_since is None:
+                self._idle_since = now
+        return pause
+
+    def _take(self) -> None:
+        for event in self._source.take():
+            if event.position > self._after and self._stream in (None, event.stream):
+                self._ready.append(event)
+
+    def close(self) -> None:
+        """Follow no longer, and let go of what is open. Frames of events that were given can be read all the same."""
+        with self._lock:
+            self._is_closed = True
+            self._ready.clear()
+            self._source.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> FollowedEvent:
+        while True:
+            event = self.poll(_A_WHILE)
+            if event is not None:
+                return event
+            if self.is_over:
+                raise StopIteration
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FollowedEvent:
+        while True:
+            # Whoever is cancelled here has taken nothing: what was found meanwhile is ready for the next.
+            pause = await asyncio.to_thread(self._look)
+            with self._lock:
+                if self._ready:
+                    return self._ready.popleft()
+                if self.is_over:
+                    raise StopAsyncIteration
+            await asyncio.sleep(pause)
+
+    def _look(self) -> float:
+        with self._lock:
+            return self._pause()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Follower of run {self.run}>"
+
+
+_A_WHILE = 3600.0
+
+
+def follow(
+    run: Any = None,
+    uid: str | None = None,
+    *,
+    stream: str | None = None,
+    after: int = 0,
+    root_map: Mapping[str, str] | None = None,
+    patience: float = 2.0,
+) -> Follower:
+    """The events of a run as they come, with their frames, until it ends; of one that has ended the same ones.
+
+    Parameters
+    ----------
+    run : SpoolWriter, CatalogWriter, str or Path
+        A writer or a spool directory: of it the run with `uid`, or the one that began last; or the beginning of a
+        run's uid, which is looked for in the spools of this user. By default the run that began last in any of these.
+    uid : str, optional
+        The beginning of the run's uid, where `run` is not the run itself.
+    stream : str, optional
+        The only stream whose events are wanted.
+    after : int
+        The `FollowedEvent.position` of the last event that is not wanted: whoever was ended goes on there.
+    root_map : Mapping of str to str, optional
+        Where directories are now that the documents name, as for `fill`.
+    patience : float
+        How long, in seconds, a frame is waited for that is not in its file yet, and an event whose frames are not
+        announced yet.
+
+    Returns
+    -------
+    Follower
+        An iterator, and an asynchronous one, over `FollowedEvent`.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such run, or more than one.
+    OptionError
+        If an argument cannot mean anything.
+    SpoolError
+        If the spool cannot be read.
+
+    Examples
+    --------
+    >>> for event in follow(writer):  # doctest: +SKIP
+    ...     print(event.seq_num, event["motor"], event["det_image"].mean())
+    """
+    return Follower(SpooledEvents(_spooled(run, uid), root_map, patience), stream=stream, after=after)
+
+
+def _spooled(run: Any, uid: str | None) -> SpooledRun:
+    directories = all_spools()
+    if isinstance(run, SpoolWriter):
+        directories = [run.directory]
+    elif isinstance(run, Path):
+        directories = [existing_spool(run)]
+    elif isinstance(run, str) and uid is None:
+        uid = run
+    elif run is not None:
+        raise OptionError(f"{run!r} is nothing that can be followed; expected a writer, a spool, or a run's uid.")
+    if uid is not None:
+        return find_run(directories, uid)[0]
+    found = latest_run(directories)
+    if found is None:
+        raise RunNotFoundError(
+            f"there is no run in {', '.join(map(str, directories)) or 'any spool of this user'}; expected one that was "
+            f"begun."
+        )
+    return found
