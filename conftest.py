@@ -123,7 +123,15 @@ def _opened(from_uri: "Callable[..., Any]", *arguments: object, init_if_not_exis
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container, Path]]":
+def stock_options() -> dict[str, Any]:
+    """How a module wants its stock server, if not as it is by itself."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def stock(
+    tmp_path_factory: pytest.TempPathFactory, stock_options: dict[str, Any]
+) -> "Iterator[tuple[Container, Path]]":
     """A client of a stock Tiled server, with DuckDB for its tables, and the directory that it can read.
 
     One for each module: Tiled keeps one set of settings a process, so that the next server ends this one's welcome.
@@ -140,7 +148,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Container
     opened = functools.partial(_opened, tiled.catalog.from_uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiled.catalog, "from_uri", opened)
-        running = SimpleTiledServer(directory, readable_storage=[data])
+        running = SimpleTiledServer(directory, readable_storage=[data], **stock_options)
     with running as server:
         client = from_uri(server.uri)
         yield client, data

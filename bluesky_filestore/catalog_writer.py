@@ -155,7 +155,7 @@ class CatalogWriter(SpoolWriter):
         how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
         check_options(on_error=on_error, keep=keep, interval=interval, settle=settle, park_after=park_after, **how)
         self._run_files = RunFiles(run_file, self._say) if run_file is not None else None
-        self._catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
+        self.catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after, view=views_in(views))
@@ -240,7 +240,7 @@ class CatalogWriter(SpoolWriter):
 
     def _put(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "stop" and self._describer is not None:
-            self._describer.expect(self._catalogs, str(doc.get("run_start", "")))
+            self._describer.expect(self.catalogs, str(doc.get("run_start", "")))
         for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
             self._spooling.put(*each)
             if self._run_files is not None and each[0] == "stop":
@@ -309,7 +309,7 @@ class CatalogWriter(SpoolWriter):
                 remove_if_delivered(self._private)
         finally:
             self._end_describing(0.0)
-            for catalog in self._catalogs:
+            for catalog in self.catalogs:
                 catalog.close()
 
     def _describing(self, settings: DeliverySettings, *, checksums: bool, sidecars: bool) -> DeliverySettings:

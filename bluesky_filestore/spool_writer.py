@@ -1,6 +1,6 @@
 """What is subscribed to a RunEngine that only spools: documents in, and another process delivers them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +50,8 @@ class SpoolWriter:
 
     directory: Path
     """The directory of its spool; of a writer without one a place of its own, which goes with it."""
+    catalogs: Sequence[Any] = ()
+    """Where this process delivers what is in it."""
 
     def __init__(
         self, directory: str | Path, *, on_error: Literal["warn", "raise"] = "warn", durability: Durability = "normal"

@@ -1,6 +1,8 @@
 """Events of a run as they come: from the spool."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -239,3 +241,24 @@ def test_from_another_thread(tmp_path):
         thread.join(5)
         assert not thread.is_alive()
         assert [each["x"] for each in found] == [0.0]
+
+
+def test_a_follower_that_is_killed(tmp_path, small):
+    """One that is killed is gone on for by another after the last event that it was through with."""
+    put(tmp_path, small.documents)
+    code = f"""
+from pathlib import Path
+from bluesky_filestore import follow
+for event in follow(Path({str(tmp_path)!r})):
+    print(event.position, event["image"][0, 0, 0], flush=True)
+    if event.position == 5:
+        input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        lines = [killed.stdout.readline().split() for _ in range(5)]
+        killed.kill()
+    rest = [(event.position, event["image"][0, 0, 0]) for event in follow(tmp_path, after=int(lines[-1][0]))]
+    expected = [(number + 1, small.images[number, 0, 0]) for number in range(small.events)]
+    assert [tuple(map(int, line)) for line in lines] + rest == expected

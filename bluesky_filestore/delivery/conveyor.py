@@ -334,7 +334,7 @@ class Conveyor:
             before, is_behind, doubt = run.state, self._lane_of(run).is_behind, self._catalog.in_doubt(run.uid)
             finding, reason = run.find(self._problems.loss(run.uid), is_behind=is_behind, in_doubt=doubt)
             run.state = TRANSITIONS[before][finding]
-            if before not in READABLE and (run.is_closed or run.state in ENDED):
+            if before not in READABLE and run.becomes_readable():
                 self._readable.append(run.entry)
             # What waits is not delivered: whoever flushes goes by these numbers.
             more = 0 if finding is Finding.WAITS else run.more

@@ -23,7 +23,7 @@ from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.order import Sequence
 from bluesky_filestore.model.validate import schema_fault
 from bluesky_filestore.operations.announcing import announce
-from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, Operation, name_of
+from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, EndStreams, Operation, name_of
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.spool.entries import ENDED, Entry
 
@@ -161,8 +161,7 @@ class Lane:
             self._take_operations(run, run.documents)
             # Not before its stop has been received: it may come again, or the run be closed without.
             run.is_open = False
-            if run.documents.is_looking or not run.documents.settled:
-                run.settle_until = time.monotonic() + self._settings.settle
+            run.begin_settling(self._settings.settle)
             if not any(other.is_open or other.settle_until is not None for other in self.runs.values()):
                 self._assets.forget_old()
 
@@ -258,7 +257,7 @@ class Lane:
         if run.documents is None or not run.is_open:
             return
         try:
-            run.add(run.documents.end_without_stop(reason))
+            run.add([*run.documents.end_without_stop(reason), EndStreams(run.uid)])
         except (CatalogUnreachableError, CatalogAccessError):
             raise
         except Exception as error:

@@ -51,10 +51,10 @@ from typing import TypeAlias
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.document_run import DocumentRun
-from bluesky_filestore.operations.operations import CloseRun, Operation
+from bluesky_filestore.operations.operations import CloseRun, EndStreams, Operation
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.operations.run_metadata import sentences
-from bluesky_filestore.spool.entries import DeliveryState, Entry
+from bluesky_filestore.spool.entries import ENDED, DeliveryState, Entry
 
 __all__ = ["CUT_SHORT", "IN_DOUBT", "STOP_UNUSABLE", "TRANSITIONS", "Finding", "RunDelivery", "RunDocuments"]
 
@@ -132,6 +132,8 @@ class RunDelivery:
     """How many of its documents were handed on that the ledger does not know of."""
     is_closed: bool = False
     """Whether the catalog has learned of its end: it can be read."""
+    is_readable: bool = False
+    """Whether it was said that it can be read."""
     settle_until: float | None = None
     """Until when its files are looked for, on the monotonic clock; None if there is nothing to be looked for."""
     doubted_since: float | None = None
@@ -209,11 +211,25 @@ class RunDelivery:
         if self.settle_until is None:
             self.tell()
 
+    def begin_settling(self, seconds: float) -> None:
+        """Its last document was handed on: its files are looked for, for so long, if any is missing."""
+        if self.documents is not None and (self.documents.is_looking or not self.documents.settled):
+            self.settle_until = time.monotonic() + seconds
+        else:
+            self.add([EndStreams(self.uid)])
+
+    def becomes_readable(self) -> bool:
+        """Whether it can be read by now, and that was not said yet: what is left is for those who follow it."""
+        is_new = not self.is_readable and (self.is_closed or self.state in ENDED)
+        self.is_readable = self.is_readable or is_new
+        return is_new
+
     def end_settling(self, *, is_settled: bool) -> None:
         """Its files are looked at no more; what the catalog is still to learn of them is said when it has."""
         self.settle_until = None
         if not (is_settled and self.operations):
             self.tell()
+        self.add([EndStreams(self.uid)])
 
     def tell(self) -> None:
         """Nothing more is waited for: say in the log what its arrays lack, a line each and once."""

@@ -210,6 +210,14 @@ class CheckRun:
 
 
 @dataclass(frozen=True, slots=True)
+class EndStreams:
+    """Nobody who is told of what is new in the run waits for more of it."""
+
+    run: str
+    """The run's uid."""
+
+
+@dataclass(frozen=True, slots=True)
 class InsertDocument:
     """A catalog of documents holds this one, once; see `Catalog.takes_documents`."""
 
@@ -234,6 +242,7 @@ Operation: TypeAlias = (
     | DropArray
     | CloseRun
     | CheckRun
+    | EndStreams
     | InsertDocument
 )
 
@@ -268,7 +277,8 @@ class Catalog(Protocol):
     def takes_documents(self) -> bool:
         """Whether it holds the documents of a run as they are, by `InsertDocument`, and no tree of nodes.
 
-        Of the other operations such a catalog has to do with `CloseRun` and `CheckRun` only. Raises as `reads` does.
+        Of the other operations such a catalog has to do with `CloseRun`, `CheckRun` and `EndStreams` only. Raises as
+        `reads` does.
         """
 
     def close(self) -> None:

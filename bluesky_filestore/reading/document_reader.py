@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -22,7 +23,7 @@ from bluesky_filestore.model.relocations import Relocations
 from .from_documents import ConfinedDocuments
 from .run_tree import RunTree
 
-__all__ = ["documents", "documents_of"]
+__all__ = ["NumberedEvent", "documents", "documents_of", "numbered_events"]
 
 _NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
@@ -76,6 +77,45 @@ def documents_of(run: RunTree) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "stop", dict(metadata["stop"]) | from_exact_json(told.get("stop", "{}"))
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedEvent:
+    """An event of a run in a catalog."""
+
+    number: int
+    """How many events of the run, of any stream, came before it."""
+    stream: str
+    """The name of its stream."""
+    row: int
+    """Its row in the stream's table and arrays."""
+    doc: Mapping[str, Any]
+    """The document."""
+    external: Mapping[str, str]
+    """The keys of its stream that are external, and what they are called in the catalog."""
+
+
+def numbered_events(run: RunTree, *, has_ended: bool) -> Iterator[NumberedEvent]:
+    """The events of a run that are in a catalog, in their order.
+
+    Of a run that goes on they end before the first one of which not everything is there, or was there when it was asked
+    for: its streams, tables and arrays are written one after the other. Raises as `documents` does.
+    """
+    streams = {name: _Stream(run, name) for name in run.streams}
+    merged = heapq.merge(*(each.events() for each in streams.values()), key=itemgetter(0))
+    for number, (said, record, stream, row) in enumerate(merged):
+        try:
+            for name, doc in record.before:
+                if name == "descriptor":
+                    streams[doc["stream"]].descriptor(doc)
+            event = stream.event(record, row)
+        except (IndexError, StopIteration):
+            if has_ended:
+                raise
+            return
+        if not has_ended and (said != number or stream.lacks(record, event)):
+            return
+        yield NumberedEvent(said, stream.name, row.number, event, stream.external)
+
+
 def _resolved(
     pairs: Any, streams: "Mapping[str, _Stream]", relocations: Relocations
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -91,7 +131,7 @@ class _Stream:
     """A stream as it lies in the catalog."""
 
     def __init__(self, run: RunTree, name: str) -> None:
-        self._run, self._name = run, name
+        self._run, self.name = run, name
         metadata = run.streams[name].metadata
         self._descriptors = descriptors_of(run.metadata["start"]["uid"], name, metadata)
         self._data_keys: Mapping[str, Mapping[str, Any]] = metadata["data_keys"]
@@ -106,6 +146,17 @@ class _Stream:
         doc = {**stored, **said.get("entries", {})}
         return {name: value for name, value in doc.items() if name not in said.get("without", ())}
 
+    @property
+    def external(self) -> dict[str, str]:
+        """Its external keys, and what they are called in the catalog."""
+        keys = [key for key, entry in self._data_keys.items() if "external" in entry]
+        return {self._original.get(key, key): key for key in keys}
+
+    def lacks(self, record: EventRecord, event: Mapping[str, Any]) -> bool:
+        """Whether the event has not got all of its values, as its array may still be written."""
+        keys = [key for key, entry in self._data_keys.items() if "external" not in entry and key not in record.absent]
+        return not {self._original.get(key, key) for key in keys} <= event["data"].keys()
+
     def not_told(self) -> list[dict[str, Any]]:
         """The descriptors that no record has told of (yet)."""
         return [doc for doc in self._descriptors if doc["uid"] not in self._told]
@@ -114,15 +165,15 @@ class _Stream:
         """Its events in their order, by their number in the run."""
         arrays = {
             key: child
-            for key, child in self._run.children(self._name).items()
+            for key, child in self._run.children(self.name).items()
             if child.structure_family != "table" and child.data_sources()[0].management != "external"
         }
-        tables, columns = self._run.tables(self._name), self._run.columns(self._name)
+        tables, columns = self._run.tables(self.name), self._run.columns(self.name)
         if not tables:
             return
         if RECORD_COLUMN not in columns:
             raise DocumentError(
-                f"stream {self._name!r} has no column {RECORD_COLUMN!r}, in which the uids of its events would be; "
+                f"stream {self.name!r} has no column {RECORD_COLUMN!r}, in which the uids of its events would be; "
                 f"expected a run that CatalogWriter wrote. Take what run.documents() makes of it."
             )
         values = {key: read_array(node) for key, node in arrays.items()}
@@ -165,21 +216,21 @@ class _Row:
     def __init__(
         self, row: int, columns: Mapping[str, list[Any]], types: Mapping[str, str], arrays: Mapping[str, Any]
     ) -> None:
-        self._row, self._columns, self._types, self._arrays = row, columns, types, arrays
+        self.number, self._columns, self._types, self._arrays = row, columns, types, arrays
 
     def has(self, name: str) -> bool:
         """Whether there is a column or an array that has this row."""
-        return name in self._columns or (name in self._arrays and self._row < len(self._arrays[name]))
+        return name in self._columns or (name in self._arrays and self.number < len(self._arrays[name]))
 
     def holds(self, name: str) -> bool:
         """Whether there is a column whose cell in this row is not empty."""
-        return name in self._columns and self._columns[name][self._row] is not None
+        return name in self._columns and self._columns[name][self.number] is not None
 
     def value(self, name: str, *, is_text: bool) -> Any:
         """What a cell holds."""
         if name not in self._columns:
-            return self._arrays[name][self._row].tolist()
-        cell, kind = self._columns[name][self._row], self._types[name]
+            return self._arrays[name][self.number].tolist()
+        cell, kind = self._columns[name][self.number], self._types[name]
         if cell is None:
             # None itself would be in the record; databases have no other cell for what is not a number.
             return float("nan")

@@ -44,6 +44,7 @@ def catalog(
     allow_changed: bool = False,
     limits: Limits | Mapping[str, Any] | None = None,
     checks_registrations: bool = False,
+    streams: bool | str = False,
     **options: Any,
 ) -> "CatalogContainerAdapter":
     """Make a tree for a Tiled server: in its ``config.yml``, ``tree: bluesky_filestore.serving.catalog:catalog``.
@@ -66,6 +67,9 @@ def catalog(
     checks_registrations : bool
         Whether a registration that is wrong is refused when it is made, as far as that can be seen, and not only when
         it is read.
+    streams : bool or str
+        Whether who subscribes to a node is told of what is new in it: kept in memory for an hour, or in a Redis with
+        this address, such as ``redis://localhost:6379``.
     **options
         Handed on to Tiled.
 
@@ -90,6 +94,7 @@ def catalog(
         readable_storage=readable,
         writable_storage=writable_storage,
         adapters_by_mimetype={**own, **(adapters_by_mimetype or {})},
+        **({"cache_config": _streaming_cache(streams)} if streams else {}),
         **options,
     )
     _confine(tree, roots, {*own, *_READ_IN_PLACE} - set(adapters_by_mimetype or {}))
@@ -105,6 +110,13 @@ def catalog(
 
             return refusing(tree, roots)
     return tree
+
+
+def _streaming_cache(streams: bool | str) -> dict[str, Any]:
+    from tiled.config import StreamingCacheConfig
+
+    config: dict[str, Any] = StreamingCacheConfig(uri=streams if isinstance(streams, str) else "memory").model_dump()
+    return config
 
 
 def _confine(tree: "CatalogContainerAdapter", roots: Roots, mimetypes: set[str]) -> None:

@@ -162,12 +162,12 @@ def _shown(value: bytes) -> str:
     return repr(value[:_LONGEST_SHOWN].decode("latin-1"))
 
 
-def tiled_app(tree: Any, api_key: str, limits: Limits) -> Any:
+def tiled_app(tree: Any, api_key: str, limits: Limits, *, streams: bool = False) -> Any:
     """Tiled's application, for ASGI, with three differences.
 
     What Tiled answers without asking for a key, arrays and documents under ``/zarr``, and GraphQL, is not there.
 
-    Nothing is streamed, for which Tiled needs a store that this server has not, and fails without.
+    Nothing is streamed, unless the tree has the store that Tiled needs for it, and fails without.
 
     A client asks for an array in the shape that it knows of. Tiled answers 500, for which clients try again for half a
     minute, if there are more rows by now: here the answer is the rows that were asked for.
@@ -181,12 +181,15 @@ def tiled_app(tree: Any, api_key: str, limits: Limits) -> Any:
     refusal = JSONResponse(
         {"detail": "This server has no such thing: Tiled asks nobody for a key there."}, status_code=404
     )
-    no_stream = JSONResponse({"detail": "This server streams nothing; ask again for what is new."}, status_code=404)
+    no_stream = JSONResponse(
+        {"detail": "This server streams nothing (serve_catalog(streams=True) does); ask again for what is new."},
+        status_code=404,
+    )
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
-        elif scope["type"] == "websocket":
+        elif scope["type"] == "websocket" and not streams:
             await no_stream(scope, receive, send)
         elif scope["path"].startswith(_NOT_ASKED_FOR_A_KEY):
             await refusal(scope, receive, send)

@@ -47,6 +47,7 @@ def serve_catalog(
     allow_changed: bool = False,
     host_names: Iterable[str] | str = (),
     limits: Limits = DEFAULT_LIMITS,
+    streams: bool | str = False,
 ) -> "CatalogServer":
     """Start a Tiled server on loopback, in a thread of this process.
 
@@ -72,6 +73,9 @@ def serve_catalog(
         any other is refused, for a page of strangers may have given its name this machine's address.
     limits : Limits
         What is refused as too much.
+    streams : bool or str
+        Whether who subscribes to a node is told of what is new in it. The last thousand things, arrays of events among
+        them, are kept in memory for it, or as many as there are in a Redis, e.g. ``redis://localhost:6379``.
 
     Returns
     -------
@@ -102,6 +106,7 @@ def serve_catalog(
         allow_changed=allow_changed,
         host_names=[host_names] if isinstance(host_names, str) else list(host_names),
         limits=limits,
+        streams=streams,
     )
 
 
@@ -126,10 +131,11 @@ class CatalogServer:
         allow_changed: bool = False,
         host_names: Sequence[str] = (),
         limits: Limits = DEFAULT_LIMITS,
+        streams: bool | str = False,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="catalog-") if directory is None else None
         self._client: Container | None = None
-        self._limits = limits
+        self._limits, self._streams = limits, streams
         self._resources = ExitStack()
         self.api_key = api_key or secrets.token_hex(16)
         try:
@@ -203,7 +209,7 @@ class CatalogServer:
         from .guard import Guard, tiled_app
 
         tree.startup_tasks.append(partial(_say_what_is_no_run, tree))
-        answering = tiled_app(tree, self.api_key, self._limits)
+        answering = tiled_app(tree, self.api_key, self._limits, streams=bool(self._streams))
         with going_without(_logger, "The inside of Tiled's catalog", "arrays are left to Tiled, which takes longer"):
             from .array_lane import ArrayLane
             from .known_arrays import CatalogVersion, KnownArrays, SQLiteVersion, no_version
@@ -249,6 +255,7 @@ class CatalogServer:
                 allow_changed=allow_changed,
                 limits=self._limits,
                 checks_registrations=True,
+                streams=self._streams,
                 specs=[RUNS_SPEC],
                 init_if_not_exists=not (filled if database else own.exists() and own.stat().st_size),
             )

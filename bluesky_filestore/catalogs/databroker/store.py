@@ -36,7 +36,7 @@ import httpx
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.normalize import unpacked
-from bluesky_filestore.operations.operations import CheckRun, CloseRun, InsertDocument, Operation
+from bluesky_filestore.operations.operations import CheckRun, CloseRun, EndStreams, InsertDocument, Operation
 
 from .broker import collections_of, tree_of
 from .collections import ids_in
@@ -121,6 +121,8 @@ class DocumentStore:
         match operation:
             case InsertDocument():
                 self.insert(operation)
+            case EndStreams():
+                pass
             case CloseRun():
                 self.close_run(operation.run)
             case CheckRun():

@@ -13,8 +13,7 @@ midst of it: it is left alone.
 Three things are kept of runs, whatever else is forgotten:
 
 - `_doubted`: the runs of which a request was not answered, so that it may be carried out at any time;
-- `_held`: how many rows the tables and arrays of such a run had to have when it was closed. `CheckRun` compares that
-  with what is there later, and ends the doubt;
+- `_held`: how many rows such a run had to have when it was closed; `CheckRun` compares, and ends the doubt;
 - `_claimed`: the runs that are ours without a mark, which earlier versions did not make.
 
 What changes the catalog, or what is known of it, is for one thread at a time, the one that delivers; any may ask.
@@ -44,6 +43,7 @@ from bluesky_filestore.operations.operations import (
     CreateRun,
     CreateStream,
     DropArray,
+    EndStreams,
     NameAxes,
     Operation,
     PlaceArray,
@@ -56,6 +56,7 @@ from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, replace_entries, row_count
 from .once import without_retries
 from .relocating import check_not_relocated
+from .streams import Streams
 from .tables import TiledTable
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class TiledCatalog:
         check_installed("write", "tiled", "pyarrow")
         self._lock = threading.Lock()
         self._client: Container | None = None
-        self._doubted: set[str] = set()
-        self._claimed: set[str] = set()
+        self._doubted, self._claimed = set[str](), set[str]()
         self._held: dict[str, dict[NodePath, int]] = {}
         self._makes_client = not hasattr(client, "context")
         self._make_client: Callable[[], Container] = client if self._makes_client else lambda: client
@@ -117,7 +117,7 @@ class TiledCatalog:
                 client = self._make_client()
                 self._documents = DocumentStore(client) if takes_documents(client) else None
                 self._once = without_retries(client)
-                self._mimetypes = Mimetypes(self._once)
+                self._mimetypes, self._streams = Mimetypes(self._once), Streams(self._once)
                 self._forget_nodes()
                 self._client = client
             return self._client
@@ -137,7 +137,7 @@ class TiledCatalog:
                 self._documents.forget()
 
     def _forget_nodes(self) -> None:
-        self._nodes = Nodes(self._once)
+        self._nodes = Nodes(self._once, self._streams)
         self._tables: dict[NodePath, TiledTable] = {}
         self._arrays: dict[NodePath, TiledArray] = {}
 
@@ -170,11 +170,10 @@ class TiledCatalog:
 
     def reads(self, mimetype: str) -> bool:
         """Whether the server has an adapter for the mimetype; see `bluesky_filestore.operations.operations.Catalog`."""
-        client = self.connect()
-        if self._documents is not None:
+        if self.takes_documents:
             return False
         try:
-            with catalog_errors(self.uri, client):
+            with catalog_errors(self.uri, self._client):
                 return self._mimetypes.has(mimetype)
         except CatalogFaultError as error:
             # Nobody else can say; it is asked again.
@@ -185,17 +184,16 @@ class TiledCatalog:
         self.connect()
         try:
             with self._noting_lost_answers(operation.run):
-                self._apply(operation)
+                self._apply(operation) if self._documents is None else self._apply_to_documents(
+                    operation, self._documents
+                )
         except CatalogError as error:
             # What was there may have been taken away by a request of ours that came late.
-            if not isinstance(operation, CreateRun | DropArray | CheckRun) and is_gone(error):
+            if not isinstance(operation, CreateRun | DropArray | CheckRun | EndStreams) and is_gone(error):
                 raise RowsDifferError(f"of run {operation.run} something is gone: {error}", operation.run) from error
             raise
 
     def _apply(self, operation: Operation) -> None:
-        if self._documents is not None:
-            self._apply_to_documents(operation, self._documents)
-            return
         match operation:
             case CreateRun():
                 self._create_run(operation)
@@ -210,14 +208,15 @@ class TiledCatalog:
                 self._array(operation).append(operation)
             case NameAxes():
                 self._array(operation).name_axes(operation.dims)
-            case PlaceArray():
-                self._array(operation).place(operation)
-            case DropArray():
-                self._array(operation).drop()
+            case PlaceArray() | DropArray():
+                array = self._array(operation)
+                array.place(operation) if isinstance(operation, PlaceArray) else array.drop()
             case CloseRun():
                 self._close_run(operation)
             case CheckRun():
                 self._check_run(operation.run)
+            case EndStreams():
+                self._streams.end(operation.run)
 
     def _apply_to_documents(self, operation: Operation, documents: DocumentStore) -> None:
         if isinstance(operation, CheckRun):
@@ -318,6 +317,7 @@ class TiledCatalog:
             expected = {path: each.expected for path, each in (tables | arrays).items() if each.expected is not None}
             self._held[run] = self._held.get(run, {}) | expected
         replace_entries(self._nodes.get((run,)), operation.metadata)
+        self._streams.expect_end(run, self._nodes.addresses(run))
         self._forget_run(run)
 
     def _check_run(self, run: str) -> None:

@@ -11,6 +11,7 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import is_node_name
 
 from .connecting import catalog_errors
+from .streams import Streams
 from .values import read_table
 
 if TYPE_CHECKING:
@@ -47,10 +48,12 @@ class Nodes:
     ----------
     client : tiled.client.container.Container
         The container that the runs go into.
+    streams : Streams, optional
+        Who is told of what is new there.
     """
 
-    def __init__(self, client: "Container") -> None:
-        self._root = plain_container(client)
+    def __init__(self, client: "Container", streams: Streams | None = None) -> None:
+        self._root, self._streams = plain_container(client), streams
         self._known: dict[NodePath, Any] = {}
         self._made: set[NodePath] = set()
         self._tried: set[NodePath] = set()
@@ -118,6 +121,11 @@ class Nodes:
         self._known[path] = node
         return self._known[path]
 
+    def addresses(self, run: str) -> list[str]:
+        """The addresses of the known nodes of a run, what is in others before them."""
+        known = [path for path in self._known if path[0] == run]
+        return [str(self._known[path].uri) for path in sorted(known, key=len, reverse=True)]
+
     def is_ours(self, path: NodePath) -> bool:
         """Whether the node was made here, not found."""
         return path in self._made
@@ -126,6 +134,8 @@ class Nodes:
         """Remove a node, if it is there, with what the catalog itself keeps for it (never files of a detector)."""
         node = self.find(path)
         if node is not None:
+            if self._streams is not None:
+                self._streams.end_node(str(node.uri))
             try:
                 # Not delete_contents, which asks again by itself: the first request may come after all that follows.
                 asked = {"external_only": False}

@@ -1,0 +1,136 @@
+"""How far those who follow a run are behind it, and what they cost the plan and the delivery.
+
+Run as ``python benchmarks/following.py [--events 1000] [--rate 100] [--followers 5]``. Events with a frame in an HDF5
+file, which is there already, are given to a `CatalogWriter` at a steady rate, with a catalog in a process of its own:
+first by itself, then with followers that read the spool and each frame, each in a process of its own, and one that
+reads the catalog. Shown are the lag, from the time in the event to its frame in the follower's hands, but of the first
+second, in which a process loads what reads frames; the time of each call of the writer; and for how long the delivery
+goes on after the last event.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import event_model
+import h5py
+import numpy as np
+from blocking import KEY, server
+
+from bluesky_filestore import CatalogWriter
+
+IMAGE = {"source": "s", "dtype": "array", "shape": [1, 128, 128], "dtype_numpy": "<u2", "external": "FILESTORE:"}
+
+_FOLLOW = """
+import json, sys, time
+from pathlib import Path
+from bluesky_filestore import follow
+where, uid, frames = sys.argv[1:]
+how = {"interval": 0.05, "spool": False} if "://" in where else {}
+with follow(where if how else Path(where), uid, **how) as events:
+    print("ready", flush=True)
+    lags, values = [], []
+    for event in events:
+        # The first frame of a process loads what reads it.
+        values.append(int(event["image"][0, 0, 0]) if frames == "frames" else event.row % 60000)
+        lags.append(time.time() - event.time)
+assert values == [row % 60000 for row in range(len(values))], values
+print(json.dumps(lags))
+"""
+
+
+def begin(directory: Path, events: int) -> tuple[Any, Any, list[tuple[str, Any]]]:
+    """A run, what makes its events, and its first documents."""
+    with h5py.File(directory / "images.h5", "w") as file:
+        images = np.broadcast_to(np.arange(events, dtype="<u2")[:, None, None] % 60000, (events, 128, 128))
+        file["/entry/data/data"] = images
+    run = event_model.compose_run()
+    bundle = run.compose_descriptor(name="primary", data_keys={"image": IMAGE})
+    resource = run.compose_resource(
+        spec="AD_HDF5", root=str(directory), resource_path="images.h5", resource_kwargs={"frame_per_point": 1}
+    )
+    first = [
+        ("start", run.start_doc),
+        ("descriptor", bundle.descriptor_doc),
+        ("resource", resource.resource_doc),
+    ]
+    return run, (bundle, resource), first
+
+
+def scan(writer: CatalogWriter, directory: Path, events: int, rate: float, commands: list[list[str]]) -> dict[str, Any]:
+    """One run, followed by some."""
+    run, (bundle, resource), first = begin(directory, events)
+    for name, doc in first:
+        writer(name, doc)
+    uid = run.start_doc["uid"]
+    writer.flush()
+    ends = [
+        subprocess.Popen([sys.executable, "-c", _FOLLOW, where, uid, frames], stdout=subprocess.PIPE, text=True)
+        for where, frames in commands
+    ]
+    for each in ends:
+        assert each.stdout is not None
+        each.stdout.readline()
+    calls, began = [], time.perf_counter()
+    for number in range(events):
+        time.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        datum = resource.compose_datum(datum_kwargs={"point_number": number})
+        data = {"image": datum["datum_id"]}
+        event = bundle.compose_event(data=data, timestamps={"image": 1.0}, filled={"image": False}, validate=False)
+        for name, doc in (("datum", datum), ("event", event)):
+            called = time.perf_counter()
+            writer(name, doc)
+            calls.append(time.perf_counter() - called)
+    ended = time.perf_counter()
+    writer("stop", run.compose_stop())
+    writer.flush()
+    delivered = time.perf_counter() - ended
+    lags = [json.loads(each.communicate()[0]) for each in ends]
+    assert all(len(each) == events for each in lags), list(map(len, lags))
+    lags = [each[int(rate) :] for each in lags]
+    return {"calls": calls, "delivered": delivered, "lags": lags}
+
+
+def shown(seconds: list[float]) -> str:
+    """The median and two tails, in ms."""
+    cuts = statistics.quantiles(seconds, n=1000)
+    return f"p50 {1e3 * cuts[499]:8.2f} ms   p99 {1e3 * cuts[989]:8.2f} ms   max {1e3 * max(seconds):8.2f} ms"
+
+
+def main() -> None:
+    """Measure, and show."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--followers", type=int, default=5)
+    parser.add_argument("--interval", type=float, default=0.5, help="of the writer")
+    options = parser.parse_args()
+    os.environ["TILED_API_KEY"] = KEY
+    with tempfile.TemporaryDirectory() as scratch, server(Path(scratch) / "catalog") as (uri, _):
+        directory = Path(scratch)
+        with CatalogWriter.from_uri(uri, api_key=KEY, spool=directory / "spool", interval=options.interval) as writer:
+            spool, how = str(directory / "spool"), (options.events, options.rate)
+            for title, commands in (
+                ("warming up", []),
+                ("by itself", []),
+                ("followed in the spool", [[spool, "frames"]] * options.followers),
+                ("followed in the catalog", [[uri, "frames"]]),
+                ("by itself again", []),
+            ):
+                count = 100 if title == "warming up" else options.events
+                found = scan(writer, directory, count, how[1], commands)
+                print(f"{title}: delivered {found['delivered']:.2f} s after the last event")
+                print(f"  a call     {shown(found['calls'])}")
+                for lags in found["lags"]:
+                    print(f"  lag        {shown(lags)}")
+
+
+if __name__ == "__main__":
+    main()
