@@ -60,13 +60,15 @@ class Streams:
         httpx.ConnectError, FailedOnceError
             If there is no server now. What else goes wrong is said in the log, once: a run is not delivered any less.
         """
-        left = self._expected.get(run, {})
+        left, http_client = self._expected.get(run, {}), self._root.context.http_client
+        # That of an application in this process has no timeouts.
+        options = {} if hasattr(http_client, "app") else {"timeout": PROBE_TIMEOUT}
         try:
             if self._are_told is None:
                 self._are_told = self._ask()
             for address in list(left) if self._are_told else ():
                 closing = address.replace(_METADATA, _CLOSE, 1)
-                answer = self._root.context.http_client.delete(closing, timeout=PROBE_TIMEOUT)
+                answer = http_client.delete(closing, **options)
                 del left[address]
                 if not answer.is_success:
                     log_once(_logger, f"{self._told_too_little} (status {answer.status_code})")
