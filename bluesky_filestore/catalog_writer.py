@@ -12,17 +12,13 @@ from bluesky_filestore.bundles.run_files import RunFiles
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.catalogs.databroker.broker import client_of, raw_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
-from bluesky_filestore.catalogs.tiled.connecting import (
-    address_of,
-    connect,
-    connect_profile,
-    profile_content,
-)
+from bluesky_filestore.catalogs.tiled.connecting import address_of, connect, connect_profile, profile_content
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
 from bluesky_filestore.delivery.views import views_in
 from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.handlers import handler_registry
+from bluesky_filestore.spool.measures import Measures
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
@@ -237,6 +233,10 @@ class CatalogWriter(SpoolWriter):
         except BaseException:
             catalog.close()
             raise
+
+    @property
+    def _measures(self) -> Measures:
+        return self._spooling.store.measures
 
     def _put(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "stop" and self._describer is not None:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.logs import get_logger
+from bluesky_filestore.spool.measures import Measures
 from bluesky_filestore.spool.places import spool_in
 from bluesky_filestore.spool.status import WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability, Store
@@ -65,6 +67,10 @@ class SpoolWriter:
         self._on_error = on_error
         self._problems: dict[str, None] = {}
 
+    @property
+    def _measures(self) -> Measures:
+        return self._store.measures
+
     def _put(self, name: str, doc: Mapping[str, Any]) -> None:
         self._store.append(name, doc)
 
@@ -76,6 +82,7 @@ class SpoolWriter:
         SpoolError
             If it cannot be kept and `on_error` is ``"raise"``. Nothing else is raised: the plan goes on.
         """
+        began = perf_counter()
         try:
             self._put(name, doc)
         except SpoolError:
@@ -88,6 +95,9 @@ class SpoolWriter:
             self._say(f"{name} document cannot be taken: {error!r}")
             if self._on_error == "raise":
                 raise SpoolError(f"a {name} document could not be taken ({error!r}).") from error
+        finally:
+            # A stop waits for its run to be readable, which would drown what the others take.
+            self._measures.add_time("callback/stop" if name == "stop" else "callback/other", perf_counter() - began)
 
     def flush(self) -> None:
         """Put on the disk, safe from a power failure, what was received.

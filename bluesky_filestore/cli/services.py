@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,10 @@ _CLOSE_SECONDS = 5.0
 _SICK, _PARKED, _INTERRUPTED = 1, 3, 130
 
 Catalog = Annotated[str, typer.Option(help="The catalog's address.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option("--metrics", help="A port on loopback where Prometheus finds /metrics; 0 for a free one.", min=0),
+]
 
 
 def deliver(
@@ -62,6 +66,7 @@ def deliver(
             "and runs are parked.",
         ),
     ] = False,
+    metrics: MetricsPort = None,
 ) -> None:
     """Deliver what any process puts into spools, until SIGTERM or Ctrl-C."""
     from bluesky_filestore.delivery.service import Service, spools_below
@@ -73,13 +78,12 @@ def deliver(
         raise typer.Exit(_health(places, catalog, profile))
     how: dict[str, Any] = {"interval": interval, "keep": keep, "settle": settle, "park_after": park_after}
     settings = DeliverySettings(**how, view=views_in(views))
-    with _logged(), _until_ended() as ended:
+    with _logged(), _until_ended() as ended, _metrics(metrics, places):
         service = Service(places, _maker(catalog, profile, api_key), settings)
         if not spools_below(places):
             _logger.warning("There is no spool in %s yet; it is waited for.", ", ".join(map(str, places)))
-        notifier = Notifier()
+        (notifier := Notifier()).ready()
         try:
-            notifier.ready()
             while not ended.wait(_LOOK_SECONDS):
                 service.look()
                 notifier.look(service.describe(), is_alive=service.is_alive)
@@ -198,6 +202,14 @@ def _target(
         return spool_in(spool), None
     make = _maker(catalog, profile, api_key)
     return spool_for(make().uri) if spool is None else spool_in(spool), make
+
+
+def _metrics(port: int | None, places: list[Path]) -> AbstractContextManager[object]:
+    """Metrics at a port, if one is given."""
+    from bluesky_filestore.delivery.service import spools_below
+    from bluesky_filestore.live.metrics import metrics_text, serving_metrics
+
+    return nullcontext() if port is None else serving_metrics(port, lambda: metrics_text(spools_below(places)))
 
 
 def _maker(catalog: str, profile: str, api_key: str) -> "Callable[[], TiledCatalog]":

@@ -78,8 +78,7 @@ class Conveyor:
         self._ended: set[int] = set()
         self._made_anew: dict[str, int] = {}
         self._health = CatalogHealth(catalog) if health is None else health
-        self._cursor = 0
-        self._at_once = _FEWEST_AT_ONCE
+        self._cursor, self._at_once = 0, _FEWEST_AT_ONCE
         self._began, self._is_written_down, self._takes_documents = False, True, False
         self._readable: list[Entry] = []
 
@@ -342,6 +341,7 @@ class Conveyor:
                 states[number], run.reason = (run.state, reason, more), reason
                 run.more -= more
             if run.state in ENDED:
+                self._ledger.measures.add(f"missing/{self._number}", run.lacking)
                 self._lane_of(run).let_go(run)
                 del self._runs[number]
                 self._end(number)

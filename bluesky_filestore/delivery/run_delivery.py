@@ -77,6 +77,7 @@ _TRIES, _TRIES_WITHOUT_PATIENCE = 3, 2
 _HELD_SECONDS = 5.0
 # Not that a disk is not in sight: that is so every time, or never, and stands in the run's notes.
 _TOLD = ("refused", "missing", "unreadable", "uncollected")
+_WITHOUT_FRAMES = ("missing", "unreadable")
 
 
 class Finding(Enum):
@@ -154,6 +155,8 @@ class RunDelivery:
     """Whether another writer made it in the catalog: nothing is done to it."""
     has_given_up: bool = False
     """Whether something of the run was left out already."""
+    lacking: int = 0
+    """How many of its events lack a frame in the files, as the catalog has learned: of an array a thousand at most."""
     _lacks: list[str] = field(default_factory=list)
     """What its arrays lack by what the catalog has learned, in words."""
     _told: set[str] = field(default_factory=set)
@@ -205,9 +208,10 @@ class RunDelivery:
     def closed(self, closing: CloseRun) -> None:
         """The catalog has learned of its end, and of what was then known of its arrays."""
         self.is_closed = True
-        self._lacks = sentences(
-            {kind: of for kind, of in closing.metadata.get("filestore", {}).items() if kind in _TOLD}
-        )
+        said = {kind: of for kind, of in closing.metadata.get("filestore", {}).items() if kind in _TOLD}
+        self._lacks = sentences(said)
+        arrays = [words for kind in _WITHOUT_FRAMES for keys in said.get(kind, {}).values() for words in keys.values()]
+        self.lacking = sum(len(words.get("events", ())) for words in arrays)
         if self.settle_until is None:
             self.tell()
 

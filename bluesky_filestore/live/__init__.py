@@ -1,1 +1,1 @@
-"""A run as it grows: followed event by event, and shown."""
+"""A run as it grows, and how the delivery of all is doing: for whoever watches."""

@@ -14,12 +14,15 @@ from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_as
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
 from .lease import Lease, is_source
+from .measures import Measures
 from .notes import notes_of
 
 __all__ = ["Ledger"]
 
 _DATUMS_BEFORE, _MOST_TRIES = 10_000, 10
 _DOCUMENTS = "SELECT id, producer, run, name, body FROM documents WHERE"
+# Of runs that wait the first have the oldest documents, but for writers that take long.
+_MOST_LOOKED_AT = 100
 _ENTRIES = (
     "SELECT id, uid, producer, first, started, stopped, fault, state, reason FROM runs LEFT JOIN deliveries "
     "ON run = id AND catalog = ?"
@@ -42,6 +45,8 @@ class Ledger:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.measures = Measures(directory)
+        """What whoever delivers counts."""
         self._identity = identity(directory)
         self._connection = connect(directory)
         if self._identity is None:
@@ -52,6 +57,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the database."""
+        self.measures.save(at_once=True)
         self._connection.close()
 
     @property
@@ -206,6 +212,8 @@ class Ledger:
                 "WHERE state <> 'parked'",
                 [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
             )
+        self.measures.add(f"delivered/{catalog}", sum(more for _, _, more in states.values()))
+        self.measures.save()
 
     def begin_again(self, catalog: int, runs: Iterable[int], *, is_asked: bool = False) -> None:
         """Runs shall be delivered from their first document on; those that somebody parked only if that is asked."""
@@ -245,6 +253,16 @@ class Ledger:
             producer,
         )
         return count or 0, oldest
+
+    def first_waiting(self, catalog: int) -> float | None:
+        """When the oldest document was received that the catalog has not got; None if it has all."""
+        runs = self.rows(
+            "SELECT id, coalesce(documents, 0) FROM runs LEFT JOIN deliveries ON run = id AND catalog = ? "
+            "WHERE fault = '' AND coalesce(state, 'waiting') IN ('waiting', 'uploading') ORDER BY id LIMIT ?",
+            *(catalog, _MOST_LOOKED_AT),
+        )
+        statement = "SELECT received FROM documents WHERE run = ? ORDER BY id LIMIT 1 OFFSET ?"
+        return min((row[0] for run in runs for row in self.rows(statement, *run)), default=None)
 
     def parked(self, catalog: int, limit: int) -> dict[str, str]:
         """Why runs are parked, by uid, the latest first."""

@@ -32,6 +32,8 @@ class CatalogStatus:
     """How many documents it has not got yet."""
     oldest: float | None = None
     """For how many seconds the oldest run that has not been delivered to its end has waited, since its start."""
+    lag: float | None = None
+    """For how many seconds the oldest document has waited that it has not got; None if it has all."""
     parked: Mapping[str, str] = field(default_factory=dict)
     """Why runs are parked, by uid; some hundred at the most."""
     uploader: int | None = None
@@ -143,12 +145,14 @@ def described_runs(runs: Mapping[DeliveryState, int]) -> str:
 
 def _status(ledger: Ledger, number: int, uri: str, error: str) -> CatalogStatus:
     waiting, oldest = ledger.waiting_documents(number)
+    since, now = ledger.first_waiting(number) if waiting else None, time.time()
     return CatalogStatus(
         uri,
         error,
         ledger.counts(number),
         waiting,
-        None if oldest is None else max(0.0, time.time() - oldest),
+        None if oldest is None else max(0.0, now - oldest),
+        None if since is None else max(0.0, now - since),
         ledger.parked(number, _MOST_LISTED),
         ledger.uploader(number),
     )

@@ -18,6 +18,7 @@ from bluesky_filestore.logs import get_logger
 from .belonging import Belonging
 from .database import BUSY_SECONDS, LONGEST_BUSY_SECONDS, connect, identity, is_busy, is_damage, not_taken, put_aside
 from .encoding import encode
+from .measures import Measures
 from .notes import NOTE
 from .producer import Encoded, Producer, stretches
 
@@ -59,6 +60,8 @@ class Store:
         self.directory, self._source, self._durability = directory, source, durability
         self.documents = 0
         """How many documents were taken."""
+        self.measures = Measures(directory)
+        """What is counted here, written down by the thread that nobody waits for."""
         self._unsaved: deque[Encoded] = deque()
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._taken = itertools.count(1)
@@ -196,6 +199,7 @@ class Store:
                     time.sleep(_PAUSE_SECONDS if self._unsaved else 0)
             finally:
                 self._sync()
+                self.measures.save(at_once=True)
                 for descriptor in self._wals:
                     os.close(descriptor)
                 self._producer.close()
@@ -304,6 +308,7 @@ class Store:
             # What waits for somebody else to be done with the database goes as soon as that is.
             self._wake.wait(_PAUSE_SECONDS if self._unsaved and self._trouble is None else _SYNC_SECONDS)
             self._wake.clear()
+            self.measures.save()
             try:
                 with self._lock:
                     self._follow()
