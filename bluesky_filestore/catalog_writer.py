@@ -18,6 +18,7 @@ from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if
 from bluesky_filestore.delivery.views import views_in
 from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.handlers import handler_registry
+from bluesky_filestore.live.page_html import writer_html
 from bluesky_filestore.spool.measures import Measures
 from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CatalogWriter", "WriterStatus"]
 
-_HOUR, _WEEK = 3600.0, 7 * 86_400.0
-_DESCRIBE_AT_CLOSE = 2.0
+_HOUR, _WEEK, _DESCRIBE_AT_CLOSE = 3600.0, 7 * 86_400.0, 2.0
 
 
 class CatalogWriter(SpoolWriter):
@@ -121,6 +121,7 @@ class CatalogWriter(SpoolWriter):
     _private: Path | None = None
     _last_status: WriterStatus | None = None
     _describer: "FileDescriber | None" = None
+    _repr_html_ = writer_html
 
     def __init__(
         self,

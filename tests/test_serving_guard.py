@@ -68,7 +68,7 @@ def routes(guard):
 
 def is_behind(guard, app):
     """Whether an application is that of this server, of several in the process."""
-    return app.state.root_tree is guard.app.app._arrays._tree
+    return app.state.root_tree is guard.app.app.app._arrays._tree
 
 
 def spelled(path):
@@ -437,3 +437,38 @@ def test_files_are_private(tmp_path):
         os.umask(before)
     assert {"catalog.db", "access.log", "server.log", "arrays"} <= {path.name for path in made}
     assert [path for path in made if path.exists() and path.stat().st_mode & 0o077] == []
+
+
+def test_the_page_of_runs(place):
+    """The page is behind the key as all else, and lists runs with what is known of their frames, and nothing more."""
+    lacks = {"missing": {"primary": {"image": {"events": [3], "reason": "its file ends"}}}}
+    start = {"uid": "a-run", "time": 1e9, "scan_id": 12, "plan_name": "<b>", "sample_name": ["x"], "secret": SECRET}
+    stop = {"time": 1e9 + 5, "exit_status": "success", "num_events": {"primary": 4, "dark": "x"}}
+    metadata = {"start": start, "stop": stop, "filestore": lacks, "notes": []}
+    place.client.create_container("a-run", metadata=metadata)
+    with httpx.Client(base_url=place.uri) as client:
+        for path in ("/filestore", "/filestore/runs", "/metrics"):
+            assert client.get(path).status_code == 401
+        assert (
+            "<title>filestore"
+            in client.get("/filestore", params={"api_key": place.api_key}, follow_redirects=True).text
+        )
+        assert "bluesky_filestore_" in client.get("/metrics").text
+        assert "tiled_request_duration" in client.get("/api/v1/metrics").text
+        answer = client.get("/filestore/runs", params={"limit": 100})
+    assert SECRET not in answer.text
+    listed = {each["uid"]: each for each in answer.json()["runs"]}
+    assert answer.json()["count"] == len(listed) >= 2
+    assert listed["a-run"] == {
+        "uid": "a-run",
+        "scan": "12",
+        "plan": "<b>",
+        "sample": "['x']",
+        "time": 1e9,
+        "seconds": 5.0,
+        "events": 4,
+        "status": "success",
+        "frames": "lacking",
+        "why": "missing: primary/image",
+    }
+    assert listed["run"]["status"] == "open"

@@ -28,6 +28,7 @@ from .runs import export, forget, park, rename
 from .services import consume, deliver
 from .spools import resume, status
 from .verify import verify
+from .watch import watch
 
 __all__ = ["app", "main"]
 
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _COMMANDS = (
-    *(demo, sim, serve, doctor, verify, manifest, preview, nexus, status, resume),
+    *(demo, sim, serve, doctor, verify, manifest, preview, nexus, status, watch, resume),
     *(deliver, consume, park, forget, rename, export, migrate, recover),
     *(pack, unpack, relocate, copy, move),
 )

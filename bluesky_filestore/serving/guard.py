@@ -18,7 +18,7 @@ from bluesky_filestore.model.limits import Limits
 
 from .failures import answer_failures, failure
 
-__all__ = ["Guard", "tiled_app"]
+__all__ = ["TILED_COOKIE", "Guard", "tiled_app"]
 
 _logger = get_logger(__name__)
 
@@ -34,7 +34,8 @@ _OPEN = {
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 # The name and the port of a header Host; that of an Origin comes after its scheme.
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
-_COOKIE = b"tiled_api_key"
+TILED_COOKIE = "tiled_api_key"
+"""In which Tiled has browsers keep the key."""
 # What Tiled says where it fails because a file is not among the readable ones (tiled/catalog/adapter.py).
 _REFUSAL, _NO_ADAPTER = "Refusing to serve", "Server configuration has no adapter"
 _NOT_ASKED_FOR_A_KEY = ("/zarr", "/api/graphql")
@@ -66,12 +67,14 @@ class Guard:
         The only key of the server.
     host_names : iterable of str
         Names, besides those of loopback, by which the server may be asked.
+    cookie : str
+        The cookie that browsers keep the key in; by default Tiled's.
     """
 
-    def __init__(self, app: _App, api_key: str, host_names: Iterable[str] = ()) -> None:
+    def __init__(self, app: _App, api_key: str, host_names: Iterable[str] = (), cookie: str = TILED_COOKIE) -> None:
         self.app = app
         """What is guarded."""
-        self._key = api_key.encode()
+        self._key, self._cookie = api_key.encode(), cookie.encode()
         self._others = frozenset(name.lower().encode() for name in host_names)
         self._hosts = self._others | {name.encode() for name in _LOOPBACK}
 
@@ -118,7 +121,7 @@ class Guard:
                 f"A page of {' and '.join(map(_shown, origins))} asks, which is not of this server; expected the key "
                 f"in the header Authorization.",
             )
-        if any(self._is_key(key) for key in _keys_of_browser(scope)):
+        if any(self._is_key(key) for key in _keys_of_browser(scope, self._cookie)):
             return None
         return _refused(
             _NO_KEY,
@@ -140,7 +143,7 @@ def _is_open(scope: _Message) -> bool:
     return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in _OPEN
 
 
-def _keys_of_browser(scope: _Message) -> Iterator[bytes]:
+def _keys_of_browser(scope: _Message, cookie_name: bytes) -> Iterator[bytes]:
     """Keys in the query and in cookies."""
     for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
         if name == "api_key":
@@ -149,7 +152,7 @@ def _keys_of_browser(scope: _Message) -> Iterator[bytes]:
         if name == b"cookie":
             for cookie in value.split(b";"):
                 key, _, kept = cookie.strip().partition(b"=")
-                if key == _COOKIE:
+                if key == cookie_name:
                     yield kept
 
 

@@ -1,6 +1,5 @@
 """A Tiled server inside this process, for one beamline or one desk."""
 
-import errno
 import gc
 import secrets
 import socket
@@ -20,7 +19,9 @@ from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.limits import DEFAULT_LIMITS, Limits
 from bluesky_filestore.private import make_private_directory, make_private_file
+from bluesky_filestore.spool.places import all_spools
 
+from .binding import LOOPBACK, bound_socket
 from .log_files import log_to_files
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["CatalogServer", "serve_catalog"]
 
 _logger = get_logger(__name__)
-_LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 30.0
 # Open connections (e.g. of a client that keeps them alive) must not keep a server from closing.
 _SHUTDOWN_TIMEOUT = 2
@@ -140,8 +140,8 @@ class CatalogServer:
         self.api_key = api_key or secrets.token_hex(16)
         try:
             self.directory = _writable(Path(self._temporary.name if self._temporary else directory or ""))
-            self._socket = _bound_socket(port)
-            self.uri = f"http://{_LOOPBACK}:{self._socket.getsockname()[1]}"
+            self._socket = bound_socket(port)
+            self.uri = f"http://{LOOPBACK}:{self._socket.getsockname()[1]}"
             with _garbage_left_alone(), from_extra("serve"):
                 tree = self._make_tree(readable, database, allow_changed)
                 self._server = self._make_server(tree, database, host_names)
@@ -205,6 +205,10 @@ class CatalogServer:
     def _make_server(self, tree: Any, database: str | None, host_names: Sequence[str]) -> "uvicorn.Server":
         import uvicorn
 
+        from bluesky_filestore.catalogs.tiled.connecting import connect
+        from bluesky_filestore.live.page import WithPage, page_app
+        from bluesky_filestore.live.page_state import Watched
+
         from .bounded import Bounded
         from .guard import Guard, tiled_app
 
@@ -220,7 +224,11 @@ class CatalogServer:
             answering = ArrayLane(
                 answering, KnownArrays(tree, version), self.api_key, tree.context.adapters_by_mimetype.threads
             )
-        answering = Guard(Bounded(answering, self._limits), self.api_key, host_names)
+        watched = self._resources.enter_context(
+            closing(Watched(all_spools, lambda: connect(self.uri, api_key=self.api_key)))
+        )
+        page = page_app(watched, is_over=lambda: self._server.should_exit)
+        answering = Guard(Bounded(WithPage(answering, page), self._limits), self.api_key, host_names)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
             answering, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
@@ -331,20 +339,3 @@ def _writable(directory: Path) -> Path:
             f"the catalog cannot be kept in {path} ({error.strerror}); expected a directory this user may write to."
         ) from error
     return path
-
-
-def _bound_socket(port: int) -> socket.socket:
-    # Bound here and not by uvicorn, which would end the process where the port is taken.
-    # With the protocol said, asyncio turns Nagle's algorithm off; without, every answer is 40 ms late.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((_LOOPBACK, port))
-    except (OSError, OverflowError) as error:
-        bound.close()
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = "is taken by another program" if taken else f"cannot be used ({error})"
-        raise CatalogError(
-            f"port {port} on {_LOOPBACK} {reason}; expected a free port, or 0 to be given one."
-        ) from error
-    return bound

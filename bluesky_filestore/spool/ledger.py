@@ -198,6 +198,16 @@ class Ledger:
         )
         return [_entry(*row) for row in rows]
 
+    def progress(self, uid: str) -> list[tuple[str, DeliveryState, str, int, int]]:
+        """How far a run has come: each catalog's address, state, why, how many documents it has, and of how many."""
+        return self.rows(
+            "SELECT uri, CASE WHEN fault <> '' THEN 'parked' ELSE coalesce(state, 'waiting') END, "
+            "coalesce(nullif(fault, ''), reason, ''), coalesce(deliveries.documents, 0), "
+            "(SELECT count(*) FROM documents WHERE documents.run = runs.id) FROM runs JOIN catalogs "
+            "LEFT JOIN deliveries ON deliveries.run = runs.id AND catalog = catalogs.id WHERE uid = ? ORDER BY runs.id",
+            uid,
+        )
+
     def set_states(self, catalog: int, states: Mapping[int, tuple[DeliveryState, str, int]]) -> None:
         """Write down how far runs have come: state, reason, and how many more of their documents were taken.
 
