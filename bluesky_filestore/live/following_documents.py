@@ -232,6 +232,8 @@ class SpooledEvents:
         found = self._ledger.documents_of_run_after(
             self._run, self._producer, max(self._last, self._first - 1), _AT_ONCE, _BYTES_AT_ONCE
         )
+        # Now, when what was found is known to be all.
+        self._check_is_there()
         for spooled in found:
             self._documents.receive(spooled)
             self._last = spooled.number
@@ -241,7 +243,6 @@ class SpooledEvents:
             # Asked for before: what comes meanwhile changes it.
             self._version = version
             self._look_after_the_writer()
-        self._check_is_there()
         if self._documents.missing and (self._is_ended or not found):
             self._look_at_others()
         taken = self._documents.take(is_over=self._is_ended)
