@@ -11,13 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["drop answer", "cut answer", "cut", "hold"] | float | None
+Fault = Literal["drop answer", "cut answer", "garble answer", "cut", "hold", "twice", "lie", "page"] | float | None
 """What befalls a request.
 
-The server does what it asks for, but the answer never comes, or half of it; the connection is cut before the server
-gets it; it is held until `Proxy.release`, and forwarded then; it is answered with a status (an int) and not forwarded;
-it is forwarded so many seconds later (a float).
+The server does what it asks for, but the answer never comes, or half of it, or is said to be compressed, and is not.
+The connection is cut before the server gets it. It is held until `Proxy.release`, and forwarded then; it is forwarded
+so many seconds later (a float), or twice, and answered once. It is not forwarded, and answered as if it was
+done, or with a page for people, as by a gateway whose users have to log in, or with a status (an int).
 """
+_INSTEAD = {
+    "lie": (200, "application/json", b"null"),
+    "page": (
+        200,
+        "text/html; charset=utf-8",
+        b"<!doctype html><title>Maintenance</title><p>Please log in, or come again.",
+    ),
+}
 _OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade")
 
 
@@ -141,18 +150,23 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.judge(self.command, self.path)
         if fault == "cut":
             self.close_connection = True
-        elif isinstance(fault, int):
-            self._answer(fault, [("Content-Type", "application/json")], b'{"detail": "the proxy says so"}')
+        elif fault in _INSTEAD or isinstance(fault, int):
+            said = (fault, "application/json", b'{"detail": "the proxy says so"}')
+            status, content_type, content = _INSTEAD.get(fault, said)
+            place = [("Location", "/login")] if status in (302, 303) else []
+            self._answer(status, [("Content-Type", content_type), *place], content)
         else:
             if fault == "hold":
                 proxy.hold()
             elif isinstance(fault, float):
                 time.sleep(fault)
+            if fault == "twice":
+                self._forward(body, "unanswered")
             self._forward(body, fault)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815 - the names it asks for
 
-    def _forward(self, body: bytes, fault: Fault) -> None:
+    def _forward(self, body: bytes, fault: Fault | Literal["unanswered"]) -> None:
         upstream = self.server.proxy.upstream
         connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port, timeout=60)
         try:
@@ -165,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             answer = connection.getresponse()
-            content = answer.read()
+            headers, content = answer.getheaders(), answer.read()
         except (OSError, http.client.HTTPException):
             # The server is away, or ended while it was at it: so does the connection.
             self.close_connection = True
@@ -175,7 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop answer", "hold"):
             self.close_connection = True
             return
-        self._answer(answer.status, answer.getheaders(), content, half=fault == "cut answer")
+        if fault == "unanswered":
+            return
+        if fault == "garble answer":
+            content = b"\x1f\x8b" + content
+            headers = [*headers, ("Content-Encoding", "gzip")]
+        self._answer(answer.status, headers, content, half=fault == "cut answer")
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, half: bool = False) -> None:
         with suppress(OSError):

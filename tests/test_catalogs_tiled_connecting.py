@@ -4,12 +4,14 @@ import http.server
 import threading
 import time
 
+import httpx
 import pytest
 from proxy import Proxy
 
 from bluesky_filestore.catalogs.tiled import catalog as catalog_module
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import connect, find_outages
+from bluesky_filestore.catalogs.tiled.once import check_answer
 from bluesky_filestore.errors import CatalogDownError, CatalogUnreachableError
 
 NOBODY = "http://127.0.0.1:9/api/v1/metadata/"
@@ -125,3 +127,31 @@ def test_connection_that_was_ended(catalog):
             ours.check()
         proxy.fault = lambda _: None
         ours.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "is_tiled"),
+    [
+        *(
+            (200, f"application/{each}", True)
+            for each in ("json", "x-msgpack", "vnd.apache.arrow.file", "octet-stream")
+        ),
+        *((status, "text/html; charset=utf-8", False) for status in (200, 201, 302)),
+        (200, "", False),
+        (200, "text/plain", False),
+        (204, "", True),
+        # Errors have their own meaning, whoever says so.
+        (404, "text/html", True),
+        (503, "text/plain", True),
+    ],
+)
+def test_whose_answer_it_is(status, kind, is_tiled):
+    """What somebody between says instead of the catalog is no answer; an error is one."""
+    response = httpx.Response(status, headers={"Content-Type": kind}, request=httpx.Request("GET", NOBODY))
+    if is_tiled:
+        check_answer(response)
+        return
+    with pytest.raises(
+        httpx.RemoteProtocolError, match=f"something between answers .* {status} and {kind or 'nothing'}"
+    ):
+        check_answer(response)

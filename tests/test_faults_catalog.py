@@ -171,7 +171,7 @@ def proxy(catalog):
         yield running
 
 
-@pytest.mark.parametrize("fault", ["drop answer", "cut answer", "cut", 500, 503, 429, 403])
+@pytest.mark.parametrize("fault", ["drop answer", "cut answer", "garble answer", "page", "cut", 500, 503, 429, 403])
 def test_some_requests_fail(fault, chance, proxy, catalog, data_directory, tmp_path):
     """A fault befalls any third request, at whatever point of a run's way to the catalog it is."""
     runs = [new_run(data_directory) for _ in range(2)]

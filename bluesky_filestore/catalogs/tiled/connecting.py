@@ -21,7 +21,7 @@ from bluesky_filestore.errors import (
 from bluesky_filestore.extras import from_extra
 from bluesky_filestore.visible import shown_address
 
-from .once import TRY_LATER, FailedOnceError
+from .once import TRY_LATER, FailedOnceError, check_answer
 
 if TYPE_CHECKING:
     from tiled.client.base import BaseClient
@@ -220,12 +220,12 @@ def ask(client: "Container") -> None:
     # That of an application in this process has no timeouts.
     options = {} if hasattr(http_client, "app") else {"timeout": PROBE_TIMEOUT}
     try:
-        http_client.get(client.uri, **options).raise_for_status()
+        check_answer(http_client.get(client.uri, **options).raise_for_status())
     except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
         if isinstance(error, httpx.ConnectError):
             raise
         # Servers end connections that are not used for some seconds, at times just as one is used again.
-        http_client.get(client.uri, **options).raise_for_status()
+        check_answer(http_client.get(client.uri, **options).raise_for_status())
 
 
 def find_outages(uris: Iterable[str], timeout: float) -> dict[str, str]:
@@ -269,7 +269,7 @@ def catalog_errors(uri: str, node: "BaseClient | None" = None) -> Iterator[None]
         yield
     except FailedOnceError as failure:
         raise _error_for(failure.error, uri) from failure.error
-    except (httpx.HTTPStatusError, httpx.TransportError) as error:
+    except (httpx.HTTPStatusError, httpx.RequestError) as error:
         raise _error_for(error, uri) from error
     except RuntimeError as error:
         if node is None or not node.context.http_client.is_closed:
@@ -284,14 +284,14 @@ def may_still_be_done(error: CatalogError) -> bool:
     if isinstance(error.__cause__, httpx.HTTPStatusError):
         return error.__cause__.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
     never_left = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-    return isinstance(error.__cause__, httpx.TransportError) and not isinstance(error.__cause__, never_left)
+    return isinstance(error.__cause__, httpx.RequestError) and not isinstance(error.__cause__, never_left)
 
 
 def is_away(error: CatalogError) -> bool:
     """Whether there is nobody at the address for now, and not somebody else, or nobody ever."""
     if isinstance(error.__cause__, httpx.HTTPStatusError):
         return isinstance(error, CatalogUnreachableError | CatalogFaultError) and not is_gone(error)
-    return isinstance(error.__cause__, httpx.TransportError) and not isinstance(
+    return isinstance(error.__cause__, httpx.RequestError) and not isinstance(
         error.__cause__, httpx.UnsupportedProtocol
     )
 

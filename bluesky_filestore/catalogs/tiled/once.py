@@ -12,7 +12,7 @@ from bluesky_filestore.logs import get_logger
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["TRY_LATER", "FailedOnceError", "without_retries"]
+__all__ = ["TRY_LATER", "FailedOnceError", "check_answer", "without_retries"]
 
 _logger = get_logger(__name__)
 
@@ -29,9 +29,24 @@ class FailedOnceError(Exception):
         How it failed.
     """
 
-    def __init__(self, error: httpx.HTTPStatusError | httpx.TransportError) -> None:
+    def __init__(self, error: httpx.HTTPStatusError | httpx.RequestError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def check_answer(response: httpx.Response) -> None:
+    """Refuse what is no error, and no Tiled server's: a page for people, as of a gateway whose users have to log in.
+
+    Raises
+    ------
+    httpx.RemoteProtocolError
+        As if nothing that can be understood had been answered.
+    """
+    kind = response.headers.get("Content-Type", "")
+    is_empty = response.status_code == httpx.codes.NO_CONTENT
+    if not (response.is_error or is_empty or kind.startswith("application/")):
+        words = f"something between answers instead of it, status {response.status_code} and {kind or 'nothing'}"
+        raise httpx.RemoteProtocolError(words, request=response.request)
 
 
 class _AsksOnce:
@@ -51,7 +66,8 @@ class _AsksOnce:
             response = send(*arguments, **options)
             if response.is_server_error or response.status_code in TRY_LATER:
                 response.raise_for_status()
-        except (httpx.HTTPStatusError, httpx.TransportError) as error:
+            check_answer(response)
+        except (httpx.HTTPStatusError, httpx.RequestError) as error:
             raise FailedOnceError(error) from error
         return response
 
