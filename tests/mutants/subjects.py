@@ -1,0 +1,71 @@
+"""What is changed, and which tests are to notice; and what is known of single mutants."""
+
+from pathlib import Path
+
+from .mutating import Mutant
+
+HERE = Path(__file__).parent
+
+SUBJECTS = {
+    "model/frame_map": "model_frame_map operations_gathering model_frame_axis operations_run operations_structure",
+    "model/stream_rows": "model_frame_map operations_gathering operations_run operations_structure",
+    "model/paths": "model/paths.py model_paths model_compose mixins_file_paths",
+    "spool/store": "spool_store spool_writer spool_begun_again delivery_spooling",
+    "spool/producer": "spool_producer spool_store spool_belonging spool_begun_again spool_producers",
+    "spool/encoding": "spool/encoding.py spool_encoding spool_odd_documents",
+    "spool/ledger": "spool_ledger spool_spooled_run delivery_catalog_names delivery_conveyor",
+    "delivery/conveyor": "simulation delivery_conveyor delivery_uploader faults_again faults_one_run",
+    "delivery/lane": "simulation delivery_conveyor delivery_uploader delivery_reconciling faults_one_run",
+}
+"""The modules of tests that mirror a module, or its own examples, the fast ones first."""
+
+BY_HAND = {
+    "model/frame_map": [
+        ("if self.numbers and sum(self.numbers[-1]) == seq_num:", "if self.numbers:"),
+        ("left = row + step, seq_num + step, left - step", "left = row + step, seq_num + step, 0"),
+        ("            self._starts.append(self.count)\n", ""),
+    ],
+    "model/stream_rows": [
+        ("(whole.part(whole.seq_num, first), whole.part(stop, whole.end))", "(whole.part(stop, whole.end),)"),
+        ("(whole.part(whole.seq_num, first), whole.part(stop, whole.end))", "(whole.part(whole.seq_num, first),)"),
+        ("            ranges.insert(position, part)\n", "            break\n"),
+        ("_cut(self._free, position, wanted, wanted + length)", "_cut(self._free, position, wanted, wanted + 1)"),
+        ("range(position - 1, -1, -1)", "range(position - 2, -1, -1)"),
+        ("range(position - 1, -1, -1)", "range(position - 1, 0, -1)"),
+        ("taken.source, taken.start, length,", "taken.source, taken.start, length - 1,"),
+        ("taken.source, taken.start, length,", "taken.source, taken.start + 1, length,"),
+    ],
+    "spool/producer": [('            self.connection.execute("PRAGMA synchronous = FULL")\n', "            pass\n")],
+    "spool/store": [('is_full = self._durability == "full"', "is_full = False")],
+}
+"""Mutants that somebody thought of, most of which survived once: they are always tried."""
+
+
+def arguments_of(module: str) -> list[str]:
+    """What pytest is to be given for a module."""
+    return [
+        f"bluesky_filestore/{each}" if each.endswith(".py") else f"tests/test_{each}.py"
+        for each in SUBJECTS[module].split()
+    ]
+
+
+def by_hand(module: str, source: str) -> list[Mutant]:
+    """The mutants of a module that somebody thought of."""
+    found = []
+    for before, after in BY_HAND.get(module, ()):
+        line = source[: source.index(before)].count("\n") + 1
+        found.append(Mutant("by hand", "", before, after, line))
+    return found
+
+
+def equivalent() -> dict[tuple[str, str], str]:
+    """Why nobody could tell some mutants from the package, by module and name."""
+    found, module, name = {}, "", ""
+    for line in (HERE / "equivalent.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            module = line.strip("[]")
+        elif line.startswith(" "):
+            found[module, name] = f"{found.get((module, name), '')} {line.strip()}".strip()
+        else:
+            name = line
+    return found
