@@ -1,5 +1,6 @@
 """Catalogs that answer, and such that do not (yet)."""
 
+import gc
 import http.server
 import threading
 import time
@@ -155,3 +156,19 @@ def test_whose_answer_it_is(status, kind, is_tiled):
         httpx.RemoteProtocolError, match=f"something between answers .* {status} and {kind or 'nothing'}"
     ):
         check_answer(response)
+
+
+# Tiled leaves the connections of a client that it could not make to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_client_cannot_be_made(catalog):
+    """To whichever of the requests that it takes somebody else answers, what is raised says that."""
+    with Proxy(catalog.uri) as proxy:
+        connect(proxy.uri, api_key=catalog.api_key).context.close()
+        for number in range(proxy.requests):
+            first = proxy.requests
+            proxy.fault = lambda request, place=first + number: "page" if request.number >= place else None
+            with pytest.raises(
+                CatalogUnreachableError, match=f"something answers at {proxy.uri} that is no Tiled server"
+            ):
+                connect(proxy.uri, api_key=catalog.api_key)
+            gc.collect()

@@ -1,6 +1,7 @@
 """The frame map."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -152,6 +153,59 @@ def test_ranges_ahead_of_the_events_wait():
     assert (rows.spans, rows.count, rows.problem) == ((Span("a", 0, 2),), 2, "")
 
 
+_SERIES = {"data_key": "image", "template": "/data/%d.tiff"}
+
+
+@pytest.mark.parametrize(
+    ("documented", "declared", "frame", "count"),
+    [
+        # What handlers of a Resource go by, whatever the descriptor says.
+        ({"frames_per_index": 3}, (1, 4, 6), (4, 6), 3),
+        ({"frames_per_index": 3}, (7, 4, 6), (4, 6), 3),
+        ({}, (7, 4, 6), (4, 6), 7),
+        ({}, None, (4, 6), 1),
+        # A StreamResource of ophyd-async, whose descriptor has the shape of a frame or of the event.
+        ({"data_key": "image", "frames_per_index": 5}, (1, 4, 6), (4, 6), 5),
+        ({"data_key": "image", "frames_per_index": 5}, (4, 6), (4, 6), 5),
+        ({"data_key": "image", "frames_per_index": 5}, (5, 4, 6), (4, 6), 5),
+        ({"data_key": "image", "frames_per_index": 5}, (7, 4, 6), (4, 6), 7),
+        ({"data_key": "image", "frames_per_index": 5}, None, (4, 6), 5),
+        # A series: how many files an event has, each of which may hold several frames.
+        ({"files_per_index": 2, **_SERIES}, (6, 4, 6), (4, 6), 2),
+        ({"parameters": {"chunk_shape": (2, 4, 6)}, **_SERIES}, (6, 4, 6), (2, 4, 6), 3),
+        ({"parameters": {"chunk_shape": (1, 4, 6)}, **_SERIES}, (6, 4, 6), (4, 6), 6),
+        ({"parameters": {"chunk_shape": (4, 4, 6)}, **_SERIES}, (6, 4, 6), (4, 6), 6),
+        ({"parameters": {"chunk_shape": (2, 4, 3)}, **_SERIES}, (6, 4, 6), (4, 6), 6),
+        ({"parameters": {"chunk_shape": (2, 4, 6)}, "data_key": "image"}, (6, 4, 6), (4, 6), 6),
+    ],
+)
+def test_frames_of_an_event(documented, declared, frame, count):
+    """How many frames, or files, an event has, by whatever says so."""
+    one = replace(source("a"), **documented)
+    assert one.frames_per_event(declared, frame) == count
+    assert one.is_joined == (one.template is not None and one.data_key == "image")
+
+
+def test_the_document_of_a_datum(assets):
+    """It is had back before and after it was used, of the resource that was announced, or of that it is a part of."""
+    assets.add_source(replace(source("part"), resource="whole"))
+    assets.add_datum("part/1", "part", 1, kwargs={"point_number": 1})
+    for _ in range(2):
+        assert assets.datum_document("a/3") == {"datum_id": "a/3", "datum_kwargs": {}, "resource": "a"}
+        assert assets.datum_document("part/1") == {
+            "datum_id": "part/1",
+            "datum_kwargs": {"point_number": 1},
+            "resource": "whole",
+        }
+        assets.datum("a/3")
+        assets.datum("part/1")
+    assert assets.datum_document("a/1000") is None
+    assets.keep_document("datum", "odd", {"datum_id": "odd"})
+    assets.keep_document("resource", "a", {"uid": "a"})
+    assert assets.datum_document("odd") == {"datum_id": "odd"}
+    assert assets.datum_document("a") is None
+
+
 def told(*story, ask=lambda: False):
     """The rows after stream_datums and events in this order, asked for in between whenever `ask` says so."""
     frames, seen = FrameMap(Assets()), []
@@ -186,6 +240,8 @@ A, B = (1, 2, 1), (2, 2, 1)
         (((0, 1, 10), 1, 2, 3, (10, 2, 10), 2, 3, 4, 5), [0, 1, 2, 10, 11, 12, 13], None, ""),
         (((0, 1, 4), (4, 3, 4), 1, 2, 3, 4, 5), [0, 1, 4, 5, 6], [(2, 3, 2), (7, 6, 1)], ""),
         (((0, 1, 3), (3, 1, 1), 1, 2, 3), [3, 1, 2], [(0, 1, 1)], ""),
+        # Told of ahead, and taken from the middle: what lies on either side is left for its own.
+        (((0, 1, 5), 3, 1, 5), [2, 0, 4], [(1, 2, 1), (3, 4, 1)], ""),
         # Read again without a trigger: whose frame that is, nobody says.
         (((0, 1, 1), 1, A, 2, 2, (3, 3, 1), 3), [0, 1], None, "no stream_datum covers event 2 (seq_num 2)"),
         (((0, 1, 1), 1, A, B, 2, 2), [0, 2], [A], "no stream_datum covers event 2 (seq_num 2)"),

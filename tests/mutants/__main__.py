@@ -19,7 +19,7 @@ from .subjects import SUBJECTS, arguments_of, by_hand, equivalent
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("bluesky_filestore", "tests", "conftest.py", "setup.cfg", "setup.py", "pyproject.toml", "docs", "README.md")
-_PYTEST = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=line")
+_PYTEST = ("-m", "pytest", "-xq", "--no-header", "--tb=line", "-pno:cacheprovider", "-ptests.mutants.profile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ class Copy:
     def tests(self, module: str, timeout: float) -> tuple[int | None, str]:
         """How the tests of a module end, and their last words; None if they do not."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        # With CI, hypothesis takes no time limits and always the same examples.
-        own = {"PYTHONPATH": str(self.directory), "TMPDIR": str(self.directory), "CI": "1"}
+        own = {"PYTHONPATH": str(self.directory), "TMPDIR": str(self.directory)}
         with subprocess.Popen(
             [sys.executable, *_PYTEST, *arguments_of(module)],
             cwd=self.directory,

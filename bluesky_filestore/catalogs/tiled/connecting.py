@@ -1,5 +1,6 @@
 """A Tiled client, or quickly the reason why there is none."""
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -157,6 +158,8 @@ def _connected(uri: str, client_kwargs: Mapping[str, Any], make: "Callable[[], C
         wants_key = _probe(uri, client_kwargs)
         try:
             return make()
+        except json.JSONDecodeError as error:
+            raise _no_tiled(uri) from error
         except KeyError as error:
             raise CatalogUnreachableError(
                 f"the Tiled server at {shown_address(uri)} has no such container ({error})."
@@ -201,11 +204,15 @@ def _ask_for_authentication(uri: str, options: Mapping[str, Any]) -> Mapping[str
             about.raise_for_status()
         authentication: Mapping[str, Any] = about.json()["authentication"]
     except (ValueError, KeyError, TypeError, httpx.InvalidURL) as error:
-        raise CatalogUnreachableError(
-            f"something answers at {shown_address(uri)} that is no Tiled server; expected the address of one, such as "
-            f"{ADDRESS_EXAMPLE}."
-        ) from error
+        raise _no_tiled(uri) from error
     return authentication
+
+
+def _no_tiled(uri: str) -> CatalogUnreachableError:
+    return CatalogUnreachableError(
+        f"something answers at {shown_address(uri)} that is no Tiled server; expected the address of one, such as "
+        f"{ADDRESS_EXAMPLE}."
+    )
 
 
 def _server_address(uri: str, path: str) -> httpx.URL:

@@ -1,0 +1,108 @@
+"""A moment of what ``python -m tests.soak`` does for ten minutes, and what would be found by it."""
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bluesky_filestore import CatalogWriter
+from tests.small_runs import SmallRun
+from tests.soak.comparing import compare
+from tests.soak.journal import Begins, Closed, Given, JournalledRun, Taken, journal_of
+
+SECONDS, LATE = 12, 5
+numbers = count(700)
+
+
+@pytest.mark.timeout(400)
+def test_a_short_soak():
+    """Writers, server, disks and requests fail; afterwards the catalog has what the journals say."""
+    command = [sys.executable, "-m", "tests.soak", "--minutes", str(SECONDS / 60), "--late", str(LATE), "--seed", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
+    assert " 0  findings" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def written(catalog, data_directory, tmp_path_factory):
+    """A run in a catalog of its own, its journal, and its spool."""
+    run, spool = SmallRun(data_directory, next(numbers), 5), tmp_path_factory.mktemp("spool")
+    client = catalog.client.create_container("soaked")
+    with CatalogWriter(client, spool=spool) as writer:
+        for name, doc in run.documents:
+            writer(name, doc)
+    frames = {("primary", "image"): run.images[:, np.newaxis]}
+    uri = writer._spooling.uploaders[0].catalog.uri
+    return client, spool, uri, JournalledRun(run.uid, "composed", frames, run.documents, len(run.documents))
+
+
+def found(written, *runs):
+    """What is found of these runs."""
+    client, spool, uri, _ = written
+    return compare(runs, client, [spool], uri, set())
+
+
+def test_what_is_right(written):
+    """A run that is there as it was given: all of it is compared, and nothing found."""
+    *_, run = written
+    compared = found(written, run)
+    assert compared.findings == []
+    assert (compared.runs, compared.documents, compared.frames, compared.parked) == (1, len(run.documents), 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (lambda run: replace(run, documents=run.documents[:-2], safe=3), "has 8 documents, or others"),
+        (lambda run: replace(run, documents=run.documents[:4] + run.documents[6:], safe=0), "documents, or others"),
+        (lambda run: replace(run, documents=[*run.documents, run.documents[-1]], safe=15), "documents, or others"),
+        (lambda run: replace(run, documents=_with_another_value(run.documents)), "documents, or others"),
+        (lambda run: replace(run, documents=_without(run.documents, "resource"), safe=0), "which was never given"),
+        (lambda run: replace(run, frames={place: each[::-1] for place, each in run.frames.items()}), "wrong frames"),
+        (lambda run: replace(run, frames={("primary", "other"): np.zeros((5, 1))}), "primary/other is not there"),
+        (lambda run: replace(run, uid="another"), "is not in the spool"),
+    ],
+)
+def test_what_is_wrong(written, changed, words):
+    """Whatever differs between a journal and the catalog is found."""
+    *_, run = written
+    assert words in "\n".join(found(written, changed(run)).findings)
+
+
+def test_a_run_that_nobody_gave(written):
+    """What is in the catalog and in no journal is found."""
+    assert "was never given" in "\n".join(found(written).findings)
+
+
+def _with_another_value(documents):
+    changed = [(name, dict(doc)) for name, doc in documents]
+    event = next(doc for name, doc in changed if name == "event")
+    event["data"] = {**event["data"], "x": 17}
+    return changed
+
+
+def _without(documents, left_out):
+    return [pair for pair in documents if pair[0] != left_out]
+
+
+def test_a_journal_that_ends_in_the_middle(tmp_path):
+    """What was safe when its writer was killed, and what was not: up to the record that was not said to its end."""
+    documents = [("start", {"uid": "a"}), ("event", {"seq_num": 1}), ("event", {"seq_num": 2}), ("stop", {})]
+    records = [Begins("a", "composed", {})]
+    for (name, doc), unsaved in zip(documents, (0, 1, 2, 2), strict=True):
+        records += [Given("a", name, doc), Taken(0.5, unsaved)]
+    said = [pickle.dumps(record) for record in records]
+    path = tmp_path / "journal"
+    for end, given, safe in ((9, 4, 2), (8, 4, 1), (7, 3, 1), (3, 1, 1), (2, 1, 0)):
+        path.write_bytes(b"".join(said[:end]) + (said[end] if end < len(said) else b"")[:-3])
+        (run,) = journal_of(path).runs
+        assert (len(run.documents), run.safe, run.is_whole) == (given, safe, False)
+    path.write_bytes(b"".join([*said, pickle.dumps(Closed(""))]))
+    journal = journal_of(path)
+    assert journal.runs[0].is_whole
+    assert (journal.most_unsaved, journal.calls[-1]) == (2, ("stop", 0.5))
