@@ -75,5 +75,6 @@ def test_killed_and_survived(tmp_path, monkeypatch):
     killed = Mutant("by hand", "", "return _FLAVOURS[", "return None and _FLAVOURS[", 1)
     survives = Mutant("by hand", "", last, f"{last}# Nothing else.\n", 1)
     tried = [copy.try_one("model/paths", each, 60.0) for each in (killed, survives)]
+    copy.close()
     assert ["model/paths.py" in each.by for each in tried] == [True, False]
     assert path.read_text() == source

@@ -1,6 +1,7 @@
 """The command: how many mutants, from which seed, and of what."""
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -19,7 +20,9 @@ from .subjects import SUBJECTS, arguments_of, by_hand, equivalent
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("bluesky_filestore", "tests", "conftest.py", "setup.cfg", "setup.py", "pyproject.toml", "docs", "README.md")
-_PYTEST = ("-m", "pytest", "-xq", "--no-header", "--tb=line", "-pno:cacheprovider", "-ptests.mutants.profile")
+_PYTEST = ("-xq", "--no-header", "--tb=line", "-pno:cacheprovider", "-ptests.mutants.profile")
+# hypothesis is imported before pytest could have a look at it.
+_PYTEST += ("-Wignore::pytest.PytestAssertRewriteWarning",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +50,33 @@ class Copy:
             else:
                 shutil.copy(ROOT / name, self.directory)
 
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutants.nursery"],
+            cwd=self.directory,
+            env=kept | {"PYTHONPATH": str(self.directory), "TMPDIR": str(self.directory)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._nursery.stdout is not None
+        assert self._nursery.stdout.readline().strip() == "ready"
+
+    def close(self) -> None:
+        """Have no processes any more."""
+        self._nursery.communicate()
+
     def tests(self, module: str, timeout: float) -> tuple[int | None, str]:
         """How the tests of a module end, and their last words; None if they do not."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        own = {"PYTHONPATH": str(self.directory), "TMPDIR": str(self.directory)}
-        with subprocess.Popen(
-            [sys.executable, *_PYTEST, *arguments_of(module)],
-            cwd=self.directory,
-            env=kept | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        ) as process:
-            try:
-                said = process.communicate(timeout=timeout)[0]
-                return process.returncode, said
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                return None, ""
-            finally:
-                process.wait()
+        stdin, stdout = self._nursery.stdin, self._nursery.stdout
+        assert stdin is not None
+        assert stdout is not None
+        words = self.directory / "words"
+        order = {"arguments": [*_PYTEST, *arguments_of(module)], "timeout": timeout, "words": str(words)}
+        stdin.write(json.dumps(order) + "\n")
+        stdin.flush()
+        code: int | None = json.loads(stdout.readline())
+        return code, words.read_text(encoding="utf-8", errors="replace")
 
     def try_one(self, module: str, mutant: Mutant, timeout: float) -> Tried:
         """Have the tests of a module run while it is changed."""
@@ -144,6 +153,8 @@ def main() -> int:
                 for tried in pool.map(try_one, mutants):
                     counts[module, show(tried, known)] += 1
     finally:
+        while not copies.empty():
+            copies.get().close()
         shutil.rmtree(base)
     for module in options.only:
         print(
