@@ -76,6 +76,33 @@ def test_takes_documents(tmp_path, durability):
         assert (store.documents, store.unsaved, store.open_runs, store.error) == (len(documents), 0, (), None)
 
 
+@pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
+def test_safe_from_a_power_failure(tmp_path, monkeypatch, durability, level):
+    """A call waits for the disk with "full", else with a stop, and soon it has all; so in a new database, too."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda wal: synced.append((threading.current_thread().name, os.fstat(wal).st_ino)))
+    with closing(Store(tmp_path, durability=durability)) as store:
+        for _ in range(2):
+            assert store._producer.connection.execute("PRAGMA synchronous").fetchone() == (level,)
+            _, documents = run_documents(1)
+            synced.clear()
+            append_all(store, documents[:-1])
+            assert "MainThread" not in dict(synced)
+            store.append(*documents[-1])
+            ours = ("MainThread", (tmp_path / "spool.db-wal").stat().st_ino)
+            assert [each for each in synced if each[0] == "MainThread"] == [ours]
+            store.append_all([*run_documents(1)[1], *run_documents(1)[1][:2]])
+            assert [each for each in synced if each[0] == "MainThread"] == [ours, ours]
+            store.append(*run_documents(0)[1][0])
+            deadline = time.monotonic() + 30
+            while "spool-keeper" not in dict(synced):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            with closing(Ledger(tmp_path)) as ledger:
+                ledger.put_aside("somebody found it damaged")
+            append_all(store, run_documents(0)[1])
+
+
 def test_state_of_the_moment(tmp_path):
     """What counts is what a document held when it was taken."""
     _, documents = run_documents(1)

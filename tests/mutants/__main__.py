@@ -20,7 +20,7 @@ from .subjects import SUBJECTS, arguments_of, by_hand, equivalent
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("bluesky_filestore", "tests", "conftest.py", "setup.cfg", "setup.py", "pyproject.toml", "docs", "README.md")
-_PYTEST = ("-xq", "--no-header", "--tb=line", "-pno:cacheprovider", "-ptests.mutants.profile")
+_PYTEST = ("-xq", "--no-header", "--tb=line", "--show-capture=no", "-pno:cacheprovider", "-ptests.mutants.profile")
 # hypothesis is imported before pytest could have a look at it.
 _PYTEST += ("-Wignore::pytest.PytestAssertRewriteWarning",)
 

@@ -33,7 +33,7 @@ def main() -> None:
             code = 3
             try:
                 code = int(pytest.main(order["arguments"]))
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - it is told
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()

@@ -9,13 +9,13 @@ HERE = Path(__file__).parent
 SUBJECTS = {
     "model/frame_map": "model_frame_map operations_gathering model_frame_axis operations_run operations_structure",
     "model/stream_rows": "model_frame_map operations_gathering operations_run operations_structure",
-    "model/paths": "model/paths.py model_paths model_compose mixins_file_paths",
-    "spool/store": "spool_store spool_writer spool_begun_again delivery_spooling",
-    "spool/producer": "spool_producer spool_store spool_belonging spool_begun_again spool_producers",
+    "model/paths": "model/paths.py model_paths model_compose",
+    "spool/store": "spool_store spool_producer spool_belonging",
+    "spool/producer": "spool_producer spool_belonging spool_store",
     "spool/encoding": "spool/encoding.py spool_encoding spool_odd_documents",
-    "spool/ledger": "spool_ledger spool_spooled_run delivery_catalog_names delivery_conveyor",
-    "delivery/conveyor": "simulation delivery_conveyor delivery_uploader faults_again faults_one_run",
-    "delivery/lane": "simulation delivery_conveyor delivery_uploader delivery_reconciling faults_one_run",
+    "spool/ledger": "spool_ledger spool_spooled_run delivery_catalog_names",
+    "delivery/conveyor": "simulation delivery_conveyor",
+    "delivery/lane": "simulation delivery_conveyor",
 }
 """The modules of tests that mirror a module, or its own examples, the fast ones first."""
 
