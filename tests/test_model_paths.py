@@ -201,3 +201,19 @@ def test_nul_is_refused():
 def test_one_trailing_separator(path, semantics, text):
     """As areaDetector reports the directories it was given."""
     assert paths.with_trailing_separator(path, semantics) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "semantics", "path"),
+    [
+        ("//server/share/a.h5", "windows", PureWindowsPath("//server/share/a.h5")),
+        ("//data/a.h5", "posix", PurePosixPath("/data/a.h5")),
+        ("///data/a.h5", "posix", PurePosixPath("/data/a.h5")),
+        (r"C:\data\a.h5", "windows", PureWindowsPath("C:/data/a.h5")),
+        (r"C:\data", "posix", PurePosixPath(r"C:\data")),
+    ],
+)
+def test_a_path_of_a_flavour(text, semantics, path):
+    """Two slashes at the beginning are a server's share on windows, and nothing on posix."""
+    assert paths.pure_path(text, semantics) == path
+    assert str(paths.pure_path(text, semantics)) == str(path)

@@ -165,6 +165,8 @@ def main() -> None:
         if not child:
             try:
                 logging.basicConfig(filename=order["log"], level=logging.WARNING)
+                # The log meets the quotas, too.
+                logging.raiseExceptions = False
                 lane._LATEST_SECONDS = order["late"]
                 Life(order).live()
             except BaseException:
