@@ -30,6 +30,7 @@ from .faults import Faults
 from .journal import Journal, journal_of
 from .machine import Server, Usage, Writer
 
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
 _WRITERS, _CASES, _REST = 3, 60, 0.7
 _PARK_AFTER, _LONGEST_CALL, _SETTLES = 8.0, 10.0, 600.0
 _MOST_DESCRIPTORS, _MOST_BYTES = 300, 2**30
@@ -193,7 +194,8 @@ def show(soak: Soak, compared: Compared, journals: list[Journal]) -> None:
 @contextmanager
 def place(*, small: bool) -> Iterator[tuple[Path, Path | None]]:
     """A directory, which stays if something is found, and a small disk in it, if there may be one."""
-    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    # What a disk takes for each of the server's requests is no part of it.
+    directory = Path(tempfile.mkdtemp(prefix="soak-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
     with ExitStack() as stack:
         disk = directory / "small"
         mounted = small and os.name == "posix" and stack.enter_context(small_disk(disk, "64m"))
