@@ -19,7 +19,7 @@ SECONDS, LATE = 12, 5
 numbers = count(700)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_short_soak():
     """Writers, server, disks and requests fail; afterwards the catalog has what the journals say."""
     command = [sys.executable, "-m", "tests.soak", "--minutes", str(SECONDS / 60), "--late", str(LATE), "--seed", "2"]
