@@ -8,14 +8,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bluesky_filestore.bundles.run_files import RunFiles
+from bluesky_filestore.bundles.follow_ups import FollowUps
 from bluesky_filestore.catalog_address import comparable_address
-from bluesky_filestore.catalogs.databroker.broker import client_of, raw_of
+from bluesky_filestore.catalogs.databroker.broker import raw_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import address_of, connect, connect_profile, profile_content
+from bluesky_filestore.delivery.completed import CompletedRun
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
 from bluesky_filestore.delivery.views import views_in
+from bluesky_filestore.delivery.webhook import Webhook
 from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.live.page_html import writer_html
@@ -24,17 +26,22 @@ from bluesky_filestore.spool.places import private_directory, spool_for, spool_i
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool_writer import SpoolWriter, check_options
-from bluesky_filestore.tiled_writer_options import Patch, add_specs, check_patches, patched, refuse_others, sorted_out
-from bluesky_filestore.visible import shown_address
+from bluesky_filestore.tiled_writer_options import (
+    Patch,
+    add_specs,
+    catalogs_of,
+    check_patches,
+    patched,
+    refuse_others,
+    sorted_out,
+)
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-    from bluesky_filestore.bundles.describing import FileDescriber
-
 __all__ = ["CatalogWriter", "WriterStatus"]
 
-_HOUR, _WEEK, _DESCRIBE_AT_CLOSE = 3600.0, 7 * 86_400.0, 2.0
+_HOUR, _WEEK = 3600.0, 7 * 86_400.0
 
 
 class CatalogWriter(SpoolWriter):
@@ -100,6 +107,15 @@ class CatalogWriter(SpoolWriter):
         Where each run is written as one NeXus file (`export_nexus`) once it is delivered, by a thread: a path with
         entries of its start document, e.g. ``"/data/runs/{time:%Y}/{scan_id:05d}_{uid:.8}.nxs"``. One that cannot be
         written is among the problems of `status`; ``bluesky-filestore nexus UID`` writes it later.
+    on_run_complete : callable, optional
+        Called with a `CompletedRun` when a run has come to its end in a catalog and its frames were looked for: once,
+        by a thread that nobody waits for, in the process that delivers. What it raises is among the problems of
+        `status`; while it lasts the next runs wait; it is not called for what a killed process delivered.
+    webhook : str, optional
+        An address that gets the same as JSON, by POST. It is in the spool until the receiver has taken it, whichever
+        process sends it: at least once, with an id by which doubles are told, and for a week at the most.
+    webhook_secret : str
+        What these are signed with: ``X-Filestore-Signature: sha256=...``, the HMAC of the body.
     spec_to_mimetype : mapping of str to str, optional
         What the files of a Resource's spec are, for specs that are not known; in all of this process.
     **of_tiled_writer
@@ -120,7 +136,6 @@ class CatalogWriter(SpoolWriter):
 
     _private: Path | None = None
     _last_status: WriterStatus | None = None
-    _describer: "FileDescriber | None" = None
     _repr_html_ = writer_html
 
     def __init__(
@@ -143,6 +158,9 @@ class CatalogWriter(SpoolWriter):
         sidecars: bool = False,
         views: str | Path | None = None,
         run_file: str | Path | None = None,
+        on_run_complete: Callable[[CompletedRun], object] | None = None,
+        webhook: str | None = None,
+        webhook_secret: str = "",
         spec_to_mimetype: Mapping[str, str] | None = None,
         **of_tiled_writer: Any,
     ) -> None:
@@ -151,28 +169,40 @@ class CatalogWriter(SpoolWriter):
         add_specs(spec_to_mimetype)
         how: dict[str, Any] = {"wait_on_stop": wait_on_stop, "durability": durability, "batch_size": batch_size}
         check_options(on_error=on_error, keep=keep, interval=interval, settle=settle, park_after=park_after, **how)
-        self._run_files = RunFiles(run_file, self._say) if run_file is not None else None
-        self.catalogs = catalogs = [client] if isinstance(client, TiledCatalog) else _catalogs(client)
+        beside: dict[str, Any] = {"run_file": run_file, "checksums": checksums, "sidecars": sidecars}
+        self._follow_ups = FollowUps(self._say, self._is_settled, on_run_complete=on_run_complete, **beside)
+        hook = None if webhook is None else Webhook(webhook, webhook_secret)
+        self.catalogs = catalogs = catalogs_of(client)
         handler_registry.share_with(chain.from_iterable(each.handler_targets for each in catalogs))
         self._begin(on_error)
         settings = DeliverySettings(interval, settle, validate is not False, keep, park_after, view=views_in(views))
-        settings = self._describing(replace(settings, reconcile=reconcile), checksums=checksums, sidecars=sidecars)
+        settings = self._follow_ups.with_them(replace(settings, reconcile=reconcile, webhook=hook))
         spooling: Callable[..., Spooling] = partial(Spooling, catalogs=catalogs, **how)
-        lasting = next((each.uri for each in catalogs if not each.is_in_memory), "")
+        self._spooling = self._begin_spooling(spool, spooling, settings, keep=0.0 if run_file is None else _HOUR)
+        self.directory = self._spooling.directory
+
+    def _begin_spooling(
+        self,
+        spool: str | Path | None,
+        spooling: Callable[..., Spooling],
+        settings: DeliverySettings,
+        *,
+        keep: float,
+    ) -> Spooling:
+        lasting = next((each.uri for each in self.catalogs if not each.is_in_memory), "")
         if spool is not None and (lasting or spool != "auto"):
             try:
-                self._spooling = spooling(spool_for(lasting) if spool == "auto" else spool_in(spool), settings=settings)
-                self.directory = self._spooling.directory
-                return
+                return spooling(spool_for(lasting) if spool == "auto" else spool_in(spool), settings=settings)
             except SpoolError as error:
-                if on_error == "raise":
+                if self._on_error == "raise":
                     raise
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
-        self.directory = self._private = private_directory()
-        self._spooling = spooling(self._private, settings=replace(settings, keep=0.0 if run_file is None else _HOUR))
+        self._private = private_directory()
+        made = spooling(self._private, settings=replace(settings, keep=keep))
         # A script may end without closing it, and nobody else looks into that place.
-        self._at_exit = atexit.register(partial(end_at_exit, self._spooling, self._private))
+        self._at_exit = atexit.register(partial(end_at_exit, made, self._private))
+        return made
 
     @classmethod
     def from_uri(cls, uri: str, **arguments: Any) -> "CatalogWriter":
@@ -240,12 +270,12 @@ class CatalogWriter(SpoolWriter):
         return self._spooling.store.measures
 
     def _put(self, name: str, doc: Mapping[str, Any]) -> None:
-        if name == "stop" and self._describer is not None:
-            self._describer.expect(self.catalogs, str(doc.get("run_start", "")))
+        if name == "stop":
+            self._follow_ups.expect(self.catalogs, str(doc.get("run_start", "")))
         for each in patched(self._patches, name, doc, self._say) if self._patches else ((name, doc),):
             self._spooling.put(*each)
-            if self._run_files is not None and each[0] == "stop":
-                self._run_files.add(str(each[1].get("run_start", "")), self._spooling.directory)
+            if each[0] == "stop":
+                self._follow_ups.add(str(each[1].get("run_start", "")), self._spooling)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything that was received is in the catalog.
@@ -284,6 +314,7 @@ class CatalogWriter(SpoolWriter):
             spool=None if self._private is not None else spooling.directory,
             unsaved=store.unsaved,
             spool_error=str(store.error or ""),
+            webhooks=spool.webhooks,
         )
 
     def close(self) -> None:
@@ -302,49 +333,19 @@ class CatalogWriter(SpoolWriter):
             try:
                 self._spooling.close()
             finally:
-                if self._run_files is not None:
-                    self._run_files.close()
-            self._end_describing(_DESCRIBE_AT_CLOSE)
+                self._follow_ups.close_files()
+            self._follow_ups.close(waits=True)
             if self._private is not None and self._last_status is None:
                 self._last_status = self.status()
                 remove_if_delivered(self._private)
         finally:
-            self._end_describing(0.0)
+            self._follow_ups.close(waits=False)
             for catalog in self.catalogs:
                 catalog.close()
-
-    def _describing(self, settings: DeliverySettings, *, checksums: bool, sidecars: bool) -> DeliverySettings:
-        """Have the files of runs described that a catalog has, if that is wanted."""
-        if not (checksums or sidecars):
-            return settings
-        # Who does not want it does not load what it takes.
-        from bluesky_filestore.bundles.describing import FileDescriber
-
-        self._describer = FileDescriber(checksums=checksums, sidecars=sidecars, is_settled=self._is_settled)
-        return replace(settings, on_readable=self._describer.take)
 
     def _is_settled(self, uid: str) -> bool:
         spooling: Spooling | None = getattr(self, "_spooling", None)
         return spooling is not None and uid not in spooling.unsettled_runs
 
-    def _end_describing(self, timeout: float) -> None:
-        if self._describer is not None:
-            self._describer.close(timeout)
-            self._describer = None
-
     def __repr__(self) -> str:
         return f"<CatalogWriter for {', '.join(each.catalog.uri for each in self._spooling.uploaders)}>"
-
-
-def _catalogs(given: Any) -> list[TiledCatalog]:
-    given = client_of(given)
-    if isinstance(given, str):
-        shown = shown_address(given)
-        raise OptionError(f"{shown!r} is an address, and no client; use CatalogWriter.from_uri({shown!r}).")
-    clients = [given] if hasattr(given, "context") or not isinstance(given, Iterable) else list(map(client_of, given))
-    if not clients or not all(hasattr(each, "context") for each in clients):
-        raise OptionError(f"{given!r} is no client of Tiled; expected a container, a Broker, or several.")
-    for each in clients:
-        if any(spec.name.startswith("Bluesky") for spec in getattr(each, "specs", ())):
-            raise OptionError(f"{each!r} is in a catalog, and none; expected a container that holds runs.")
-    return [TiledCatalog(each) for each in clients]

@@ -23,6 +23,7 @@ __all__ = [
     "FileStoreError",
     "ForbiddenFileError",
     "HandlerNotFoundError",
+    "HandoffError",
     "IOCUnreachableError",
     "LimitError",
     "LockedFileError",
@@ -219,6 +220,13 @@ class SpoolError(FileStoreError, OSError):
 
 class SpoolDamagedError(SpoolError):
     """A spool database that cannot be read."""
+
+
+class HandoffError(FileStoreError, ConnectionError):
+    """That a run is complete was not taken by the one who is to know."""
+
+    is_about_message = False
+    """Whether another message may be taken."""
 
 
 class SourceError(FileStoreError, ValueError):

@@ -122,6 +122,7 @@ class SpoolWriter:
             spool=spool.directory,
             unsaved=self._store.unsaved,
             spool_error=str(self._store.error or ""),
+            webhooks=spool.webhooks,
         )
 
     def close(self) -> None:

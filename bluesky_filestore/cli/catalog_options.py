@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from tiled.client.container import Container
 
+    from bluesky_filestore.delivery.webhook import Webhook as Receiver
+
 __all__ = [
     "AllRuns",
     "ApiKey",
@@ -19,9 +21,12 @@ __all__ = [
     "Since",
     "Uids",
     "Uri",
+    "Webhook",
+    "WebhookSecret",
     "catalog_client",
     "directories_of",
     "moment_of",
+    "receiver_of",
 ]
 
 _DEFAULT = "http://localhost:8000"
@@ -37,6 +42,32 @@ Uids = Annotated[list[str] | None, typer.Argument(metavar="[UID]...", help="The 
 Last = Annotated[bool, typer.Option("--last", help="The latest run.")]
 Since = Annotated[str, typer.Option(metavar="DATE", help="All runs since then, e.g. 2026-11-25 or ...T18:30.")]
 AllRuns = Annotated[bool, typer.Option("--all", help="All runs of the catalog.")]
+Webhook = Annotated[
+    str,
+    typer.Option(
+        envvar="BLUESKY_FILESTORE_WEBHOOK",
+        show_envvar=False,
+        help="Address that is told of complete runs; by default that of the environment variable "
+        "BLUESKY_FILESTORE_WEBHOOK.",
+    ),
+]
+WebhookSecret = Annotated[
+    str,
+    typer.Option(
+        envvar="BLUESKY_FILESTORE_WEBHOOK_SECRET",
+        show_envvar=False,
+        help="What these messages are signed with; the same with _SECRET.",
+    ),
+]
+
+
+def receiver_of(webhook: str, secret: str) -> "Receiver | None":
+    """Who is told of runs that are complete; None if the options say nobody."""
+    from bluesky_filestore.delivery.webhook import Webhook as Receiver
+
+    if secret and not webhook:
+        raise typer.BadParameter("--webhook-secret goes with --webhook.")
+    return Receiver(webhook, secret) if webhook else None
 
 
 def catalog_client(uri: str, profile: str, api_key: str) -> "Container":

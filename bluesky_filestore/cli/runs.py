@@ -52,16 +52,24 @@ def park(
 
 
 def forget(
-    uid: Annotated[str, typer.Argument(metavar="UID|ADDRESS", help="The run's uid, or its beginning; or a catalog.")],
+    uid: Annotated[
+        str,
+        typer.Argument(
+            metavar="UID|ADDRESS", help="A run's uid, or its beginning; a catalog; or a webhook as `status` names it."
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     spool: Spool = None,
 ) -> None:
-    """Remove a run from the spool, delivered or not, or have nothing wait for a catalog any more.
+    """Remove a run from the spool, delivered or not, or have nothing wait for a catalog or a webhook any more.
 
     Catalogs keep what they have.
     """
     from bluesky_filestore.spool.spooled_run import find_run
 
+    if "://" in uid and uid.endswith(")"):
+        _forget_receiver(uid, spools_meant(spool))
+        return
     if "://" in uid:
         _forget_catalog(uid, spools_meant(spool), yes=yes)
         return
@@ -111,6 +119,21 @@ def _forget_catalog(uri: str, directories: list[Path], *, yes: bool) -> None:
                 raise typer.Exit(1)
             forget_catalog(ledger, uri)
         _say(f"{uri} is forgotten in {directory}.")
+
+
+def _forget_receiver(name: str, directories: list[Path]) -> None:
+    from bluesky_filestore.spool import Ledger
+    from bluesky_filestore.spool.handoffs import forget_receiver
+
+    found = False
+    for directory in directories:
+        with closing(Ledger(directory)) as ledger:
+            lost = forget_receiver(ledger, name)
+        if lost is not None:
+            found = True
+            _say(f"{name} is forgotten in {directory}, and {lost:,} messages that waited for it.")
+    if not found:
+        raise SpoolError(f"no spool knows a webhook {name}; `bluesky-filestore status` shows those that are known.")
 
 
 def _knowing(uri: str, directories: list[Path]) -> list[Path]:

@@ -16,13 +16,14 @@ import typer
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.logs import get_logger
 
-from .catalog_options import ApiKey, Profile
+from .catalog_options import ApiKey, Profile, Webhook, WebhookSecret, receiver_of
 from .console import Console
 from .notifying import Notifier
 from .spools import Views
 
 if TYPE_CHECKING:
     from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
+    from bluesky_filestore.delivery.webhook import Webhook as Receiver
     from bluesky_filestore.sources import Source
 
 __all__ = ["consume", "deliver"]
@@ -33,6 +34,14 @@ _CLOSE_SECONDS = 5.0
 _SICK, _PARKED, _INTERRUPTED = 1, 3, 130
 
 Catalog = Annotated[str, typer.Option(help="The catalog's address.")]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Only look: exits with 0 if all spools are delivered from, with 1 if one is not, with 3 if all are "
+        "and runs are parked.",
+    ),
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option("--metrics", help="A port on loopback where Prometheus finds /metrics; 0 for a free one.", min=0),
@@ -58,14 +67,9 @@ def deliver(
         float, typer.Option(help="Seconds to try what the catalog fails at before the run is parked.", min=0)
     ] = 60.0,
     views: Views = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Only look: exits with 0 if all spools are delivered from, with 1 if one is not, with 3 if all are "
-            "and runs are parked.",
-        ),
-    ] = False,
+    webhook: Webhook = "",
+    webhook_secret: WebhookSecret = "",
+    check: Check = False,
     metrics: MetricsPort = None,
 ) -> None:
     """Deliver what any process puts into spools, until SIGTERM or Ctrl-C."""
@@ -77,7 +81,7 @@ def deliver(
     if check:
         raise typer.Exit(_health(places, catalog, profile))
     how: dict[str, Any] = {"interval": interval, "keep": keep, "settle": settle, "park_after": park_after}
-    settings = DeliverySettings(**how, view=views_in(views))
+    settings = DeliverySettings(**how, view=views_in(views), webhook=receiver_of(webhook, webhook_secret))
     with _logged(), _until_ended() as ended, _metrics(metrics, places):
         service = Service(places, _maker(catalog, profile, api_key), settings)
         if not spools_below(places):
@@ -111,6 +115,8 @@ def consume(
     kafka_config: Annotated[
         Path | None, typer.Option(help="Kafka: a file with options of librdkafka, name=value a line.")
     ] = None,
+    webhook: Webhook = "",
+    webhook_secret: WebhookSecret = "",
 ) -> None:
     """Put documents from elsewhere into a spool, and deliver them; for archives until all is delivered."""
     from bluesky_filestore.sources.archives import archives_in
@@ -121,13 +127,13 @@ def consume(
     if (curve_secret is None) != (curve_server is None):
         raise typer.BadParameter("--curve-secret and --curve-server go together.")
     directory, make = _target(spool, catalog, profile, api_key, spool_only=spool_only)
-    console = Console()
+    console, receiver = Console(), receiver_of(webhook, webhook_secret)
     with _logged():
         if source == "jsonl":
             archives = ArchiveSource(archives_in(files or []))
-            if not _pour(console, archives, directory, make):
+            if not _pour(console, archives, directory, make, receiver):
                 raise typer.Exit(_INTERRUPTED)
-            fine = make is None or _deliver_all(console, directory, catalog, profile, api_key)
+            fine = make is None or _deliver_all(console, directory, catalog, profile, api_key, receiver)
             if archives.faults or not fine:
                 raise typer.Exit(1)
             return
@@ -135,17 +141,24 @@ def consume(
             from bluesky_filestore.sources.kafka import KafkaSource, properties_in
 
             options = properties_in(kafka_config) if kafka_config is not None else {}
-            _pour(console, KafkaSource(source, group=group, options=options), directory, make)
+            _pour(console, KafkaSource(source, group=group, options=options), directory, make, receiver)
         else:
             from bluesky_filestore.sources.zmq import ZMQSource
 
             where = ZMQSource(source, prefix=prefix, secret=curve_secret, server=curve_server)
-            _pour(console, where, directory, make)
+            _pour(console, where, directory, make, receiver)
 
 
-def _pour(console: Console, source: "Source", directory: Path, make: "Callable[[], TiledCatalog] | None") -> bool:
+def _pour(
+    console: Console,
+    source: "Source",
+    directory: Path,
+    make: "Callable[[], TiledCatalog] | None",
+    receiver: "Receiver | None",
+) -> bool:
     """Put what comes from a source into a spool, with a thread that delivers it; whether the source has ended."""
     from bluesky_filestore.delivery.service import Service
+    from bluesky_filestore.delivery.settings import DeliverySettings
     from bluesky_filestore.sources.consuming import consume as pour
     from bluesky_filestore.sources.intake import Intake
     from bluesky_filestore.spool.store import Store
@@ -157,7 +170,7 @@ def _pour(console: Console, source: "Source", directory: Path, make: "Callable[[
         intake = stack.enter_context(Intake(store))
         notifier = Notifier()
         if make is not None:
-            service = Service([directory], make)
+            service = Service([directory], make, DeliverySettings(webhook=receiver))
             stack.callback(service.close, _CLOSE_SECONDS)
         notifier.ready()
         stack.callback(notifier.stopping)
@@ -268,7 +281,9 @@ def _health(places: list[Path], catalog: str, profile: str) -> int:
     return code
 
 
-def _deliver_all(console: Console, directory: Path, catalog: str, profile: str, api_key: str) -> bool:
+def _deliver_all(
+    console: Console, directory: Path, catalog: str, profile: str, api_key: str, receiver: "Receiver | None"
+) -> bool:
     from .spools import deliver_to
     from .targets import find_targets
 
@@ -276,7 +291,7 @@ def _deliver_all(console: Console, directory: Path, catalog: str, profile: str, 
         console.print(words, highlight=False, soft_wrap=True, markup=False)
 
     targets = find_targets([directory], uri=catalog, profile=profile, api_key=api_key, wait=30.0, say=say)
-    fine = [deliver_to(console, target, wait=30.0, park_after=60.0) for target in targets]
+    fine = [deliver_to(console, target, wait=30.0, park_after=60.0, receiver=receiver) for target in targets]
     return all(fine)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.text import Text
 
+from bluesky_filestore.spool.handoffs import HandoffStatus
 from bluesky_filestore.spool.status import CatalogStatus, SpoolStatus, described_runs
 from bluesky_filestore.visible import visible_line, without_secrets
 
@@ -33,9 +34,21 @@ def as_json(spools: Sequence[SpoolStatus], silent: Mapping[str, str]) -> dict[st
                 "catalogs": [_catalog_as_json(each, silent) for each in spool.catalogs],
                 "strays": spool.strays,
                 "damaged": [str(path) for path in spool.damaged],
+                "webhooks": [_webhook_as_json(each) for each in spool.webhooks],
             }
             for spool in spools
         ]
+    }
+
+
+def _webhook_as_json(status: HandoffStatus) -> dict[str, Any]:
+    return {
+        "receiver": status.receiver,
+        "waiting": status.waiting,
+        "oldest_seconds": status.oldest,
+        "error": without_secrets(status.error),
+        "given_up": status.given_up,
+        "sender": status.sender,
     }
 
 
@@ -67,6 +80,12 @@ def _rows(spool: SpoolStatus, silent: Mapping[str, str]) -> Iterator[tuple[str, 
         yield from _catalog_rows(spool, status, silent)
     if not spool.catalogs:
         yield "runs", "none"
+    for hook in spool.webhooks:
+        shown = f"{escape(hook.receiver)}: {escape(hook.words)}"
+        yield "webhook", f"[yellow]{shown}[/]" if hook.error or hook.given_up else shown
+        if hook.waiting and hook.sender is None:
+            place = escape(shlex.quote(str(spool.directory)))
+            yield "", f"send what waits: bluesky-filestore resume {place} --webhook ADDRESS"
     if spool.strays:
         yield "strays", f"{spool.strays:,} documents belong to no run that was begun in this spool"
     for path in spool.damaged:

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bluesky_filestore.errors import CatalogError
+from bluesky_filestore.errors import CatalogError, HandoffError
 
+from .catalog_options import Webhook, WebhookSecret, receiver_of
 from .console import Console
 from .runs import spools_meant
 from .targets import Target, find_targets
@@ -19,6 +20,7 @@ from .targets import Target, find_targets
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from bluesky_filestore.delivery.webhook import Webhook as Receiver
     from bluesky_filestore.spool.status import SpoolStatus
 
 __all__ = ["Views", "deliver_to", "resume", "status"]
@@ -69,11 +71,13 @@ def resume(
         float, typer.Option(help="Seconds to try what the catalog fails at before the run is parked.")
     ] = 60.0,
     views: Views = None,
+    webhook: Webhook = "",
+    webhook_secret: WebhookSecret = "",
 ) -> None:
-    """Deliver what waits in spools. Exits with 1 if something is parked or a catalog stays away."""
+    """Deliver what waits in spools. Exits with 1 if something is parked, or a catalog or webhook stays away."""
     from bluesky_filestore.spool.spooled_run import find_run
 
-    spools = spools_meant(spool)
+    spools, receiver = spools_meant(spool), receiver_of(webhook, webhook_secret)
     if run:
         found = find_run(spools, run)
         for each in found:
@@ -88,7 +92,9 @@ def resume(
         targets = find_targets(spools, uri=uri, profile=profile, api_key=api_key, wait=wait, say=say)
         if not targets:
             say("Nothing waits to be delivered.")
-        fine = [deliver_to(console, target, wait=wait, park_after=park_after, views=views) for target in targets]
+        how: dict[str, Any] = {"wait": wait, "park_after": park_after, "views": views, "receiver": receiver}
+        fine = [deliver_to(console, target, **how) for target in targets]
+        fine += [_send_to(receiver, directory, say) for directory in spools if receiver is not None]
     except KeyboardInterrupt:
         say("Interrupted; what is not delivered yet waits in the spool.")
         raise typer.Exit(_INTERRUPTED) from None
@@ -123,7 +129,29 @@ def _until_interrupt(look: Callable[[], None], watch: bool) -> None:
         return
 
 
-def deliver_to(console: Console, target: Target, *, wait: float, park_after: float, views: Path | None = None) -> bool:
+def _send_to(receiver: "Receiver", directory: Path, say: Callable[[str], None]) -> bool:
+    """Send what waits in a spool to a webhook; whether all was taken."""
+    from bluesky_filestore.delivery.webhook import send_waiting
+
+    try:
+        left = send_waiting(directory, receiver)
+    except HandoffError as error:
+        say(f"{directory}: {error} What waits for it is kept.")
+        return False
+    if left:
+        say(f"{directory}: {left:,} messages were not taken by {receiver.name}.")
+    return not left
+
+
+def deliver_to(
+    console: Console,
+    target: Target,
+    *,
+    wait: float,
+    park_after: float,
+    views: Path | None = None,
+    receiver: "Receiver | None" = None,
+) -> bool:
     """Deliver what waits for one catalog, with progress; whether all of it is there."""
     from bluesky_filestore.delivery.resuming import follow
     from bluesky_filestore.delivery.views import views_in
@@ -137,13 +165,11 @@ def deliver_to(console: Console, target: Target, *, wait: float, park_after: flo
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
-    view = views_in(views)
+    how: dict[str, Any] = {"wait": wait, "park_after": park_after, "view": views_in(views), "webhook": receiver}
     most, told, failing = 0, None, set[str]()
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-        closing(
-            follow(target.directory, target.uri, target.make_client, wait=wait, park_after=park_after, view=view)
-        ) as looks,
+        closing(follow(target.directory, target.uri, target.make_client, **how)) as looks,
     ):
         task = bar.add_task("documents", total=None)
         try:

@@ -16,6 +16,7 @@ from bluesky_filestore.operations.placement import ASKED_FOR
 from bluesky_filestore.spool.entries import ENDED, READABLE, Entry, Spooled
 from bluesky_filestore.spool.ledger import Ledger
 
+from .completed import write_down
 from .document_lane import DocumentLane
 from .health import CatalogHealth
 from .lane import Lane
@@ -26,8 +27,7 @@ from .settings import AS_USUAL, DeliverySettings
 __all__ = ["Conveyor"]
 
 _logger = get_logger(__name__)
-_FEWEST_AT_ONCE, _MOST_AT_ONCE = 1000, 20_000
-_MOST_BYTES_AT_ONCE = 2**24
+_FEWEST_AT_ONCE, _MOST_AT_ONCE, _MOST_BYTES_AT_ONCE = 1000, 20_000, 2**24
 _WRITE_DOWN_SECONDS, _TRIES_AT_A_TABLE, _REMEMBERED = 1.0, 3, 10_000
 
 
@@ -168,7 +168,7 @@ class Conveyor:
         """Keep nothing of processes that ended, and all of whose runs did."""
         for number in [number for number, lane in self._own.items() if not lane.runs]:
             del self._own[number]
-        idle = [producer for producer, lane in self._shared.items() if not lane.runs]
+        idle = (producer for producer, lane in self._shared.items() if not lane.runs)
         for producer in [producer for producer in idle if not self._ledger.is_alive(producer)]:
             del self._shared[producer]
 
@@ -192,8 +192,7 @@ class Conveyor:
 
     def _fetch(self) -> bool:
         """Hand on the documents that come next; whether they were all."""
-        size = 0
-        fetched = self._ledger.documents_after(self._cursor, self._at_once, _MOST_BYTES_AT_ONCE)
+        size, fetched = 0, self._ledger.documents_after(self._cursor, self._at_once, _MOST_BYTES_AT_ONCE)
         for document in fetched:
             self._hand_on(document)
             self._cursor = document.number
@@ -202,7 +201,7 @@ class Conveyor:
 
     def _close_unusable(self) -> bool:
         """Close the runs whose stop document could not be used: there will be no other; whether there are any."""
-        ended = [run for run in self._runs.values() if run.is_handed_on and run.is_open]
+        ended = (run for run in self._runs.values() if run.is_handed_on and run.is_open)
         unusable = [run for run in ended if not self._lane_of(run).is_behind]
         for run in unusable:
             self._lane_of(run).cut_short(run.uid, STOP_UNUSABLE)
@@ -328,7 +327,7 @@ class Conveyor:
             self._cursor = min(self._cursor, entry.first - 1)
 
     def _write_down(self) -> None:
-        states = {}
+        states, ended = {}, []
         for number, run in list(self._runs.items()):
             before, is_behind, doubt = run.state, self._lane_of(run).is_behind, self._catalog.in_doubt(run.uid)
             finding, reason = run.find(self._problems.loss(run.uid), is_behind=is_behind, in_doubt=doubt)
@@ -342,9 +341,10 @@ class Conveyor:
                 run.more -= more
             if run.state in ENDED:
                 self._ledger.measures.add(f"missing/{self._number}", run.lacking)
+                ended.append(run)
                 self._lane_of(run).let_go(run)
                 del self._runs[number]
                 self._end(number)
         if states:
-            self._ledger.set_states(self._number, states)
+            write_down(self._ledger, (self._number, self._catalog.uri), states, ended, self._settings.on_complete)
         self._is_written_down = True

@@ -151,7 +151,7 @@ class Lane:
         if run is None:
             return
         if name == "start":
-            run.begin(self._documents_of(doc))
+            run.begin(self._documents_of(doc), doc)
             return
         run.held_until = 0.0
         if run.documents is None or not run.is_open:
@@ -160,7 +160,7 @@ class Lane:
         if name == "stop":
             self._take_operations(run, run.documents)
             # Not before its stop has been received: it may come again, or the run be closed without.
-            run.is_open = False
+            run.end(doc)
             run.begin_settling(self._settings.settle)
             if not any(other.is_open or other.settle_until is not None for other in self.runs.values()):
                 self._assets.forget_old()

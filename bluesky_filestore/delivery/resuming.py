@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from bluesky_filestore.spool.ledger import Ledger
 
 from .settings import DeliverySettings
 from .uploader import Uploader
+from .webhook import Webhook
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -59,6 +60,7 @@ def follow(
     wait: float,
     park_after: float = 60.0,
     view: Viewer | None = None,
+    webhook: Webhook | None = None,
 ) -> Generator[Progress, None, None]:
     """Deliver what waits for a catalog, or watch the process that does, until nothing is left.
 
@@ -78,6 +80,8 @@ def follow(
         For how many seconds a request is tried again at which the catalog fails while it answers others.
     view : Viewer, optional
         Makes files for what no stock adapter can address.
+    webhook : Webhook, optional
+        Who is to know of runs that are complete.
 
     Raises
     ------
@@ -90,6 +94,7 @@ def follow(
     """
     # Who only delivers does not clean up: how long runs are kept is for the writer to say.
     settings = DeliverySettings(interval=_LOOK_SECONDS, keep=math.inf, park_after=park_after, view=view)
+    settings = replace(settings, webhook=webhook)
     delivering = _Delivering(directory, uri, make_client, settings)
     away_since: float | None = None
     try:

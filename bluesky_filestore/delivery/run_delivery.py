@@ -46,7 +46,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.logs import get_logger
@@ -125,6 +125,12 @@ class RunDelivery:
     """What the ledger has been told of it beside."""
     documents: RunDocuments | None = None
     """Makes operations of its documents."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """Its start document, when that was used."""
+    stop: Mapping[str, Any] = field(default_factory=dict)
+    """Its stop document, when that was used."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """What the catalog has learned of it at its end."""
     is_open: bool = False
     """Whether its start document was used, and neither its stop document nor the lack of one."""
     is_handed_on: bool = False
@@ -207,7 +213,7 @@ class RunDelivery:
 
     def closed(self, closing: CloseRun) -> None:
         """The catalog has learned of its end, and of what was then known of its arrays."""
-        self.is_closed = True
+        self.is_closed, self.said = True, closing.metadata
         said = {kind: of for kind, of in closing.metadata.get("filestore", {}).items() if kind in _TOLD}
         self._lacks = sentences(said)
         arrays = [words for kind in _WITHOUT_FRAMES for keys in said.get(kind, {}).values() for words in keys.values()]
@@ -254,10 +260,14 @@ class RunDelivery:
         self.operations.clear()
         self.operations.append(first)
 
-    def begin(self, documents: RunDocuments) -> None:
+    def begin(self, documents: RunDocuments, start: Mapping[str, Any]) -> None:
         """Its start document came: whoever else makes runs of such goes first."""
-        self.documents, self.is_open = documents, True
+        self.documents, self.start, self.is_open = documents, start, True
         self.held_until = time.monotonic() + _HELD_SECONDS
+
+    def end(self, stop: Mapping[str, Any]) -> None:
+        """Its stop document was used."""
+        self.stop, self.is_open = stop, False
 
     def go_on(self) -> None:
         """Wait for nobody, whatever its start document or a failure asked for."""

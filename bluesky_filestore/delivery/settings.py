@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.operations.placement import Viewer
 
+from .completed import CompletedRun
+from .webhook import Webhook
+
 __all__ = ["AS_USUAL", "DeliverySettings"]
 
 
@@ -28,6 +31,10 @@ class DeliverySettings:
     """Told, by the thread that delivers, which runs a catalog has to their end since the last time."""
     view: Viewer | None = None
     """Makes files for what no stock adapter can address, see `bluesky_filestore.delivery.views`; by default nobody."""
+    on_complete: Callable[[CompletedRun], object] | None = None
+    """Given, by the thread that delivers, each run that has come to its end in a catalog; must not block."""
+    webhook: Webhook | None = None
+    """Who else is to know of these."""
     reconcile: bool = True
     """Whether at the end of a run each of its frames is looked for in its file, where that is in sight."""
 

@@ -331,7 +331,9 @@ def end_at_exit(spooling: Spooling, directory: Path) -> None:
 
 def remove_if_delivered(directory: Path) -> None:
     """Remove a spool of which all runs are delivered; of others an error has named it, and `resume` delivers them."""
-    if all(catalog.waiting == 0 and not catalog.parked for catalog in look_at(directory).catalogs):
+    found = look_at(directory)
+    is_sent = not any(hook.waiting for hook in found.webhooks)
+    if is_sent and all(catalog.waiting == 0 and not catalog.parked for catalog in found.catalogs):
         rmtree(directory, ignore_errors=True)
     else:
         _logger.warning("%s keeps what is not delivered.", directory)

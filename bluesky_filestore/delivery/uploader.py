@@ -38,6 +38,7 @@ from .conveyor import Conveyor
 from .health import CatalogHealth, Listener
 from .problems import Problems
 from .settings import AS_USUAL, DeliverySettings
+from .webhook import Sender
 from .yielding import small_slices
 
 __all__ = ["POLL_SECONDS", "Uploader"]
@@ -76,11 +77,10 @@ class Uploader:
         """Why a run was no longer waited for, if that is because nothing was heard of the catalog."""
         self.rounds = 0
         """How often the spool was looked through, with or without success."""
-        self._directory, self._settings = directory, settings
+        self._directory = directory
         self._wake, self._news = threading.Event(), threading.Condition()
         self._closing = self._tries_again = self._was_down = False
-        self._readable: OrderedDict[str, str] = OrderedDict()
-        self._awaited: set[str] = set()
+        self._readable, self._awaited = OrderedDict[str, str](), set[str]()
         self._ledger: Ledger | None = None
         self._lease: Lease | None = None
         self._conveyor: Conveyor | None = None
@@ -93,6 +93,8 @@ class Uploader:
             # Whoever resumes should we be killed has to know where documents go; a full disk is said with a round.
             with suppress(SpoolError):
                 ledger.register_catalog(catalog.uri)
+        self._sender = Sender(directory, settings)
+        self._settings = self._sender.settings
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
         self.is_alive = self._thread.is_alive
         """Whether its thread runs, which ends when it is closed, and at no error."""
@@ -114,6 +116,7 @@ class Uploader:
         self._closing = True
         self._wake.set()
         self._thread.join(timeout)
+        self._sender.close(timeout)
 
     def try_again(self) -> None:
         """Try, the next time, what the catalog has failed at, however long it was to wait."""
@@ -219,8 +222,7 @@ class Uploader:
             words = f"What is in {self._directory} could not be delivered, which is tried again: {error!r}"
             self._in_trouble(words, exc_info=True)
         else:
-            self._wait = _FIRST_WAIT
-            self.trouble = ""
+            self._wait, self.trouble = _FIRST_WAIT, ""
             # A slow catalog gets more at once, hardly later, and has some peace between.
             pause = max(self._settings.interval / 2, self._settings.interval - (time.monotonic() - began))
             return min(pause, self._look) if self.unsettled_runs else pause
@@ -278,8 +280,7 @@ class Uploader:
     def _take_up(self) -> tuple[Conveyor | None, Ledger]:
         """The conveyor, if it is ours to move."""
         if self._ledger is not None and not self._ledger.is_current:
-            # What is damaged was put aside, and a new one begun.
-            self._let_go()
+            self._let_go()  # What is damaged was put aside, and a new one begun.
         if self._ledger is None:
             self._ledger = Ledger(self._directory)
             self._since = min(self._since, self._ledger.last_document())
@@ -288,8 +289,7 @@ class Uploader:
         if self._lease is None or not self._lease.take():
             return None, self._ledger
         if self._ledger.known_catalog(self.catalog.uri) != self._number:
-            # It was renamed or forgotten, and is known anew.
-            self._let_go()
+            self._let_go()  # It was renamed or forgotten, and is known anew.
             return self._take_up()
         if self._conveyor is None:
             _, self._said = self._ledger.catalogs()[self._number]

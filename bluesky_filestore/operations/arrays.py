@@ -105,6 +105,12 @@ class ExternalArrays:
         return all(placed.settled for placed in self._placed.values())
 
     @property
+    def files(self) -> list[str]:
+        """The files of all that is registered; of a series as a whole its directories."""
+        placed = (each.placement for each in self._placed.values() if each.placement is not None)
+        return list(dict.fromkeys(file for placement in placed for file in placement.files))
+
+    @property
     def is_looking(self) -> bool:
         """Whether somebody still looks for frames in the files."""
         looks = [placed.placement.look for placed in self._placed.values() if placed.placement is not None]

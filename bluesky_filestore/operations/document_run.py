@@ -1,7 +1,11 @@
 """Documents of one run in, for a catalog that holds documents: they are what shall be there, as they are."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from bluesky_filestore.errors import PathError
+from bluesky_filestore.model.paths import join_resource
 
 from .operations import CloseRun, InsertDocument, Operation
 
@@ -28,6 +32,8 @@ class DocumentRun:
         self.uid: str = start["uid"]
         self._pending: list[Operation] = [InsertDocument(self.uid, "start", start)]
         self._losses: list[str] = []
+        self.files: list[str] = []
+        """The files, or directories of files, that its Resources name."""
 
     def receive(self, name: str, doc: Mapping[str, Any], *, is_shared: bool = False) -> None:
         """Take one document of any kind, or a page of them; what is shared may have come with another run before."""
@@ -37,6 +43,9 @@ class DocumentRun:
             )
             return
         self._pending.append(InsertDocument(self.uid, name, doc, is_shared))
+        if name == "resource":
+            with suppress(PathError):
+                self.files.append(str(join_resource(doc.get("root") or "", str(doc.get("resource_path")))))
         if name == "stop":
             self._pending.append(CloseRun(self.uid, {}))
 

@@ -13,6 +13,7 @@ from bluesky_filestore.errors import SpoolDamagedError
 from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
+from .handoffs import Handoff, insert_handoffs
 from .lease import Lease, is_source
 from .measures import Measures
 from .notes import notes_of
@@ -208,10 +209,15 @@ class Ledger:
             uid,
         )
 
-    def set_states(self, catalog: int, states: Mapping[int, tuple[DeliveryState, str, int]]) -> None:
+    def set_states(
+        self,
+        catalog: int,
+        states: Mapping[int, tuple[DeliveryState, str, int]],
+        handoffs: Iterable[Handoff] = (),
+    ) -> None:
         """Write down how far runs have come: state, reason, and how many more of their documents were taken.
 
-        What somebody has parked stays parked.
+        What somebody has parked stays parked. Messages that runs are complete are put in with it, or not at all.
         """
         now = time.time()
         with self.transaction():
@@ -222,6 +228,7 @@ class Ledger:
                 "WHERE state <> 'parked'",
                 [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
             )
+            insert_handoffs(self._connection, handoffs)
         self.measures.add(f"delivered/{catalog}", sum(more for _, _, more in states.values()))
         self.measures.save()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from bluesky_filestore.visible import visible, without_secrets
 
 from .entries import STATES, DeliveryState
+from .handoffs import HandoffStatus, handoff_status
 from .ledger import Ledger
 
 __all__ = ["CatalogStatus", "SpoolStatus", "WriterStatus", "described_runs", "look_at"]
@@ -52,6 +53,8 @@ class SpoolStatus:
     """How many documents belong to no run that was begun in this spool."""
     damaged: tuple[Path, ...] = ()
     """Where damaged databases were put aside."""
+    webhooks: tuple[HandoffStatus, ...] = ()
+    """How those are doing who are to know of runs that are complete."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,6 +77,8 @@ class WriterStatus:
     """How many documents are in memory only because the spool does not take them."""
     spool_error: str = ""
     """Why the spool does not take documents; empty if it does."""
+    webhooks: tuple[HandoffStatus, ...] = ()
+    """How those are doing who are to know of runs that are complete."""
 
     @property
     def catalog(self) -> str:
@@ -104,6 +109,8 @@ class WriterStatus:
                 yield f"    takes no documents: {each.error}"
             for uid, reason in list(each.parked.items())[:_MOST_SHOWN]:
                 yield f"    parked {uid[:_LENGTH]}: {reason}"
+        for hook in self.webhooks:
+            yield f"  webhook {hook.receiver}: {hook.words}"
         for words, uids in (("going on", self.open_runs), ("that are looked at again", self.unsettled_runs)):
             if uids:
                 more = f" and {len(uids) - _MOST_SHOWN} more" if len(uids) > _MOST_SHOWN else ""
@@ -125,7 +132,8 @@ def look_at(directory: Path) -> SpoolStatus:
         catalogs = [_status(ledger, number, *said) for number, said in ledger.catalogs().items()]
         if not catalogs and (unknown := _status(ledger, 0, "", "")).runs:
             catalogs = [unknown]
-        return SpoolStatus(directory, tuple(catalogs), ledger.strays(), tuple(sorted(directory.glob("damaged-*"))))
+        damaged, webhooks = tuple(sorted(directory.glob("damaged-*"))), tuple(handoff_status(ledger))
+        return SpoolStatus(directory, tuple(catalogs), ledger.strays(), damaged, webhooks)
 
 
 def described_runs(runs: Mapping[DeliveryState, int]) -> str:
