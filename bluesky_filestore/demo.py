@@ -21,9 +21,9 @@ from rich.text import Text
 from .catalog_writer import CatalogWriter
 from .errors import CatalogError, IOCUnreachableError, OptionError
 from .model.paths import join_resource
-from .reading.contact_sheet import check_picture, contact_sheet, save_picture
+from .reading.contact_sheet import Section, check_picture, draw_sections, save_picture
 from .serving import CatalogServer, serve_catalog
-from .sim import SimulatedIOC, pattern
+from .sim import SimulatedIOC, pattern, scene
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "run_demo"]
 
 _POINTS = 5
-_PICTURE = "bluesky-filestore-demo.png"
+_PICTURE, _TITLE = "demo.png", "From the detector to the array and back"
 _PATIENCE = 60.0
 """Seconds: a loaded machine is slow, and no less right."""
 # Small frames: the picture shows their pixels, and the whole demo is quick.
-_SIZE = {"size.size_x": 160, "size.size_y": 120}
+_CAMERA = {"size.size_x": 160, "size.size_y": 120, "sim_mode": "Peaks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,20 @@ class Comparison:
     """All frames of the files in the order of their writing: (frames, y, x)."""
     files: tuple[Path, ...]
     """The files, as the detector's documents name them."""
+    positions: tuple[float, ...]
+    """Where the motor was at each event."""
 
     @property
     def equal(self) -> bool:
-        """Whether every frame is the same, bit by bit, in the same order and dtype."""
+        """Whether every frame is, bit by bit, in the same order and dtype, as in the files, and as it was taken."""
         flat = self.array.reshape(-1, *self.array.shape[-2:])
-        return flat.dtype == self.in_files.dtype and bool(np.array_equal(flat, self.in_files))
+        if flat.dtype != self.in_files.dtype or not np.array_equal(flat, self.in_files):
+            return False
+        places = np.repeat(self.positions, self.array.shape[1])
+        return all(
+            np.array_equal(each, scene.frame(pattern.number(each), each.shape, each.dtype, place))
+            for each, place in zip(flat, places, strict=True)
+        )
 
 
 def run_demo(
@@ -80,7 +88,7 @@ def run_demo(
     keep : Path or None
         Directory for files, catalog and contact sheet; None uses a temporary one.
     sheet : Path, optional
-        Where the contact sheet goes; by default among what is kept, or into the working directory.
+        Where the contact sheet goes; by default among what is kept, or where the user's programs keep such things.
     then : callable, optional
         Called with the running catalog at the end; it is stopped when the call returns.
 
@@ -98,8 +106,8 @@ def run_demo(
     """
     if keep is not None:
         _check_directory(keep)
-    if keep is None or sheet is not None:
-        check_picture(sheet or Path(_PICTURE))
+    picture = sheet or (_own_picture() if keep is None else keep / "frames.png")
+    check_picture(picture)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interrupts_restored())
         directory = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluesky-filestore-")))
@@ -112,8 +120,7 @@ def run_demo(
             # From its end on, a further Ctrl-C does not keep the work from being tidied up.
             stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
             comparisons = list(_take_and_compare(ioc, catalog, say))
-        picture = sheet or (directory / "frames.png" if keep else Path(_PICTURE))
-        save_picture(contact_sheet(_sample(comparisons), columns=_POINTS), picture)
+        save_picture(draw_sections(_TITLE, list(map(_section, comparisons)), _POINTS, beside=2), picture)
         _show(console, comparisons, picture, keep)
         if then is not None:
             then(catalog)
@@ -123,7 +130,7 @@ def run_demo(
 def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[str], None]) -> Iterator[Comparison]:
     from bluesky import RunEngine
     from bluesky.plans import count, scan
-    from ophyd import SoftPositioner
+    from ophyd import EpicsSignal
     from tiled.client import from_uri
 
     from .sim import SimDetectorHDF5, SimDetectorTIFF
@@ -132,25 +139,30 @@ def _take_and_compare(ioc: SimulatedIOC, catalog: CatalogServer, say: Callable[[
     documents: list[tuple[str, dict[str, Any]]] = []
     run_engine.subscribe(lambda name, doc: documents.append((name, doc)))
     reader = from_uri(catalog.uri, api_key=catalog.api_key)
-    motor = SoftPositioner(name="motor", init_pos=0.0)
+    # Moves the sample before the camera.
+    motor = EpicsSignal(f"{ioc.prefix}cam1:Offset_RBV", write_pv=f"{ioc.prefix}cam1:Offset", name="motor")
+    motor.wait_for_connection(timeout=_PATIENCE)
     template = f"{ioc.directory}/%Y/%m/%d"
-    with CatalogWriter(catalog.client, spool=catalog.directory / "spool") as writer:
+    with contextlib.ExitStack() as stack:
+        stack.callback(motor.destroy)
+        writer = stack.enter_context(CatalogWriter(catalog.client, spool=catalog.directory / "spool"))
         run_engine.subscribe(writer)
         for detector_class, frames_per_point in ((SimDetectorHDF5, (1, 5)), (SimDetectorTIFF, (1, 3))):
             where: dict[str, Any] = {"name": "det", "write_path_template": template, "root": ioc.directory}
             detector = _patiently(partial(detector_class, ioc.prefix, **where))
             try:
                 detector.wait_for_connection(timeout=_PATIENCE)
-                detector.cam.stage_sigs.update(_SIZE)
+                detector.cam.stage_sigs.update(_CAMERA)
                 for frames in frames_per_point:
                     detector.cam.stage_sigs["num_images"] = frames
                     say(f"count and scan with {detector_class.__name__}, {frames} frames a point")
                     for plan in (count([detector], num=_POINTS), scan([detector], motor, -1, 1, _POINTS)):
                         documents.clear()
+                        stood = motor.get()
                         _run(run_engine, plan)
                         # The IOC may hold the file for a moment after the run's end.
                         writer.flush(_PATIENCE)
-                        yield _compare(reader, documents)
+                        yield _compare(reader, documents, stood)
             finally:
                 # The next detector asks for the same records: one client of each is enough.
                 detector.destroy()
@@ -227,7 +239,7 @@ def _check_directory(directory: Path) -> None:
         ) from error
 
 
-def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Comparison:
+def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]], stood: float) -> Comparison:
     (start,) = (doc for name, doc in documents if name == "start")
     (resource,) = (doc for name, doc in documents if name == "resource")
     (descriptor,) = (doc for name, doc in documents if name == "descriptor")
@@ -246,6 +258,7 @@ def _compare(reader: Any, documents: list[tuple[str, dict[str, Any]]]) -> Compar
         array=stream[data_key].read(),
         in_files=np.concatenate([_frames_in(path) for path in files]),
         files=files,
+        positions=tuple(doc["data"].get("motor", stood) for name, doc in documents if name == "event"),
     )
 
 
@@ -268,15 +281,28 @@ def _frames_in(path: Path) -> NDArray[Any]:
     return np.asarray(tifffile.imread(path))[np.newaxis]
 
 
-def _sample(comparisons: list[Comparison]) -> Iterator[tuple[str, NDArray[Any]]]:
-    # A row of the sheet is an array as the catalog gave it: the first frame of each event, with the number it carries.
-    for comparison in comparisons:
-        for event, frames in enumerate(comparison.array):
-            yield f"{comparison.run}[{event}]: frame {pattern.number(frames[0])}", frames[0]
+def _own_picture() -> Path:
+    """Where the contact sheet goes if nobody says: not into whatever directory the user is in."""
+    from platformdirs import user_cache_path
+
+    directory = user_cache_path("bluesky-filestore")
+    _check_directory(directory)
+    return directory / _PICTURE
+
+
+def _section(comparison: Comparison) -> Section:
+    # An array as the catalog gave it: the first frame of each event, with the number that it carries.
+    frames = [
+        (f"frame {pattern.number(frames[0])}\nmotor {position:.2f}", frames[0])
+        for frames, position in zip(comparison.array, comparison.positions, strict=True)
+    ]
+    events, each, height, width = comparison.array.shape
+    about = f"run {comparison.run}, {comparison.files[0].suffix[1:]}, {events} events of {each}"
+    return Section(f"{comparison.plan}, {comparison.data_key}", f"{about}, {width} x {height}", frames)
 
 
 def _show(console: Console, comparisons: list[Comparison], picture: Path, keep: Path | None) -> None:
-    table = Table(title="From the detector to the array and back", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table = Table(title=_TITLE, title_style="bold", box=None, padding=(0, 1, 0, 0))
     for heading in ("run", "plan", "stream", "data key", "shape", "dtype", "file", "frames", "equal?"):
         justify: Literal["left", "right"] = "right" if heading == "frames" else "left"
         table.add_column(Text(heading, "underline"), no_wrap=True, justify=justify)

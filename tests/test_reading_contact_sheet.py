@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bluesky_filestore.reading.contact_sheet import contact_sheet, stretched
+from bluesky_filestore.reading.contact_sheet import Section, contact_sheet, draw_sections, stretched
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float64"])
@@ -45,3 +45,25 @@ def test_sheet_refuses(frames, words):
     """What is no picture is named."""
     with pytest.raises(ValueError, match=words):
         contact_sheet(frames)
+
+
+def test_sections_have_one_contrast_and_say_what_is_missing():
+    """Frames of a section can be compared; a missing one is no dark one, and what others wrote is only text."""
+    weak, strong = np.full((4, 6), 10.0), np.full((4, 6), 10.0)
+    weak[0, 0], strong[:] = 0, 1000
+    frames = [("a\nmotor 1", weak), ("b", strong), ("c\n\x1b[2J" + "long " * 50, None)]
+    sheet = draw_sections("title \x1b[2J", [Section("one", "about", frames), Section("two", "", frames[1:2])], beside=2)
+    shown = np.asarray(sheet)
+    tops = [shown[80 + 8 + 10 : 80 + 8 + 86, 8 + n * 152 + 10 : 8 + n * 152 + 134] for n in range(3)]
+    assert tops[0].mean() < 60 < 150 < tops[1].mean()
+    assert (np.abs(tops[2].astype(int) - (240, 96, 80)).sum(axis=-1) < 30).any()
+    assert sheet.width > 2 * (3 * 152)
+
+
+def test_colours_are_brighter_where_more_is():
+    """Printed in grey, the colours are in the same order."""
+    ramp = np.arange(256.0).reshape(1, 256)
+    shown = draw_sections("", [Section("", "", [("", np.tile(ramp, (256, 1)))])]).convert("L")
+    row = np.asarray(shown)[80 + 8 + 70, 8 : 8 + 144].astype(int)
+    assert (np.diff(row) >= -1).all()
+    assert row[-1] - row[0] > 200

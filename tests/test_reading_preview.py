@@ -13,9 +13,11 @@ from PIL import Image
 
 from bluesky_filestore import CatalogWriter
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.reading.contact_sheet import draw_sections
 from bluesky_filestore.reading.preview import preview
 
-TILE, GAP, LABEL = 144, 8, 14
+TILE, GAP, LABEL, HEAD = 144, 8, 14, 80
+DARK, BRIGHT = (0, 0, 4), (252, 255, 164)
 numbers = itertools.count()
 
 
@@ -43,8 +45,8 @@ def one_camera(kind="AD_HDF5", frames=1, events=5, cut=0):
 def tile(picture, number, height):
     """The pixels of a tile of the sheet."""
     row, column = divmod(number, 8)
-    left, top = GAP + column * (TILE + GAP), GAP + row * (height + LABEL + GAP)
-    return np.asarray(picture.convert("L"))[top : top + height, left : left + TILE]
+    left, top = GAP + column * (TILE + GAP), HEAD + GAP + row * (height + LABEL + GAP)
+    return np.asarray(picture)[top : top + height, left : left + TILE]
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -56,14 +58,12 @@ def test_frames_are_shown(written, frames):
         assert (drawn.shown, drawn.count, dict(drawn.missing), drawn.others) == (5 * frames, 5 * frames, {}, ())
         assert drawn.array.source == "files"
         assert drawn.picture.width == min(8, 5 * frames) * (TILE + GAP) + GAP
-        for number in range(5 * frames):
-            shown, shape = tile(drawn.picture, number, 96), built.frames["primary", "cam_image"][0].shape[1:]
-            frame = built.frames["primary", "cam_image"][number // frames][number % frames]
-            assert shown.min() == 0
-            assert shown.max() == 255
-            # The frames' own pixels, each a square of 24.
-            darkest = np.unravel_index(frame.argmin(), shape)
-            assert shown[darkest[0] * 24 + 12, darkest[1] * 24 + 12] == 0
+        all_frames = np.concatenate(built.frames["primary", "cam_image"])
+        for extreme, colour in ((all_frames.argmin(), DARK), (all_frames.argmax(), BRIGHT)):
+            # The frames' own pixels, each a square of 24, with one contrast for all.
+            number, row, column = np.unravel_index(extreme, all_frames.shape)
+            shown = tile(drawn.picture, number, 96)
+            assert tuple(shown[row * 24 + 12, column * 24 + 12]) == colour
 
 
 def test_many_frames(written):
@@ -118,6 +118,30 @@ def test_which_array(written):
             preview(source, data_key="c_image")
 
 
+def test_what_was_moved_is_under_the_frames(catalog, tmp_path, monkeypatch):
+    """Title and captions say plan, scan, run and where the motor was, from the catalog as from the documents."""
+    documents = colour_run(tmp_path / "moved", np.arange(48, dtype="u1").reshape(2, 4, 6), [1, 4, 6])
+    uid = documents[0][1]["uid"]
+    for name, doc in documents:
+        if name == "start":
+            doc |= {"plan_name": "scan", "scan_id": 12, "hints": {"dimensions": [[["motor"], "primary"]]}}
+        elif name == "descriptor":
+            doc["data_keys"]["motor"] = {"source": "s", "dtype": "number", "shape": [], "units": "mm"}
+        elif name == "event":
+            doc["data"]["motor"], doc["timestamps"]["motor"] = doc["seq_num"] / 4, 5.0
+    with CatalogWriter(catalog.client, spool=None) as writer:
+        for name, doc in documents:
+            writer(name, doc)
+    drawn = []
+    module = "bluesky_filestore.reading.preview.draw_sections"
+    monkeypatch.setattr(module, lambda *given: drawn.append(given) or draw_sections(*given))
+    for source in (catalog.client[uid], documents):
+        preview(source)
+    for title, (section,), _ in drawn:
+        assert title == f"scan, scan 12, run {uid[:8]}"
+        assert [caption for caption, _ in section.frames] == ["event 0\nmotor 0.25 mm", "event 1\nmotor 0.5 mm"]
+
+
 def colour_run(directory, frames, shape):
     """The documents of a run with a dataset of some shape."""
     directory.mkdir(parents=True)
@@ -143,7 +167,7 @@ def test_colours_and_what_is_no_image(tmp_path):
     colours = np.zeros((2, 4, 6, 3), "u1")
     colours[..., 0] = np.arange(24).reshape(4, 6)
     drawn = preview(colour_run(tmp_path / "colours", colours, [1, 4, 6, 3]))
-    red, green, _ = np.moveaxis(np.asarray(drawn.picture)[GAP : GAP + 96, GAP : GAP + TILE], -1, 0)
+    red, green, _ = np.moveaxis(tile(drawn.picture, 0, 96), -1, 0)
     assert red.max() == 255
     assert green.max() == 0
     with pytest.raises(DocumentError, match=r"primary/image .* expected images"):
@@ -168,7 +192,7 @@ class TestCommand:
         assert "3 of 3 frames of primary/cam_image, read straight from the files" in shown.stdout
         assert str(path) in shown.stdout
         with Image.open(path) as picture:
-            assert picture.size == (3 * (TILE + GAP) + GAP, 96 + LABEL + GAP + GAP)
+            assert picture.size == (3 * (TILE + GAP) + GAP, HEAD + 96 + LABEL + GAP + GAP)
         moved = ("--root-map", f"{directory}=/nowhere")
         through = command("preview", built.uid, *self.options(catalog), "--output", path, *moved)
         assert "read through the catalog" in through.stdout

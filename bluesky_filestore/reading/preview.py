@@ -3,35 +3,39 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
-from bluesky_filestore.errors import DocumentError, FileStoreError, MissingFramesError
+from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
+from bluesky_filestore.errors import CatalogError, DocumentError, FileStoreError, MissingFramesError
+from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.normalize import unpacked
 
 from . import FileArray, open_array
-from .contact_sheet import contact_sheet
+from .contact_sheet import Section, draw_sections
+from .ragged_array import RaggedArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
     from tiled.client.container import Container
 
     from .from_documents import Documents
-from .ragged_array import RaggedArray
 
 __all__ = ["Preview", "preview"]
 
+_logger = get_logger(__name__)
 _COLUMNS = 8
-_EMPTY = 144
 _COLOURS = 3
 
 _Name: TypeAlias = tuple[str, str]
 """A stream and a data key."""
+_Moved: TypeAlias = tuple[Sequence[Any], str]
+"""Where something was at each event, and its units."""
 _Wanted: TypeAlias = tuple[str | None, str | None]
 """The same, as far as somebody cares."""
 
@@ -66,6 +70,10 @@ class _Subject:
     """Why it ends before the events do, if it does."""
     others: tuple[str, ...]
     """The other arrays."""
+    start: Mapping[str, Any]
+    """The start document."""
+    moved: Mapping[str, _Moved]
+    """What was moved, by its name: where it was at each event, and its units."""
 
 
 def preview(
@@ -76,7 +84,7 @@ def preview(
     frames: int = 24,
     root_map: Mapping[str, str] | None = None,
 ) -> Preview:
-    """Draw frames of a run side by side, contrast stretched, each with the numbers of its event and frame.
+    """Draw frames of a run side by side, in colours with one contrast, each with its number and what was moved.
 
     A frame that cannot be read has an empty tile.
 
@@ -113,17 +121,21 @@ def preview(
         raise DocumentError(f"{array.name} has no frames yet.")
     chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int)).tolist()
     missing: dict[str, str] = {}
-    height, width = array.shape[array.ndim - axes :][:2]
-    empty = _empty(height or 1, width or 1)
-    tiles = []
+    tiles: list[tuple[str, NDArray[Any] | None]] = []
     for number in chosen:
-        label, frame = _label(number, grid), empty
+        label, frame = _label(number, grid), None
+        place = tuple(map(int, np.unravel_index(number, grid)))
         try:
-            frame = _frame(subject, tuple(map(int, np.unravel_index(number, grid))))
+            frame = _frame(subject, place)
         except FileStoreError as error:
             missing[label] = str(error)
-        tiles.append((label, frame))
-    return Preview(contact_sheet(tiles, _COLUMNS), array, len(tiles), count, missing, subject.others)
+        tiles.append((_caption(label, subject.moved, place[0]), frame))
+    shape = " x ".join("?" if length is None else str(length) for length in array.shape)
+    about = f"{len(tiles):,} of {count:,} frames, {shape}, {array.dtype}"
+    if missing:
+        about += f", {len(missing):,} of those shown are missing"
+    picture = draw_sections(_title(subject.start), [Section(array.name, about, tiles)], _COLUMNS)
+    return Preview(picture, array, len(tiles), count, missing, subject.others)
 
 
 def _in_catalog(run: Any, wanted: _Wanted, root_map: Mapping[str, str] | None) -> _Subject:
@@ -144,7 +156,10 @@ def _in_catalog(run: Any, wanted: _Wanted, root_map: Mapping[str, str] | None) -
     missing = said.get("missing", {}).get(stream, {}).get(key) or {"events": [], "reason": ""}
     array = open_array(streams[stream][key], root_map=root_map)
     events = max([-1, *missing["events"]]) + 1
-    return _Subject(array, events, missing["reason"], _others(external, (stream, key)))
+    start = run.metadata.get("start") or {}
+    found = _values_in_catalog(streams[stream], _moved(start, stream))
+    moved = _with_units(found, streams[stream].metadata.get("data_keys", {}))
+    return _Subject(array, events, missing["reason"], _others(external, (stream, key)), start, moved)
 
 
 def _in_documents(documents: "Documents", wanted: _Wanted, root_map: Mapping[str, str] | None) -> _Subject:
@@ -154,9 +169,13 @@ def _in_documents(documents: "Documents", wanted: _Wanted, root_map: Mapping[str
         (doc["name"], key) for doc in streams.values() for key, entry in doc["data_keys"].items() if "external" in entry
     ]
     stream, key = _chosen(list(dict.fromkeys(external)), wanted)
-    events = sum(name == "event" and streams[doc["descriptor"]]["name"] == stream for name, doc in listed)
+    events = [doc for name, doc in listed if name == "event" and streams[doc["descriptor"]]["name"] == stream]
     array = open_array(listed, key, stream, root_map=root_map)
-    return _Subject(array, events, "its frame is in no file", _others(external, (stream, key)))
+    start = next((doc for name, doc in listed if name == "start"), {})
+    found = {name: [event["data"].get(name) for event in events] for name in _moved(start, stream)}
+    moved = _with_units(found, next(doc["data_keys"] for doc in streams.values() if doc["name"] == stream))
+    others = _others(external, (stream, key))
+    return _Subject(array, len(events), "its frame is in no file", others, start, moved)
 
 
 def _chosen(external: Sequence[_Name], wanted: _Wanted) -> _Name:
@@ -219,17 +238,58 @@ def _image_axes(array: FileArray | RaggedArray) -> int:
     return axes
 
 
-def _empty(height: int, width: int) -> NDArray[Any]:
-    """What is shown in place of a frame of this shape."""
-    scale = _EMPTY / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    tile = Image.new("L", size, 40)
-    draw = ImageDraw.Draw(tile)
-    right, bottom = size[0] - 1, size[1] - 1
-    draw.rectangle((0, 0, right, bottom), outline=110)
-    draw.line((0, 0, right, bottom), fill=70)
-    draw.line((0, bottom, right, 0), fill=70)
-    middle = (size[0] / 2, size[1] / 2)
-    draw.rectangle(draw.textbbox(middle, "missing", anchor="mm"), fill=40)
-    draw.text(middle, "missing", fill=255, anchor="mm")
-    return np.asarray(tile)
+def _title(start: Mapping[str, Any]) -> str:
+    """What a run is called: its plan, scan and sample, as far as its start document says them.
+
+    Examples
+    --------
+    >>> _title({"plan_name": "scan", "scan_id": 12, "uid": "5c450e1a-30fb"})
+    'scan, scan 12, run 5c450e1a'
+    """
+    said = [str(start[key]) for key in ("plan_name", "sample_name") if isinstance(start.get(key), str)]
+    scan = start.get("scan_id")
+    return ", ".join([*said, *([] if scan is None else [f"scan {scan}"]), f"run {str(start.get('uid', ''))[:8]}"])
+
+
+def _moved(start: Mapping[str, Any], stream: str) -> list[str]:
+    """The columns that a plan's hints say were moved."""
+    hints = start.get("hints")
+    dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
+    named: list[str] = []
+    for dimension in dimensions if isinstance(dimensions, list | tuple) else ():
+        if isinstance(dimension, list | tuple) and len(dimension) == 2 and dimension[1] == stream:
+            named += [key for key in dimension[0] if isinstance(key, str) and key != "time"]
+    return named
+
+
+def _values_in_catalog(stream: Any, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the event table of a stream, as far as they are there."""
+    found: dict[str, list[Any]] = {}
+    if not names:
+        return found
+    try:
+        with catalog_errors(str(stream.uri), stream):
+            for _, child in stream.items():
+                wanted = [name for name in names if name in (getattr(child, "columns", None) or ())]
+                if wanted and child.structure_family == "table":
+                    table = child.read(wanted)
+                    found |= {name: table[name].tolist() for name in wanted}
+    except CatalogError as error:
+        # There are frames all the same.
+        _logger.warning("What was moved is not shown: %s", error)
+    return found
+
+
+def _caption(label: str, moved: Mapping[str, _Moved], event: int) -> str:
+    """What stands under a frame: its number, and where what was moved was."""
+    said = []
+    for name, (values, units) in moved.items():
+        value = values[event] if event < len(values) else None
+        if isinstance(value, Real) and math.isfinite(value):
+            said.append(f"{name} {float(value):.5g}{f' {units}' if units else ''}")
+    return f"{label}\n{', '.join(said)}" if said else label
+
+
+def _with_units(found: Mapping[str, Sequence[Any]], data_keys: Mapping[str, Any]) -> Mapping[str, _Moved]:
+    units = {name: data_keys.get(name, {}).get("units") for name in found}
+    return {name: (values, said if isinstance(said := units[name], str) else "") for name, values in found.items()}

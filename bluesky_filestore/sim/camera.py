@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from . import pattern
+from . import pattern, scene
 from .frame import COLOR_MODES, DATA_TYPES, Frame
 from .port import Port
 from .records import Records
@@ -17,6 +17,9 @@ __all__ = ["Camera"]
 
 _SINGLE, _MULTIPLE, _CONTINUOUS = range(3)
 """ImageMode."""
+
+_PEAKS = 1
+"""Of SimMode; what a beamline sees, with ``Offset`` for the place of the sample. All others give `pattern`."""
 
 _IDLE, _ACQUIRE, _READOUT, _WAITING, _ABORTED = 0, 1, 2, 7, 10
 """DetectorState."""
@@ -132,7 +135,11 @@ class Camera(Port):
         x, y = self._readout_size("X"), self._readout_size("Y")
         mode = _CAMERA_COLORS[p.integer("ColorMode")]
         shape = {"Mono": (y, x), "RGB1": (y, x, 3), "RGB2": (y, 3, x), "RGB3": (3, y, x)}[mode]
-        array = pattern.frame(number, shape, DATA_TYPES[p.integer("DataType")])
+        dtype = DATA_TYPES[p.integer("DataType")]
+        if p.integer("SimMode") == _PEAKS:
+            array = scene.frame(number, shape, dtype, p.number("Offset"))
+        else:
+            array = pattern.frame(number, shape, dtype)
         return Frame(array, number, time.time(), COLOR_MODES.index(mode))
 
     def _readout_size(self, axis: str) -> int:

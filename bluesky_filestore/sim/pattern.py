@@ -70,12 +70,7 @@ def frame(number: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]
            [17, 18, 19, 20]], dtype=uint8)
     """
     kind = np.dtype(dtype)
-    if number < 0:
-        raise ValueError(f"a frame's number is 0 or more, got {number}")
-    if len(shape) not in (2, 3):
-        raise ValueError(f"a frame is (y, x) or (y, x, 3), got the shape {shape}")
-    if kind.kind not in "iuf":
-        raise ValueError(f"a frame holds integers or floating-point numbers, got {kind}")
+    check(number, shape, kind)
     ramp = _ramp(tuple(shape), kind)
     if kind.kind == "f":
         picture: NDArray[Any] = ((ramp + number * _STEP) % _FLOAT_RANGE).astype(kind)
@@ -83,9 +78,24 @@ def frame(number: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]
     else:
         bits = 8 * kind.itemsize
         picture = (ramp + ramp.dtype.type(number * _STEP * _spread(kind) % 2**bits)).view(kind)
+    return stamped(picture, number)
+
+
+def check(number: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+    """Raise ValueError where there can be no such frame."""
+    if number < 0:
+        raise ValueError(f"a frame's number is 0 or more, got {number}")
+    if len(shape) not in (2, 3):
+        raise ValueError(f"a frame is (y, x) or (y, x, 3), got the shape {shape}")
+    if kind.kind not in "iuf":
+        raise ValueError(f"a frame holds integers or floating-point numbers, got {kind}")
+
+
+def stamped(picture: NDArray[Any], number: int) -> NDArray[Any]:
+    """The frame, a contiguous one, with its number in its first pixels."""
     stamp = np.frombuffer((number % 2 ** (8 * STAMP_LENGTH)).to_bytes(STAMP_LENGTH, "little"), np.uint8)
     flat = picture.reshape(-1)
-    flat[:STAMP_LENGTH] = (stamp.view(kind) if kind.itemsize == 1 else stamp)[: flat.size]
+    flat[:STAMP_LENGTH] = (stamp.view(picture.dtype) if picture.itemsize == 1 else stamp)[: flat.size]
     return picture
 
 
