@@ -22,6 +22,7 @@ from spooled import Applied, put, run_documents
 from typer.testing import CliRunner
 
 from bluesky_filestore import CatalogWriter
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.cli import app
 from bluesky_filestore.delivery import webhook as sending
 from bluesky_filestore.delivery.completed import Caller, CompletedRun
@@ -53,6 +54,15 @@ for number in range(2):
         spooling.put(name, doc)
 print(*uids, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from bluesky_filestore.spool.lease import Lease
+lease = Lease(Path(sys.argv[1]))
+print(lease.take(), flush=True)
+time.sleep(120)
 """
 
 
@@ -327,6 +337,20 @@ class TestCaller:
         assert time.monotonic() - began < 60
         assert any("and was not called for 1 more" in words for words in writer.status().problems)
         goes_on.set()
+
+    def test_it_is_said_if_another_process_delivers(self, catalog, tmp_path):
+        """Then it is not called here, and nobody shall wait for it."""
+        with closing(Ledger(tmp_path)) as ledger:
+            path = ledger.lease(ledger.register_catalog(TiledCatalog(catalog.client).uri))
+        with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "True\n"
+            writer = CatalogWriter(catalog.client, spool=tmp_path, wait_on_stop=0, on_run_complete=print)
+            for pair in run_documents()[1]:
+                writer(*pair)
+            (said,) = writer.status().problems
+            process.kill()
+        assert said.startswith(f"process {process.pid} delivers")
+        writer.close()
 
     def test_one_that_is_none_is_refused(self, catalog):
         """What cannot be called is an error at once."""

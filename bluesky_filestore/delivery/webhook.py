@@ -236,7 +236,8 @@ class Sender:
                         _logger.warning("%s takes messages again.", webhook.name)
                     self._error, self._wait = "", _FIRST_WAIT
         except HandoffError as error:
-            self._next_try, self._wait = time.monotonic() + self._wait, min(2 * self._wait, _LONGEST_WAIT)
+            pause, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
+            self._next_try = time.monotonic() + pause
             if not self._error:
                 _logger.warning("%s What waits for it is kept, and sent when it does.", error)
             self._error = str(error)
@@ -246,7 +247,7 @@ class Sender:
         except Exception:
             # Whatever we overlooked, it is tried again.
             _logger.exception("Messages to %s could not be sent.", webhook.name)
-        return _LOOK_SECONDS
+        return min(max(self._next_try - time.monotonic(), 0.0) or _LOOK_SECONDS, _LOOK_SECONDS)
 
 
 def _send(ledger: Ledger, webhook: Webhook, later: dict[int, float]) -> int:
