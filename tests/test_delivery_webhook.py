@@ -28,6 +28,7 @@ from bluesky_filestore.delivery import webhook as sending
 from bluesky_filestore.delivery.completed import Caller, CompletedRun
 from bluesky_filestore.delivery.service import Service
 from bluesky_filestore.delivery.settings import DeliverySettings
+from bluesky_filestore.delivery.spooling import Spooling
 from bluesky_filestore.delivery.uploader import Uploader
 from bluesky_filestore.delivery.webhook import Webhook, send_waiting
 from bluesky_filestore.errors import HandoffError, OptionError
@@ -168,17 +169,18 @@ def test_one_that_is_refused_keeps_no_other(tmp_path):
     assert taken.count(taken[0]) > 1
 
 
-def test_a_receiver_that_hangs_holds_nothing_up(catalog, tmp_path, monkeypatch):
+def test_a_receiver_that_hangs_holds_nothing_up(tmp_path, monkeypatch):
     """Neither a run nor the writer's end waits for one that takes a message and never answers."""
     monkeypatch.setattr(sending, "_ANSWER_SECONDS", 300.0)
     with Receiver(-1) as receiver:
-        writer = CatalogWriter(catalog.client, spool=tmp_path, webhook=receiver.url)
+        settings = DeliverySettings(interval=0.02, webhook=Webhook(receiver.url))
+        spooling = Spooling(tmp_path, [Applied()], wait_on_stop=60.0, durability="normal", settings=settings)
         began = time.monotonic()
         for _ in range(2):
             for pair in run_documents()[1]:
-                writer(*pair)
+                spooling.put(*pair)
             receiver.wait(1)
-        writer.close()
+        spooling.close()
         # As long as the receiver keeps the message.
         assert time.monotonic() - began < 60
         assert {state for each in look_at(tmp_path).catalogs for state in each.runs} == {"delivered"}
@@ -325,17 +327,16 @@ class TestCaller:
         assert called == ["1", "2", "3"]
         assert said == ["on_run_complete failed for run 1: SystemExit('no')"]
 
-    def test_one_that_hangs_is_left(self, catalog, tmp_path):
-        """The writer ends in time, and says for which runs it was not called."""
-        goes_on = threading.Event()
-        writer = CatalogWriter(catalog.client, spool=tmp_path, on_run_complete=lambda run: goes_on.wait(90))
-        for _ in range(2):
-            for pair in run_documents()[1]:
-                writer(*pair)
-        began = time.monotonic()
-        writer.close()
-        assert time.monotonic() - began < 60
-        assert any("and was not called for 1 more" in words for words in writer.status().problems)
+    def test_one_that_hangs_is_left(self):
+        """Who closes it is not kept, and it is said for which runs it was not called."""
+        goes_on, said = threading.Event(), []
+        caller = Caller(lambda run: goes_on.wait(90), said.append)
+        for uid in "123":
+            caller.add(CompletedRun(uid, "delivered", "", ""))
+        caller.close(0.1)
+        assert said == [
+            "on_run_complete has not returned for run 1 when the writer ended, and was not called for 2 more"
+        ]
         goes_on.set()
 
     def test_it_is_said_if_another_process_delivers(self, catalog, tmp_path):
