@@ -329,14 +329,14 @@ class TestCaller:
 
     def test_one_that_hangs_is_left(self):
         """Who closes it is not kept, and it is said for which runs it was not called."""
-        goes_on, said = threading.Event(), []
-        caller = Caller(lambda run: goes_on.wait(90), said.append)
+        begun, goes_on, said = threading.Event(), threading.Event(), []
+        caller = Caller(lambda run: begun.set() or goes_on.wait(90), said.append)
         for uid in "123":
             caller.add(CompletedRun(uid, "delivered", "", ""))
+        assert begun.wait(30)
         caller.close(0.1)
-        assert said == [
-            "on_run_complete has not returned for run 1 when the writer ended, and was not called for 2 more"
-        ]
+        words = "on_run_complete has not returned for run 1 when the writer ended"
+        assert said == [f"{words}, and was not called for 2 more"]
         goes_on.set()
 
     def test_it_is_said_if_another_process_delivers(self, catalog, tmp_path):
