@@ -182,12 +182,7 @@ class CatalogWriter(SpoolWriter):
         self.directory = self._spooling.directory
 
     def _begin_spooling(
-        self,
-        spool: str | Path | None,
-        spooling: Callable[..., Spooling],
-        settings: DeliverySettings,
-        *,
-        keep: float,
+        self, spool: str | Path | None, spooling: Callable[..., Spooling], settings: DeliverySettings, *, keep: float
     ) -> Spooling:
         lasting = next((each.uri for each in self.catalogs if not each.is_in_memory), "")
         if spool is not None and (lasting or spool != "auto"):

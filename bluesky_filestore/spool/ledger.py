@@ -210,10 +210,7 @@ class Ledger:
         )
 
     def set_states(
-        self,
-        catalog: int,
-        states: Mapping[int, tuple[DeliveryState, str, int]],
-        handoffs: Iterable[Handoff] = (),
+        self, catalog: int, states: Mapping[int, tuple[DeliveryState, str, int]], handoffs: Iterable[Handoff] = ()
     ) -> None:
         """Write down how far runs have come: state, reason, and how many more of their documents were taken.
 
