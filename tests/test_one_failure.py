@@ -19,6 +19,7 @@ from bluesky_filestore.operations.operations import (
     CloseRun,
     CreateRun,
     CreateStream,
+    EndStreams,
     PlaceArray,
 )
 from bluesky_filestore.spool.encoding import decode, encode
@@ -81,7 +82,7 @@ ODD = {(0, 1): "left", 3: {(1,): {None: 2}}, b"\xff": 1, True: 0, 1.5: 2}
 def test_odd_keys(odd):
     """A mapping with keys that are no text costs nothing: not the run, nor the stream, nor an event."""
     operations, problems = delivered(run_with(**odd))
-    assert [type(each) for each in operations] == [CreateRun, CreateStream, AppendRows, CloseRun]
+    assert [type(each) for each in operations] == [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
     assert operations[2].columns["y"] == [1.0, 2.0, 3.0]
     assert problems.loss("r") == ""
 
@@ -89,11 +90,11 @@ def test_odd_keys(odd):
 def test_value_that_cannot_be_written():
     """An event whose value fails at everything has an empty cell, and is noted; other cells and events are there."""
     operations, problems = delivered(run_with(value=Unspeakable()), is_spooled=False)
-    assert [type(each) for each in operations] == [CreateRun, CreateStream, AppendRows, CloseRun]
+    assert [type(each) for each in operations] == [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
     assert operations[2].columns["x"] == ["b", None, "b"]
     assert operations[2].columns["y"] == [1.0, 2.0, 3.0]
     assert "Of event 'e2' of stream 'primary' the value of 'x' cannot be written: RuntimeError(" in problems.loss("r")
-    assert any("no words for this" in note for note in operations[-1].metadata["notes"])
+    assert any("no words for this" in note for note in operations[-2].metadata["notes"])
 
 
 def broken(*_, **__):
@@ -178,5 +179,5 @@ def test_stop_that_fails():
     lane.cut_short("r", CUT_SHORT)
     lane.write()
     kinds = [type(each) for each in catalog.operations]
-    assert kinds == [CreateRun, CreateStream, AppendRows, CloseRun]
+    assert kinds == [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
     assert np.isclose(catalog.operations[2].columns["y"], [1.0, 2.0, 3.0]).all()
