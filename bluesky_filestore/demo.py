@@ -297,8 +297,9 @@ def _section(comparison: Comparison) -> Section:
         for frames, position in zip(comparison.array, comparison.positions, strict=True)
     ]
     events, each, height, width = comparison.array.shape
-    about = f"run {comparison.run}, {comparison.files[0].suffix[1:]}, {events} events of {each}"
-    return Section(f"{comparison.plan}, {comparison.data_key}", f"{about}, {width} x {height}", frames)
+    size = f"{each} frame{'s' * (each != 1)}, {width} x {height}"
+    about = f"run {comparison.run}, {comparison.files[0].suffix[1:]}, {events} events of {size}"
+    return Section(f"{comparison.plan}, {comparison.data_key}", about, frames)
 
 
 def _show(console: Console, comparisons: list[Comparison], picture: Path, keep: Path | None) -> None:
