@@ -200,7 +200,7 @@ class _Answers(httpx.BaseTransport):
         answer = next(answer for part, answer in self.answers.items() if path.startswith(part))
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer, request=request)
+        return httpx.Response(answer, json={}, request=request)
 
 
 TOLD = {"/stream/single": 101, "/stream/close": 200}

@@ -1,5 +1,6 @@
 """The reading end of a spool."""
 
+import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -269,3 +270,22 @@ def test_a_body_that_is_none(tmp_path, ledger):
     with pytest.raises(DocumentError, match="no bytes: 5 are no document"):
         list(ledger.documents_of(1))
     put(tmp_path, uid)
+
+
+def test_an_index_out_of_order(tmp_path):
+    """Rows that follow themselves in it are found to be damage, and not gone through for ever."""
+    put(tmp_path, run_documents(5, uid="only")[1], catalogs=[HERE])
+    path = tmp_path / "spool.db"
+    with closing(sqlite3.connect(path)) as connection:
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'documents_of_run'").fetchall()
+        ((size,),) = connection.execute("PRAGMA page_size").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    # A leaf begins with 8 bytes, of which two are how many cells it has; where each of them is comes next.
+    page = (root - 1) * size
+    end = page + 8 + 2 * int.from_bytes(content[page + 3 : page + 5])
+    places = [content[at : at + 2] for at in range(page + 8, end, 2)]
+    content[page + 8 : end] = b"".join(reversed(places))
+    path.write_bytes(content)
+    with closing(Ledger(tmp_path)) as ledger, pytest.raises(SpoolDamagedError, match="damaged"):
+        list(ledger.documents_of(1))

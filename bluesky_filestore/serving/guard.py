@@ -17,6 +17,7 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.limits import Limits
 
 from .failures import answer_failures, failure
+from .log_files import without_refusals
 
 __all__ = ["TILED_COOKIE", "Guard", "tiled_app"]
 
@@ -181,6 +182,7 @@ def tiled_app(tree: Any, api_key: str, limits: Limits, *, streams: bool = False)
         If Tiled makes no application in the way that is known here.
     """
     app = _make_app(tree, api_key, limits)
+    without_refusals()
     refusal = JSONResponse(
         {"detail": "This server has no such thing: Tiled asks nobody for a key there."}, status_code=404
     )

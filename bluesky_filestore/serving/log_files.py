@@ -9,12 +9,23 @@ from pathlib import Path
 from bluesky_filestore.logs import make_visible
 from bluesky_filestore.private import make_private_file
 
-__all__ = ["log_to_files"]
+__all__ = ["log_to_files", "without_refusals"]
 
 _FILES = {"uvicorn.access": "access.log", "uvicorn.error": "server.log", "tiled": "server.log"}
 
 
 _QUERY = re.compile(r"\?\S*")
+# What uvicorn says is an error of each websocket that was refused with an answer, as ours are.
+_REFUSED = "ASGI callable returned without completing handshake."
+
+
+def without_refusals() -> None:
+    """Have uvicorn log none of the websockets that were refused."""
+    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    return record.msg != _REFUSED
 
 
 def _without_query(record: logging.LogRecord) -> bool:

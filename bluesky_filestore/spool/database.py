@@ -8,9 +8,10 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 from bluesky_filestore.logs import get_logger
@@ -21,6 +22,7 @@ __all__ = [
     "BUSY_SECONDS",
     "FILE_NAME",
     "LONGEST_BUSY_SECONDS",
+    "ascending",
     "connect",
     "database_errors",
     "identity",
@@ -146,6 +148,25 @@ def database_errors(directory: Path) -> Iterator[None]:
             f"the spool database {path} cannot be used ({error}); expected a directory on a local disk that this user "
             f"may write to, with room on it."
         ) from error
+
+
+def ascending(rows: Iterable[tuple[Any, ...]], number: int, directory: Path) -> Iterator[tuple[Any, ...]]:
+    """Rows that begin with a number which is greater than `number`, and than that of the row before.
+
+    Whoever asks for what follows the last row of a damaged database might get the same rows again, for ever.
+
+    Raises
+    ------
+    SpoolDamagedError
+        If one is not.
+    """
+    for row in rows:
+        if row[0] <= number:
+            raise SpoolDamagedError(
+                f"the spool database {directory / FILE_NAME} is damaged (row {row[0]} comes after {number})"
+            )
+        number = row[0]
+        yield row
 
 
 def _prepare(connection: sqlite3.Connection, directory: Path) -> None:

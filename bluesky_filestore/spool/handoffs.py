@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bluesky_filestore.logs import get_logger
 
+from .database import ascending
 from .lease import Lease
 
 if TYPE_CHECKING:
@@ -155,13 +156,13 @@ def waiting_handoffs(ledger: "Ledger", receiver: str, after: int, limit: int) ->
     if not _has_tables(ledger):
         return []
     rows = ledger.rows(
-        "SELECT id, run, body, number, made, tries FROM handoffs WHERE receiver = ? AND given_up IS NULL "
+        "SELECT number, id, run, body, number, made, tries FROM handoffs WHERE receiver = ? AND given_up IS NULL "
         "AND number > ? ORDER BY number LIMIT ?",
         receiver,
         after,
         limit,
     )
-    return [Handoff(*row) for row in rows]
+    return [Handoff(*row[1:]) for row in ascending(rows, after, ledger.directory)]
 
 
 def acknowledge(ledger: "Ledger", handoff: Handoff) -> None:

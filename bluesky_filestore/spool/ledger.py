@@ -10,7 +10,7 @@ from typing import Any
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import SpoolDamagedError
 
-from .database import BACKSTOP_PAGES, connect, database_errors, identity, put_aside, transaction
+from .database import BACKSTOP_PAGES, ascending, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
 from .handoffs import Handoff, insert_handoffs
@@ -99,12 +99,12 @@ class Ledger:
     def documents_after(self, number: int, limit: int, size: int) -> list[Spooled]:
         """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
         statement = f"{_DOCUMENTS} id > ? ORDER BY id LIMIT ?"
-        return self._found(size, statement, number, limit)
+        return self._found(size, number, statement, number, limit)
 
-    def _found(self, size: int, statement: str, *values: int) -> list[Spooled]:
+    def _found(self, size: int, after: int, statement: str, *values: int) -> list[Spooled]:
         found = []
         with database_errors(self.directory), closing(self._connection.execute(statement, values)) as cursor:
-            for row in cursor:
+            for row in ascending(cursor, after, self.directory):
                 found.append(Spooled(*row))
                 size -= found[-1].size
                 if size <= 0:
@@ -118,7 +118,7 @@ class Ledger:
         """
         of_run, of_any = f"{_DOCUMENTS} run = ? AND id > ?", f"{_DOCUMENTS} run IS NULL AND producer = ? AND id > ?"
         statement = f"{of_run} UNION ALL {of_any} ORDER BY id LIMIT ?"
-        return self._found(size, statement, run, number, producer, number, limit)
+        return self._found(size, number, statement, run, number, producer, number, limit)
 
     def version(self) -> int:
         """A number that is another one whenever somebody else has changed the database; it costs microseconds."""
@@ -160,7 +160,7 @@ class Ledger:
         statement = (
             "SELECT id, name, body FROM documents WHERE run = ? AND id > ? AND ? IN ('', name) ORDER BY id LIMIT"
         )
-        while rows := self.rows(f"{statement} 1000", run, number, name):
+        while rows := list(ascending(self.rows(f"{statement} 1000", run, number, name), number, self.directory)):
             yield from ((of, decode(body)) for _, of, body in rows)
             number = rows[-1][0]
 
