@@ -164,6 +164,7 @@ class Faulty:
             raise CatalogUnreachableError("away when it was done")
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("case", range(CASES))
 def test_interrupted_at_random(ledger, catalog, case):
     """Processes end, others go on, the catalog goes away, runs are begun again: all at random, in random batches."""
