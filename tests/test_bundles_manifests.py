@@ -31,7 +31,7 @@ numbers = itertools.count()
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """A machine that is busy takes its time; that a writer waits no longer than promised is a test of its own."""
-    monkeypatch.setattr("bluesky_filestore.catalog_writer._DESCRIBE_AT_CLOSE", 60.0)
+    monkeypatch.setattr("bluesky_filestore.bundles.follow_ups._AT_CLOSE_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_files_of_what_is_no_array(stock, monkeypatch):
 
 def test_a_close_gives_up_and_says_so(catalog, built, monkeypatch, caplog):
     """It waits no longer than it promises, nothing half is kept, and it can be done later."""
-    monkeypatch.setattr("bluesky_filestore.catalog_writer._DESCRIBE_AT_CLOSE", 0.2)
+    monkeypatch.setattr("bluesky_filestore.bundles.follow_ups._AT_CLOSE_SECONDS", 0.2)
     going_on = threading.Event()
 
     def slow(path, *, roots, on_bytes):

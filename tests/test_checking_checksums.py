@@ -24,7 +24,7 @@ DIRTY = 30
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """A machine that is busy takes its time; that a writer waits no longer than promised is a test of its own."""
-    monkeypatch.setattr("bluesky_filestore.catalog_writer._DESCRIBE_AT_CLOSE", 60.0)
+    monkeypatch.setattr("bluesky_filestore.bundles.follow_ups._AT_CLOSE_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="module")

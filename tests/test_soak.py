@@ -15,7 +15,7 @@ from tests.small_runs import SmallRun
 from tests.soak.comparing import compare
 from tests.soak.journal import Begins, Closed, Given, JournalledRun, Taken, journal_of
 
-SECONDS, LATE = 12, 5
+SECONDS, LATE = 5, 3
 numbers = count(700)
 
 
