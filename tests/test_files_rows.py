@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bluesky_filestore.errors import UnreadableFileError
 from bluesky_filestore.files.rows import array_of, expanded_index, runs_of
 
 
@@ -60,6 +61,16 @@ def test_only_what_is_needed_is_read():
     source = Held(100, (3, 4))
     array_of(source, (50, 2, 3, 4), slice(7, 9))
     assert source.asked == [14, 15, 16, 17]
+
+
+def test_more_frames_than_the_array_has_room_for():
+    """A registration may claim any number of frames for a row: not one of them is counted, and it is said."""
+    source = Held(1, (4, 6))
+    source.count = 10**12
+    with pytest.raises(UnreadableFileError, match=r"frames of shape \[4, 6\]; expected .* shape \[4, 4, 6\]"):
+        array_of(source, (4, 4, 6), (0,))
+    assert source.asked == []
+    assert array_of(source, (4, 4, 6), slice(0, 0)).shape == (0, 4, 6)
 
 
 def test_index_that_does_not_fit():

@@ -170,21 +170,28 @@ def array_of(source: ReadableFrames, shape: tuple[int, ...], index: ArrayIndex =
         part = () if _is_whole(trailing, split.unit) else tuple(map(as_axis_key, trailing))
         values = source.read(numbers, part)
         return values.reshape(result_shape + values.shape[1:])
+    wanted = result_shape + split.unit
+    # Before they are counted: a registration may claim any number of frames for one of its rows.
+    if split.frames * math.prod(source.frame_shape) != math.prod(split.unit) and 0 not in result_shape:
+        raise _other_frames(source, shape)
     if split.frames > 1:
         numbers = _spread(numbers, split.frames)
     values = source.read(numbers)
-    wanted = result_shape + split.unit
     if values.size != math.prod(wanted):
-        raise UnreadableFileError(
-            f"the files hold frames of shape {list(source.frame_shape)}; expected frames for an array of shape "
-            f"{list(shape)}: they are not the files that were registered."
-        )
+        raise _other_frames(source, shape)
     values = values.reshape(wanted)
     if _is_whole(trailing, split.unit):
         return values
     whole: tuple[AxisKey, ...] = (slice(None),) * len(result_shape)
     # Of one element, numpy gives the number itself.
     return np.asarray(values[(*whole, *map(as_axis_key, trailing))])
+
+
+def _other_frames(source: ReadableFrames, shape: tuple[int, ...]) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"the files hold frames of shape {list(source.frame_shape)}; expected frames for an array of shape "
+        f"{list(shape)}: they are not the files that were registered."
+    )
 
 
 def expanded_index(index: ArrayIndex, shape: tuple[int, ...]) -> tuple[int | range, ...]:

@@ -124,7 +124,9 @@ class FramesAdapter(Adapter[ArrayStructure]):  # type: ignore[misc] # Tiled is u
         HTTPException
             With the status that Tiled has for it, after it has read it all.
         """
-        size = math.prod(len(key) for key in wanted if isinstance(key, range)) * self._dtype.itemsize
+        # Python's own length of a range is one of what it can hold.
+        lengths = (max(0, -(-(key.stop - key.start) // key.step)) for key in wanted if isinstance(key, range))
+        size = math.prod(lengths) * self._dtype.itemsize
         most = self._limits.response_bytes
         if size > most:
             raise HTTPException(

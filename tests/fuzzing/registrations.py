@@ -97,8 +97,8 @@ class RegistrationTarget:
             if not 400 <= error.status_code < 500:
                 raise
             raise HTTPStatusError(str(error.detail)) from error
-        except IndexError as error:
-            # Tiled answers 400: the array that is registered has no such row.
+        except (IndexError, NotImplementedError) as error:
+            # The server answers with 4xx: the array has no such row, or Tiled's adapter no such way.
             raise HTTPStatusError(str(error)) from error
         finally:
             shared_files().close()
