@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # Who sets it, or --basetemp, has the last word; workers of pytest-xdist are told it.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
     gc.set_threshold(20_000, 20, 20)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        # So it is in the background of a script, and processes that are started here would know nothing of Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
