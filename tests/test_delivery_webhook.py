@@ -348,6 +348,11 @@ class TestCaller:
             writer = CatalogWriter(catalog.client, spool=tmp_path, wait_on_stop=0, on_run_complete=print)
             for pair in run_documents()[1]:
                 writer(*pair)
+            # Not by the call that brought the stop, which asks no database.
+            until = time.monotonic() + 20
+            while not writer.status().problems:
+                assert time.monotonic() < until
+                time.sleep(0.01)
             (said,) = writer.status().problems
             process.kill()
         assert said.startswith(f"process {process.pid} delivers")

@@ -1,7 +1,8 @@
 """What a writer does with a run beside delivering it: each in a thread of its own, behind the plan and the delivery."""
 
+import threading
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from os import getpid
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from bluesky_filestore.delivery.completed import Caller, CompletedRun
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling
+from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool.ledger import Ledger
 
 from .run_files import RunFiles
@@ -83,7 +85,8 @@ class FollowUps:
         if self._files is not None:
             self._files.add(uid, spooling.directory)
         if self._caller is not None and not all(uploader.delivers for uploader in spooling.uploaders):
-            self._say_if_elsewhere(spooling)
+            # Not by the plan's thread, for it asks the database.
+            threading.Thread(target=self._say_if_elsewhere, args=(spooling,), name="elsewhere", daemon=True).start()
 
     def close_files(self) -> None:
         """Write the files of runs that are delivered, and have the function called for those."""
@@ -99,7 +102,7 @@ class FollowUps:
             self._describer = None
 
     def _say_if_elsewhere(self, spooling: Spooling) -> None:
-        with closing(Ledger(spooling.directory)) as ledger:
+        with suppress(SpoolError), closing(Ledger(spooling.directory)) as ledger:
             for uploader in spooling.uploaders:
                 number = ledger.known_catalog(uploader.catalog.uri)
                 holder = None if number is None else ledger.uploader(number)

@@ -10,18 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.reading.colours import MAPS, palette
 
 __all__ = ["Look", "Picture", "draw", "pixels"]
 
 _LARGEST, _SMALLEST = 2048, 32
 _SAMPLED = 65_536
 _COLOURS = 3
-_MAPS = {
-    "grey": ((0, 0, 0), (255, 255, 255)),
-    "paper": ((255, 255, 255), (0, 0, 0)),
-    "fire": ((0, 0, 4), (50, 10, 94), (120, 28, 109), (188, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)),
-    "sea": ((13, 8, 35), (36, 50, 110), (28, 100, 140), (33, 145, 140), (94, 201, 98), (253, 231, 37)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class Look:
         low = _number(query.get("low"), 0.0, 100.0, usual.low)
         high = _number(query.get("high"), 0.0, 100.0, usual.high)
         size = int(_number(query.get("size"), _SMALLEST, _LARGEST, usual.size))
-        colours = query.get("map") if query.get("map") in _MAPS else usual.colours
+        colours = query.get("map") if query.get("map") in MAPS else usual.colours
         return cls(min(low, high), max(low, high), query.get("log") == "1", str(colours), size)
 
 
@@ -90,7 +85,7 @@ def draw(frame: NDArray[Any], look: Look) -> Picture:
     scaled = _scaled(_shrunk(image, max(image.shape[:2]) // look.size), low, high, is_logarithmic=look.is_logarithmic)
     picture = Image.fromarray(scaled)
     if scaled.ndim == 2:
-        picture.putpalette(_palette(look.colours).ravel().tolist())
+        picture.putpalette(palette(look.colours).ravel().tolist())
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=1)
     return Picture(file.getvalue(), facts)
@@ -101,7 +96,7 @@ def pixels(frame: NDArray[Any], look: Look) -> NDArray[np.uint8]:
     image = _last_image(np.asarray(frame))
     small = _shrunk(image, -(-max(image.shape[:2]) // look.size))
     scaled = _scaled(small, *_ends(_sample(image), look), is_logarithmic=look.is_logarithmic)
-    return scaled if scaled.ndim == 3 else _palette(look.colours)[scaled]
+    return scaled if scaled.ndim == 3 else palette(look.colours)[scaled]
 
 
 def _ends(sample: NDArray[Any], look: Look) -> tuple[float, float]:
@@ -155,13 +150,6 @@ def _scaled(image: NDArray[Any], low: float, high: float, *, is_logarithmic: boo
         span = float(np.log1p(span / min(1.0, span / 1000)))
     values *= np.float32(255 / span)
     return values.astype(np.uint8)
-
-
-def _palette(name: str) -> NDArray[np.uint8]:
-    points = np.array(_MAPS[name], dtype=float)
-    at = np.linspace(0, len(points) - 1, 256)
-    columns = [np.interp(at, np.arange(len(points)), points[:, channel]) for channel in range(_COLOURS)]
-    return np.asarray(np.rint(np.stack(columns, axis=1)), dtype=np.uint8)
 
 
 def _number(text: str | None, least: float, most: float, usual: float) -> float:

@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from bluesky_filestore.errors import OptionError
 from bluesky_filestore.visible import visible_line
 
+from .colours import palette
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
@@ -26,11 +28,8 @@ _BACKGROUND, _INK, _FAINT, _BRIGHT, _ALARM = (
     (250, 250, 250),
     (240, 96, 80),
 )
-_COLOURS = (
-    *((0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85)),
-    *((227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164)),
-)
-"""From dark to bright; each is brighter than the one before, in grey, too."""
+_STRONGER = np.rint(np.sqrt(np.arange(256) / 255) * 255).astype(np.uint8)
+"""Square roots of bytes: what is weak is seen beside what is strong."""
 
 _Frames: TypeAlias = "Iterable[tuple[str, NDArray[Any] | None]]"
 
@@ -258,10 +257,8 @@ def _missing(shape: Sequence[int]) -> "PILImage":
 
 
 def _coloured(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bytes as colours; square roots, so that what is weak is seen beside what is strong."""
-    places = np.linspace(0, 1, len(_COLOURS))
-    table = np.stack([np.interp(np.sqrt(np.arange(256) / 255), places, part) for part in zip(*_COLOURS, strict=True)])
-    return np.asarray(table.T.round().astype(np.uint8)[values])
+    """Bytes as colours."""
+    return np.asarray(palette("fire")[_STRONGER[values]])
 
 
 def _font(size: int) -> Any:
