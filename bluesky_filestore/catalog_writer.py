@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bluesky_filestore.bundles.follow_ups import FollowUps
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.catalogs.databroker.broker import raw_of
+from bluesky_filestore.catalogs.given import catalogs_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import address_of, connect, connect_profile, profile_content
 from bluesky_filestore.delivery.completed import CompletedRun
@@ -26,15 +27,7 @@ from bluesky_filestore.spool.places import private_directory, spool_for, spool_i
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool_writer import SpoolWriter, check_options
-from bluesky_filestore.tiled_writer_options import (
-    Patch,
-    add_specs,
-    catalogs_of,
-    check_patches,
-    patched,
-    refuse_others,
-    sorted_out,
-)
+from bluesky_filestore.tiled_writer_options import Patch, add_specs, check_patches, patched, refuse_others, sorted_out
 
 if TYPE_CHECKING:
     from tiled.client.container import Container

@@ -1,20 +1,17 @@
 """What bluesky's ``TiledWriter`` can be made with, for a ``CatalogWriter`` that takes its place."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
-from bluesky_filestore.catalogs.databroker.broker import client_of
-from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import client_options
 from bluesky_filestore.errors import OptionError
 from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.specs import add_spec
-from bluesky_filestore.visible import shown_address
 
-__all__ = ["OPTIONS", "Patch", "add_specs", "catalogs_of", "check_patches", "patched", "refuse_others", "sorted_out"]
+__all__ = ["OPTIONS", "Patch", "add_specs", "check_patches", "patched", "refuse_others", "sorted_out"]
 
 Patch = Callable[[Any], Any]
 
@@ -128,26 +125,3 @@ def sorted_out(arguments: Mapping[str, Any], writer: type) -> tuple[dict[str, An
             raise TypeError(f"CatalogWriter has no option {name!r}, and neither has Tiled's client; {advice}")
     for_ours = {name: value for name, value in arguments.items() if name in ours}
     return for_ours, {name: value for name, value in arguments.items() if name not in ours}
-
-
-def catalogs_of(given: Any) -> list[TiledCatalog]:
-    """The catalogs that are meant by a client, a Broker, or several.
-
-    Raises
-    ------
-    OptionError
-        If it is something else.
-    """
-    if isinstance(given, TiledCatalog):
-        return [given]
-    given = client_of(given)
-    if isinstance(given, str):
-        shown = shown_address(given)
-        raise OptionError(f"{shown!r} is an address, and no client; use CatalogWriter.from_uri({shown!r}).")
-    clients = [given] if hasattr(given, "context") or not isinstance(given, Iterable) else list(map(client_of, given))
-    if not clients or not all(hasattr(each, "context") for each in clients):
-        raise OptionError(f"{given!r} is no client of Tiled; expected a container, a Broker, or several.")
-    for each in clients:
-        if any(spec.name.startswith("Bluesky") for spec in getattr(each, "specs", ())):
-            raise OptionError(f"{each!r} is in a catalog, and none; expected a container that holds runs.")
-    return [TiledCatalog(each) for each in clients]
