@@ -40,6 +40,26 @@ def test_watch_as_text(spool):
         assert words in shown.stdout
 
 
+def test_watch_as_text_with_a_catalog(spool, catalog):
+    """What a catalog lists is shown, too, however long it takes to be asked."""
+    catalog.client.create_container("listed", metadata={"start": {"uid": "listed", "time": 2e9, "plan_name": "a plan"}})
+    try:
+        shown = run("watch", spool, "--text", "--uri", catalog.uri, "--api-key", catalog.api_key)
+    finally:
+        # It would be the last run for all other tests.
+        catalog.client.delete_contents(["listed"])
+    assert shown.returncode == 0, shown.stderr
+    assert "scan 7 · scan" in shown.stdout
+    assert "a plan" in shown.stdout
+
+
+def test_a_spool_that_is_not_there(tmp_path):
+    """It is said at once."""
+    shown = run("watch", tmp_path / "nowhere", "--text")
+    assert shown.returncode == 1
+    assert "there is no spool in" in shown.stderr
+
+
 def test_a_key_that_is_none(spool):
     """A key that could not be in an address is refused."""
     shown = run("watch", spool, "--key", "a b&c")

@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["watch"]
 
 _NICENESS = 5
-_REFRESH_SECONDS, _READ_SECONDS, _SHUTDOWN_SECONDS = 0.25, 2.0, 2
+_REFRESH_SECONDS, _ASK_SECONDS, _READ_SECONDS, _SHUTDOWN_SECONDS = 0.25, 20.0, 2.0, 2
 _MARKS = {True: "ok", False: "problem", None: "?"}
 
 Spools = Annotated[
@@ -54,6 +55,8 @@ def watch(
     # It may run where data are taken, which come first.
     os.nice(_NICENESS)
     moved = directories_of(root_map)
+    # One that is misspelled is said at once, and not on the page.
+    _spools(spools)
     with (
         suppress(KeyboardInterrupt),
         closing(
@@ -147,10 +150,9 @@ def _show_text(watched: "Watched") -> None:
 
     console = Console()
     if not console.is_terminal:
-        # For whoever looks once: as soon as the run was read, or some of one that goes on.
-        until = time.monotonic() + _READ_SECONDS
-        while not _is_read(watched) and time.monotonic() < until:
-            time.sleep(_REFRESH_SECONDS)
+        # For whoever looks once: as soon as all is known, and the run was read, or some of one that goes on.
+        _wait(lambda: None not in (watched.delivery(), watched.heads()), _ASK_SECONDS)
+        _wait(lambda: bool(uid := watched.latest()) and watched.view(uid).is_over, _READ_SECONDS)
         console.print(shown(watched, console.size))
         return
     with Live(console=console, auto_refresh=False, screen=True) as live:
@@ -159,7 +161,7 @@ def _show_text(watched: "Watched") -> None:
             time.sleep(_REFRESH_SECONDS)
 
 
-def _is_read(watched: "Watched") -> bool:
-    """Whether nothing more will become known soon."""
-    uid, known = watched.latest(), (watched.delivery(), watched.heads())
-    return bool(uid) and watched.view(uid).is_over and None not in known
+def _wait(is_so: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < until:
+        time.sleep(_REFRESH_SECONDS)
