@@ -82,7 +82,7 @@ def deliver(
         raise typer.Exit(_health(places, catalog, profile))
     how: dict[str, Any] = {"interval": interval, "keep": keep, "settle": settle, "park_after": park_after}
     settings = DeliverySettings(**how, view=views_in(views), webhook=receiver_of(webhook, webhook_secret))
-    with _logged(), _until_ended() as ended, _metrics(metrics, places):
+    with _logged(), _until_ended() as ended, _metrics(metrics, places, ended):
         service = Service(places, _maker(catalog, profile, api_key), settings)
         if not spools_below(places):
             _logger.warning("There is no spool in %s yet; it is waited for.", ", ".join(map(str, places)))
@@ -217,11 +217,13 @@ def _target(
     return spool_for(make().uri) if spool is None else spool_in(spool), make
 
 
-def _metrics(port: int | None, places: list[Path]) -> AbstractContextManager[object]:
-    """Metrics at a port, if one is given."""
+def _metrics(port: int | None, places: list[Path], ended: threading.Event) -> AbstractContextManager[object]:
+    """Metrics at a port, if one is given, and to OpenTelemetry where that is set up."""
     from bluesky_filestore.delivery.service import spools_below
     from bluesky_filestore.live.metrics import metrics_text, serving_metrics
+    from bluesky_filestore.live.telemetry import observe
 
+    observe(lambda: spools_below(places), ended.is_set)
     return nullcontext() if port is None else serving_metrics(port, lambda: metrics_text(spools_below(places)))
 
 

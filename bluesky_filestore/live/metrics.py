@@ -21,18 +21,28 @@ from bluesky_filestore.spool.measures import BOUNDS, measured
 from bluesky_filestore.spool.status import CatalogStatus, look_at
 from bluesky_filestore.visible import shown_address
 
-__all__ = ["CONTENT_TYPE", "metrics_text", "serving_metrics", "spool_names"]
+__all__ = [
+    "CONTENT_TYPE",
+    "KINDS",
+    "PREFIX",
+    "Samples",
+    "metrics_text",
+    "samples_of_spools",
+    "serving_metrics",
+    "spool_names",
+]
 
 _logger = get_logger(__name__)
 _LOOPBACK, _HOSTS = "127.0.0.1", ("127.0.0.1", "localhost")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _Labels: TypeAlias = Mapping[str, str]
-_Samples: TypeAlias = dict[str, list[tuple[str, _Labels, float]]]
+Samples: TypeAlias = dict[str, list[tuple[str, _Labels, float]]]
 """By the name of what is measured: what its name ends in, its labels, and the number."""
 
-_PREFIX = "bluesky_filestore_"
-_KINDS = {
+PREFIX = "bluesky_filestore_"
+"""What the names of metrics begin with."""
+KINDS = {
     "spool_readable": ("gauge", "Whether the spool can be read."),
     "documents_taken_total": ("counter", "Documents that were put into the spool."),
     "callback_seconds": ("histogram", "How long a document took to be kept; a stop waits for its run to be readable."),
@@ -47,6 +57,7 @@ _KINDS = {
     "catalog_takes_documents": ("gauge", "Whether the catalog took documents the last time."),
     "is_delivered_to": ("gauge", "Whether a process delivers from the spool to the catalog."),
 }
+"""What is measured, by its name without the prefix: its kind, as Prometheus has it, and what it is."""
 
 
 def metrics_text(spools: Iterable[Path]) -> str:
@@ -59,15 +70,20 @@ def metrics_text(spools: Iterable[Path]) -> str:
     spools : iterable of Path
         The spool directories. Of one that cannot be read it is said that it cannot.
     """
-    samples: _Samples = {name: [] for name in _KINDS}
+    return "".join(
+        f"# HELP {PREFIX}{metric} {KINDS[metric][1]}\n# TYPE {PREFIX}{metric} {KINDS[metric][0]}\n"
+        + "".join(f"{PREFIX}{metric}{end}{_shown_labels(labels)} {_shown(value)}\n" for end, labels, value in found)
+        for metric, found in samples_of_spools(spools).items()
+    )
+
+
+def samples_of_spools(spools: Iterable[Path]) -> Samples:
+    """The numbers of spools, for each of `KINDS`; see `metrics_text`."""
+    samples: Samples = {name: [] for name in KINDS}
     for directory, name in spool_names(spools).items():
         for metric, end, labels, value in _samples_of(directory):
             samples[metric].append((end, {"spool": name, **labels}, value))
-    return "".join(
-        f"# HELP {_PREFIX}{metric} {_KINDS[metric][1]}\n# TYPE {_PREFIX}{metric} {_KINDS[metric][0]}\n"
-        + "".join(f"{_PREFIX}{metric}{end}{_shown_labels(labels)} {_shown(value)}\n" for end, labels, value in found)
-        for metric, found in samples.items()
-    )
+    return samples
 
 
 def spool_names(spools: Iterable[Path]) -> dict[Path, str]:

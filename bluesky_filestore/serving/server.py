@@ -208,6 +208,7 @@ class CatalogServer:
         from bluesky_filestore.catalogs.tiled.connecting import connect
         from bluesky_filestore.live.page import WithPage, page_app
         from bluesky_filestore.live.page_state import Watched
+        from bluesky_filestore.live.telemetry import observe
 
         from .bounded import Bounded
         from .guard import Guard, tiled_app
@@ -228,6 +229,7 @@ class CatalogServer:
             closing(Watched(all_spools, lambda: connect(self.uri, api_key=self.api_key)))
         )
         page = page_app(watched, is_over=lambda: self._server.should_exit)
+        observe(all_spools, lambda: self._server.should_exit)
         answering = Guard(Bounded(WithPage(answering, page), self._limits), self.api_key, host_names)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
