@@ -43,6 +43,7 @@ __all__ = [
     "fill_event",
     "follow",
     "handler_registry",
+    "load_ipython_extension",
     "move_files",
     "new_short_uid",
     "new_uid",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         register_handler,
     )
     from .live.following import follow
+    from .live.page_html import load_ipython_extension
     from .mixins import (
         ADTriggerStatus,
         ContinuousAcquisitionTrigger,
@@ -121,6 +123,7 @@ _HOMES = {
     "fill_event": "handlers",
     "follow": "live.following",
     "handler_registry": "handlers",
+    "load_ipython_extension": "live.page_html",
     "move_files": "bundles.moving",
     "open_array": "reading",
     "open_pack": "bundles.packs",

@@ -3,12 +3,15 @@
 import re
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from paging import HOSTILE, Scan
+from small_runs import SmallRun
 from spooled import run_documents
 
-from bluesky_filestore.live.page_html import writer_html
+from bluesky_filestore import CatalogWriter
+from bluesky_filestore.live.page_html import run_html, writer_html
 from bluesky_filestore.spool import Ledger
 
 
@@ -67,3 +70,49 @@ def test_a_run_without_frames(scan):
     shown = writer_html(scan.writer)
     assert "received" in shown
     assert "<img" not in shown
+
+
+@pytest.fixture
+def formatter(monkeypatch):
+    """What IPython's own shell, as a notebook has it, makes HTML with, once it has our extension."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    # On a machine that does much besides.
+    monkeypatch.setattr("bluesky_filestore.live.page_html._ANSWER_SECONDS", 30.0)
+    shell = InteractiveShell.instance()
+    shell.extension_manager.load_extension("bluesky_filestore")
+    yield shell.display_formatter.formatters["text/html"]
+    InteractiveShell.clear_instance()
+
+
+def test_a_run_of_a_catalog(formatter, catalog, data_directory, tmp_path):
+    """What the stock client gives is shown with its plan, its end and its last frame, once the extension is loaded."""
+    run = SmallRun(data_directory, number=77)
+    run.documents[0][1].update(plan_name=HOSTILE, scan_id=12, detectors=["camera"], time=1.0)
+    with closing(CatalogWriter(catalog.client, spool=tmp_path / "spool")) as writer:
+        for pair in run.documents:
+            writer(*pair)
+    table = formatter(catalog.client[run.uid])
+    assert "<td>12</td>" in table
+    assert HOSTILE not in table
+    assert "camera" in table
+    assert "success" in table
+    assert "12 events" in table
+    assert "image, event 12" in table
+    (picture,) = re.findall(r'src="data:image/png;base64,([^"]+)"', table)
+    assert picture
+
+
+def test_a_run_of_which_little_is_known(formatter, catalog, tmp_path):
+    """One that goes on, and one whose documents hold what no table shows, are shown as far as that goes."""
+    uid, documents = run_documents(3)
+    with closing(CatalogWriter(catalog.client, spool=tmp_path / "spool")) as writer:
+        for pair in documents[:-1]:
+            writer(*pair)
+        deadline = time.monotonic() + 20
+        while uid not in catalog.client and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "no stop document yet" in formatter(catalog.client[uid])
+        writer(*documents[-1])
+    odd = SimpleNamespace(metadata={"start": {"detectors": 7, "time": "yesterday", "sample_name": {}}, "stop": None})
+    assert "no stop document yet" in run_html(odd)
