@@ -26,7 +26,7 @@ from blocking import KEY, server
 
 from bluesky_filestore import CatalogWriter
 
-IMAGE = {"source": "s", "dtype": "array", "shape": [1, 128, 128], "dtype_numpy": "<u2", "external": "FILESTORE:"}
+IMAGE = {"source": "s", "dtype": "array", "dtype_numpy": "<u2", "external": "FILESTORE:"}
 
 _FOLLOW = """
 import json, sys, time
@@ -46,13 +46,16 @@ print(json.dumps(lags))
 """
 
 
-def begin(directory: Path, events: int) -> tuple[Any, Any, list[tuple[str, Any]]]:
+def begin(directory: Path, events: int, size: int = 128) -> tuple[Any, Any, list[tuple[str, Any]]]:
     """A run, what makes its events, and its first documents."""
     with h5py.File(directory / "images.h5", "w") as file:
-        images = np.broadcast_to(np.arange(events, dtype="<u2")[:, None, None] % 60000, (events, 128, 128))
-        file["/entry/data/data"] = images
+        images = file.create_dataset("/entry/data/data", (events, size, size), "<u2", chunks=(1, size, size))
+        frame = np.random.default_rng(1).poisson(100, (size, size)).astype("<u2")
+        for number in range(events):
+            frame[0, 0] = number % 60000
+            images[number] = frame
     run = event_model.compose_run()
-    bundle = run.compose_descriptor(name="primary", data_keys={"image": IMAGE})
+    bundle = run.compose_descriptor(name="primary", data_keys={"image": {**IMAGE, "shape": [1, size, size]}})
     resource = run.compose_resource(
         spec="AD_HDF5", root=str(directory), resource_path="images.h5", resource_kwargs={"frame_per_point": 1}
     )
