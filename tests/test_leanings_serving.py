@@ -21,6 +21,7 @@ import tiled.media_type_registration
 import tiled.server.app
 import tiled.server.settings
 from fastapi import HTTPException
+from fastapi.dependencies import utils
 from leaning import logged_anew  # noqa: F401 - a fixture
 from tiled.client.utils import ClientError
 from tiled.structures.array import ArrayStructure, BuiltinDtype
@@ -29,7 +30,7 @@ from tiled.structures.data_source import Asset, DataSource, Management
 from bluesky_filestore import serve_catalog
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
-from bluesky_filestore.serving import array_lane, exporting, known_arrays, log_files
+from bluesky_filestore.serving import array_lane, exporting, guard, known_arrays, log_files
 from bluesky_filestore.serving.array_lane import ArrayLane
 from bluesky_filestore.serving.confined import ConfinedThreads
 from bluesky_filestore.serving.frames_adapter import FramesAdapter
@@ -255,6 +256,36 @@ def test_where_settings_are(running):
     app = tiled.server.app.build_app(tree, authentication=tiled.config.Authentication(single_user_api_key="secret"))
     assert tiled.server.settings.get_settings in app.dependency_overrides
     assert hasattr(tiled.server.settings.Settings(), "single_user_api_key")
+
+
+def test_dependants_are_worked_out_once(running):
+    """FastAPI asks what dependencies ask for with each request, and is told what it was told before."""
+    get(running, "/api/v1/metadata/")
+    before = utils.get_dependant.remembered.cache_info()
+    get(running, "/api/v1/metadata/")
+    after = utils.get_dependant.remembered.cache_info()
+    assert after.misses == before.misses
+    assert after.hits > before.hits
+
+
+def test_a_dependency_that_is_not_hashable():
+    """What is called may be any object: it is worked out each time."""
+
+    class Called:
+        __hash__ = None
+
+        def __call__(self, x: int) -> None:
+            """Be a dependency."""
+
+    first, second = (utils.get_dependant(path="/", call=call) for call in [Called()] * 2)
+    assert [each.name for each in first.query_params] == [each.name for each in second.query_params] == ["x"]
+
+
+def test_without_dependants(start, caplog):
+    """A FastAPI that has them otherwise answers as ever."""
+    running = start(lambda patch: patch.setattr(guard, "remember_dependants", raising(AttributeError("gone"))))
+    assert caplog.text.count("How FastAPI knows what a dependency asks for is not as expected here") == 1
+    assert list(running.client) == []
 
 
 def test_without_collisions(start, caplog):

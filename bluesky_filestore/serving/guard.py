@@ -16,6 +16,7 @@ from bluesky_filestore.leanings import going_without, log_once
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.limits import Limits
 
+from .dependants import remember_dependants
 from .failures import answer_failures, failure
 from .log_files import without_refusals
 
@@ -238,6 +239,8 @@ def _make_app(tree: Any, api_key: str, limits: Limits) -> Any:
             f"that this one of bluesky_filestore was tried with, see 'Leaning on others' in its documentation."
         ) from error
     _keep_settings_apart(app, api_key, limits)
+    with going_without(_logger, "How FastAPI knows what a dependency asks for", "each request is answered more slowly"):
+        remember_dependants()
     answer_failures(app)
     _say_when_refused(app)
     return app
