@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+from effort import some
 from proxy import Proxy, no_fault
 from tiled.client import from_uri
 from tiled.client.utils import ClientError
@@ -263,7 +264,7 @@ class Life:
         yield from run.take()
 
 
-@pytest.mark.parametrize("batches", [(1, 4), (4, 1), (3, 3), (9, 2)])
+@pytest.mark.parametrize("batches", some([(1, 4), (3, 3), (4, 1), (9, 2)]))
 @pytest.mark.parametrize("died_after", [3, 5, 8, 11])
 def test_whole_run_again(stock, tmp_path_factory, batches, died_after):
     """A run that died at any place and is written again from its start, in other batches, holds what it should."""

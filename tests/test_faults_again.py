@@ -8,6 +8,7 @@ from contextlib import closing
 import event_model
 import numpy as np
 import pytest
+from effort import times
 from proxy import Proxy
 from small_runs import plain
 from tiled.client import from_uri
@@ -19,7 +20,7 @@ from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.spool import Ledger, Store
 
-CASES = 4
+CASES = times(3)
 NUMBER = {"source": "s", "dtype": "number", "shape": []}
 KEYS = {
     "number": NUMBER,

@@ -54,13 +54,14 @@ def outcomes(ioc, stores, choice):
     return {name: outcome for outcome, name in found}
 
 
-# Their tests wait for a process a record: a minute on a quiet machine.
+# Their tests wait for a process a record: half a minute on a quiet machine.
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("choice", [WITHOUT_IOC, WITH_IOC], ids=["without an IOC", "with an IOC"])
 def test_none_fails_that_passes_with_stock(ioc, choice):
     """Whatever passes with ophyd's mixins passes with ours."""
-    stock, ours = (outcomes(ioc, stores, choice) for stores in ("stock", "ours"))
-    assert stock.keys() == ours.keys()
-    good = ("PASSED", "XPASS")
-    assert [name for name in stock if stock[name] in good and ours[name] not in good] == []
+    ours, good = outcomes(ioc, "ours", choice), ("PASSED", "XPASS")
+    if any(outcome not in good for outcome in ours.values()):
+        stock = outcomes(ioc, "stock", choice)
+        assert stock.keys() == ours.keys()
+        assert [name for name in stock if stock[name] in good and ours[name] not in good] == []
     assert sum(outcome in good for outcome in ours.values()) > 1

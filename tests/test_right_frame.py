@@ -1,18 +1,18 @@
 """Row i of every external array belongs to row i of its stream's event table, for any legal stream of documents."""
 
 import itertools
-import os
 
 import numpy as np
 import pytest
 from document_streams import build, cases, complete_rows, expressible
+from effort import times
 from hypothesis import HealthCheck, event, given, note, settings
 
 from bluesky_filestore import CatalogWriter
 
 numbers = itertools.count()
-# Half of them a server. A nightly run asks for thousands.
-EXAMPLES = int(os.environ.get("RIGHT_FRAME_EXAMPLES", "50")) // 2
+# For each server.
+EXAMPLES = times(15)
 
 
 @pytest.fixture(scope="module", params=["stock", "ours"])

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from command_line import run as command
 from document_streams import KINDS, Camera, Case, Step, build, cases
+from effort import times
 from hypothesis import HealthCheck, given, settings
 
 from bluesky_filestore import CatalogWriter, verify_run
@@ -247,7 +247,7 @@ def test_rows_of_another_writer(catalog, data_directory):
 
 
 @settings(
-    max_examples=int(os.environ.get("VERIFIED_RUNS", "30")),
+    max_examples=times(20),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
