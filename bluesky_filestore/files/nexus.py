@@ -132,8 +132,8 @@ def _written_aside(path: Path) -> "Iterator[h5py.File]":
                 left.unlink()
     aside = path.with_name(f"{begins}{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with aside.open("w+b") as stream:
-            guarded = _Guarded(stream)
+        # Closed before its stream is: from Python 3.13 on, whoever is not is complained about.
+        with aside.open("w+b") as stream, _Guarded(stream) as guarded:
             # Virtual datasets are of HDF5 1.10; whatever newer there is, others may not read.
             with h5py.File(guarded, "w", libver=("v110", "v110")) as file:
                 yield file
