@@ -21,7 +21,7 @@ from .waiting import PathSetting, TimedSetting, optional, poll_until, pv_name, s
 __all__ = ["check_opened_file", "file_name", "fill_template", "free_number", "put_name", "put_path"]
 
 _CONVERSION = re.compile(r"%(?!%)[-+ #0-9.]*[a-zA-Z]")
-_LONGEST_NEWS = 2.0
+_LONGEST_NEWS = 5.0
 """Seconds until a record has changed that the IOC posts together with one that has changed already."""
 _HANDED_OUT: "dict[str, tuple[int, weakref.ref[Any]]]" = {}
 
