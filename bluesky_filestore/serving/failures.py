@@ -14,6 +14,7 @@ from fastapi.exception_handlers import http_exception_handler
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.logs import get_logger
@@ -48,6 +49,7 @@ _ABOUT_THE_QUESTION = ("The shape expected from the structure", "Block index out
 _LONGEST = 500
 _UNPROCESSABLE, _CONFLICT, _FAILURE = 422, 409, 500
 _CHANGES = ("PUT", "PATCH", "DELETE")
+_FAILED_CODE = 1011
 
 
 def answer_failures(app: Any) -> None:
@@ -63,10 +65,13 @@ def answer_failures(app: Any) -> None:
     app.exception_handler(HTTPException)(_said_by_tiled)
 
 
-async def failure(request: Any, error: Exception) -> JSONResponse:
-    """The answer where Tiled raised what it did not expect."""
-    status = _status_of(error)
-    if request.method in _CHANGES and isinstance(error, AttributeError | LookupError):
+async def failure(request: Any, error: Exception) -> JSONResponse | None:
+    """The answer where Tiled raised what it did not expect; none to a websocket that is open, or gone."""
+    status, is_websocket = _status_of(error), request.scope["type"] == "websocket"
+    if is_websocket and isinstance(error, OSError):
+        return None
+    method = "websocket" if is_websocket else request.method
+    if method in _CHANGES and isinstance(error, AttributeError | LookupError):
         # Of two who change something at once one may find it gone: whoever is told that he is wrong never asks again.
         status = _FAILURE
     whose = "cannot be answered" if status < _FAILURE else "failed in the server; its log has where"
@@ -75,7 +80,11 @@ async def failure(request: Any, error: Exception) -> JSONResponse:
     # Tiled calls itself for what is nested: that would be thousands of lines.
     where = None if isinstance(error, RecursionError) else error
     level = logging.INFO if status < _FAILURE else logging.ERROR
-    _logger.log(level, "%s %r: %d, %s", request.method, request.url.path[:200], status, words, exc_info=where)
+    _logger.log(level, "%s %r: %d, %s", method, request.url.path[:200], status, words, exc_info=where)
+    if is_websocket and request.application_state is not WebSocketState.CONNECTING:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await request.close(_FAILED_CODE)
+        return None
     return JSONResponse({"detail": f"This request {whose} ({words})."}, status_code=status)
 
 
