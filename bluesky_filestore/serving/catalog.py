@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -98,6 +99,8 @@ def catalog(
         **options,
     )
     _confine(tree, roots, {*own, *_READ_IN_PLACE} - set(adapters_by_mimetype or {}))
+    if streams:
+        tree.shutdown_tasks.append(partial(_disconnect, tree))
     with going_without(_logger, "The inside of Tiled's catalog", "runs come in the order of their delivery"):
         from .runs import tree_of_runs
 
@@ -117,6 +120,13 @@ def _streaming_cache(streams: bool | str) -> dict[str, Any]:
 
     config: dict[str, Any] = StreamingCacheConfig(uri=streams if isinstance(streams, str) else "memory").model_dump()
     return config
+
+
+async def _disconnect(tree: "CatalogContainerAdapter") -> None:
+    """Let go of the connections with Redis, which Tiled leaves open; what is kept in memory has none."""
+    with going_without(_logger, "Tiled's store for streams", "its connections end when they are garbage"):
+        if (close := getattr(tree.context.streaming_cache.client, "aclose", None)) is not None:
+            await close()
 
 
 def _confine(tree: "CatalogContainerAdapter", roots: Roots, mimetypes: set[str]) -> None:
