@@ -87,6 +87,14 @@ def serve(
         list[str] | None,
         typer.Option(help="What is refused as too much, e.g. response_bytes=1000000000; can be repeated."),
     ] = None,
+    streams: Annotated[
+        str | None,
+        typer.Option(
+            metavar="memory|REDIS",
+            help="Tell those who subscribe what is new, out of memory or a Redis, e.g. redis://localhost:6379.",
+            envvar="BLUESKY_FILESTORE_STREAMS",
+        ),
+    ] = None,
 ) -> None:
     """Run a Tiled catalog on loopback until Ctrl-C."""
     from bluesky_filestore.serving import Limits, serve_catalog
@@ -101,6 +109,7 @@ def serve(
         allow_changed=allow_changed,
         host_names=host_name or [],
         limits=Limits.parsed(limit or ()),
+        streams=streams or False,
     ) as catalog:
         _serve_until_interrupt(console, catalog)
 

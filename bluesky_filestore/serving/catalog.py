@@ -32,6 +32,8 @@ _logger = get_logger(__name__)
 # Tiled's own adapters that read in the thread in which they are called.
 _READ_IN_PLACE = {"image/tiff", "image/jpeg", "application/x-npy", "application/x-netcdf", "application/octet-stream"}
 
+_IN_MEMORY = "memory"
+
 RUNS_SPEC = {"name": "CatalogOfBlueskyRuns", "version": "3.0"}
 """Says to the clients of bluesky-tiled-plugins, and to databroker's ``v1``, that a container is a catalog of runs."""
 
@@ -118,7 +120,19 @@ def catalog(
 def _streaming_cache(streams: bool | str) -> dict[str, Any]:
     from tiled.config import StreamingCacheConfig
 
-    config: dict[str, Any] = StreamingCacheConfig(uri=streams if isinstance(streams, str) else "memory").model_dump()
+    where = streams if isinstance(streams, str) else _IN_MEMORY
+    if where != _IN_MEMORY:
+        from redis.asyncio import from_url
+
+        try:
+            from_url(where)
+        except ValueError:
+            # There may be a password in it.
+            raise CatalogError(
+                f"what is streamed cannot be kept at the address that was given for it; expected {_IN_MEMORY!r}, or a "
+                f"Redis, such as redis://localhost:6379."
+            ) from None
+    config: dict[str, Any] = StreamingCacheConfig(uri=where).model_dump()
     return config
 
 

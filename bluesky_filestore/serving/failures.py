@@ -47,7 +47,7 @@ _OF_FILES: dict[int | None, int] = {
 # Of Tiled's own answers that it failed, those that are about what was asked for (tiled/server/router.py).
 _ABOUT_THE_QUESTION = ("The shape expected from the structure", "Block index out of range")
 _LONGEST = 500
-_UNPROCESSABLE, _CONFLICT, _FAILURE = 422, 409, 500
+_UNPROCESSABLE, _CONFLICT, _FAILURE, _UNAVAILABLE = 422, 409, 500, 503
 _CHANGES = ("PUT", "PATCH", "DELETE")
 _FAILED_CODE = 1011
 
@@ -60,6 +60,11 @@ def answer_failures(app: Any) -> None:
         from adbc_driver_manager import Error
 
         kinds.append(Error)
+    with suppress(ImportError):
+        # Where Tiled keeps what it streams, if not in memory.
+        from redis.exceptions import RedisError
+
+        kinds.append(RedisError)
     for kind in kinds:
         app.exception_handler(kind)(failure)
     app.exception_handler(HTTPException)(_said_by_tiled)
@@ -105,6 +110,9 @@ def _status_of(error: Exception) -> int:
         return _CONFLICT
     if isinstance(error, OperationalError) or type(error).__module__.startswith("adbc"):
         return _FAILURE if any(words in str(error).lower() for words in _MAY_GO_LATER) else _UNPROCESSABLE
+    if type(error).__module__.startswith("redis."):
+        # It comes back, and what was asked for is none the worse.
+        return _UNAVAILABLE
     if isinstance(error, OSError):
         return _OF_FILES.get(error.errno, _FAILURE)
     return _UNPROCESSABLE if isinstance(error, _ASKERS) else _FAILURE

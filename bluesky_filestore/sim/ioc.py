@@ -29,7 +29,10 @@ _MAX_ARRAY_BYTES = 20_000_000
 
 _LAST_PORT = 65535
 _log = get_logger(__name__)
-_SECRETS = ("TILED_API_KEY", "TILED_SINGLE_USER_API_KEY", "BLUESKY_FILESTORE_DATABASE")
+_SECRETS = (
+    *("TILED_API_KEY", "TILED_SINGLE_USER_API_KEY"),
+    *("BLUESKY_FILESTORE_DATABASE", "BLUESKY_FILESTORE_STREAMS"),
+)
 
 
 def client_environment(port: int) -> dict[str, str]:

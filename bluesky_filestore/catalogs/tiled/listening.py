@@ -117,7 +117,7 @@ class _Ears:
         """What one websocket says, until it ends."""
         from websockets.asyncio.client import connect
 
-        key = await asyncio.to_thread(self.key)
+        key, made = await asyncio.to_thread(self.key)
         async with connect(
             stream_address(address),
             additional_headers={"Authorization": f"Apikey {key}"} if key else {},
@@ -130,6 +130,8 @@ class _Ears:
             with self.lock:
                 self.open.add(address)
                 self.connections += 1
+            if made is not None:
+                await asyncio.to_thread(self.node.context.revoke_api_key, made)
             if is_first:
                 self.is_refused = False
                 self.does_stream.set()
@@ -160,12 +162,13 @@ class _Ears:
                 self.news, said = [], {}
             self.news.append(News(address, said))
 
-    def key(self) -> str | None:
-        """The API key to come with; where users log in, one for this purpose."""
+    def key(self) -> tuple[str | None, str | None]:
+        """The API key to come with, and by what it is taken back where one is made for this, as users log in."""
         context: Any = self.node.context
         if context.api_key is not None or not context.server_info.authentication.providers:
-            return str(context.api_key) if context.api_key else None
-        return str(context.create_api_key(expires_in=_KEY_SECONDS, note="websocket")["secret"])
+            return context.api_key, None
+        made = context.create_api_key(expires_in=_KEY_SECONDS, note="websocket")
+        return str(made["secret"]), str(made["first_eight"])
 
 
 class Listener:
@@ -246,10 +249,14 @@ def _end(loop: asyncio.AbstractEventLoop) -> None:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
-    finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(_cancel_all())
         loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
         loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
