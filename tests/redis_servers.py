@@ -12,10 +12,11 @@ REDIS = shutil.which("redis-server")
 
 
 @contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
+def redis_server(directory: Path, port: int = 0) -> Iterator[str]:
     """Run one on loopback that keeps nothing; its address."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as found:
-        port = found.getsockname()[1]
+    if not port:
+        with closing(socket.create_server(("127.0.0.1", 0))) as found:
+            port = found.getsockname()[1]
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
     with subprocess.Popen([str(REDIS), *options], stdout=subprocess.DEVNULL) as process:
         try:

@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import event_model
 import httpx
@@ -16,18 +17,20 @@ from small_runs import SmallRun
 from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter, follow, serve_catalog
+from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.live import following_news
 from bluesky_filestore.live.following_news import NewsOfRun
 
 COUNT = {"source": "s", "dtype": "number", "shape": []}
 SECONDS = 20
+NEEDS_REDIS = pytest.mark.skipif(not REDIS, reason="redis-server is not installed")
 
 
 @pytest.fixture(
     scope="module",
     params=[
         "memory",
-        pytest.param("redis", marks=pytest.mark.skipif(not REDIS, reason="redis-server is not installed")),
+        pytest.param("redis", marks=NEEDS_REDIS),
     ],
 )
 def server(request, data_directory, tmp_path_factory) -> "Iterator":
@@ -217,6 +220,33 @@ def test_a_server_that_starts_again(data_directory, tmp_path):
         events += follower
         writer.close()
         client.context.close()
+    assert [each["x"] for each in events] == [0.0, 1.0, 2.0]
+
+
+@NEEDS_REDIS
+def test_a_redis_that_goes_away(tmp_path):
+    """While Redis is away what is written waits, as for a catalog that is away; a new one has it all go on."""
+    with ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        address = first.enter_context(redis_server(tmp_path))
+        served = stack.enter_context(serve_catalog(streams=address))
+        writer = stack.enter_context(
+            CatalogWriter.from_uri(served.uri, api_key=served.api_key, spool=tmp_path / "spool", interval=0.02)
+        )
+        scan = Scan(writer, "primary")
+        scan.take()
+        follower = stack.enter_context(follow(served.client, scan.uid, interval=0.05, spool=False))
+        events = [follower.poll(SECONDS), *hear(follower)]
+        first.close()
+        scan.take()
+        with pytest.raises(CatalogUnreachableError, match="status 503: This request cannot be answered now"):
+            writer.flush(1.0)
+        stack.enter_context(redis_server(tmp_path, int(address.rpartition(":")[2].partition("/")[0])))
+        events.append(follower.poll(2 * SECONDS))
+        events += hear(follower)
+        scan.take()
+        scan.end()
+        events += follower
     assert [each["x"] for each in events] == [0.0, 1.0, 2.0]
 
 

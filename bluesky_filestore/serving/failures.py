@@ -50,6 +50,7 @@ _LONGEST = 500
 _UNPROCESSABLE, _CONFLICT, _FAILURE, _UNAVAILABLE = 422, 409, 500, 503
 _CHANGES = ("PUT", "PATCH", "DELETE")
 _FAILED_CODE = 1011
+_WHOSE = {_FAILURE: "failed in the server; its log has where", _UNAVAILABLE: "cannot be answered now"}
 
 
 def answer_failures(app: Any) -> None:
@@ -79,11 +80,11 @@ async def failure(request: Any, error: Exception) -> JSONResponse | None:
     if method in _CHANGES and isinstance(error, AttributeError | LookupError):
         # Of two who change something at once one may find it gone: whoever is told that he is wrong never asks again.
         status = _FAILURE
-    whose = "cannot be answered" if status < _FAILURE else "failed in the server; its log has where"
+    whose = "cannot be answered" if status < _FAILURE else _WHOSE.get(status, "failed")
     reason = " ".join(str(error).split())[:_LONGEST] or "no words"
     words = str(error) if isinstance(error, FileStoreError) else f"{type(error).__name__}: {reason}"
     # Tiled calls itself for what is nested: that would be thousands of lines.
-    where = None if isinstance(error, RecursionError) else error
+    where = None if isinstance(error, RecursionError) or status == _UNAVAILABLE else error
     level = logging.INFO if status < _FAILURE else logging.ERROR
     _logger.log(level, "%s %r: %d, %s", method, request.url.path[:200], status, words, exc_info=where)
     if is_websocket and request.application_state is not WebSocketState.CONNECTING:
