@@ -336,3 +336,22 @@ def test_where_nothing_is_streamed(catalog, tmp_path):
             assert list(follower) == []
     assert isinstance(follower._source._news, NewsOfRun)
     assert listeners() == []
+
+
+def test_a_stock_server(stock, tmp_path, asked):
+    """A server without anything of ours is heard as ours is."""
+    client, _ = stock
+    with CatalogWriter(client, spool=tmp_path / "spool", interval=0.02) as writer:
+        scan = Scan(writer, "primary")
+        scan.take()
+        with follow(client, scan.uid, interval=2 * SECONDS, spool=False) as follower:
+            events = hear(follower)
+            asked.clear()
+            assert follower.poll(0.5) is None
+            for _ in range(3):
+                scan.take()
+                events.append(follower.poll(SECONDS))
+            assert asked == []
+            scan.end()
+            assert list(follower) == []
+    assert [each["x"] for each in events] == [0.0, 1.0, 2.0, 3.0]
