@@ -231,8 +231,8 @@ class EventsOfCatalog:
     def _opened(self, stream: str, key: str) -> FileArray | RaggedArray:
         with catalog_errors(str(self._node.uri), self._node):
             try:
-                children: Any = self._node[stream]
-                node = getattr(children, "base", children)[key]
+                # With its files, by one request.
+                node = self._node.new_variation(include_data_sources=True)[stream, key]
             except KeyError as error:
                 filestore = self._node.metadata.get("filestore") or {}
                 refused = filestore.get("refused", {}).get(stream, {}).get(key, {})

@@ -8,7 +8,8 @@ A `Listener` has a thread of its own, in which a loop of asyncio keeps one webso
 Who asks for what a node holds, after it was open, misses nothing: what comes later is heard. `Listener.connections`
 tells whether a websocket was made anew since; of what came before that nothing was heard.
 
-The thread knows `_Ears` alone: a `Listener` that nobody has any more ends it. What is shared is under `_Ears.lock`.
+The thread knows `_Ears` alone, so that a `Listener` that nobody has any more ends it. What both of them change is under
+`_Ears.lock`; tasks are the loop's.
 """
 
 import asyncio
