@@ -44,12 +44,12 @@ def documents(events: int) -> Pairs:
 
 
 @contextmanager
-def server(directory: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def server(directory: Path, *, streams: bool = False) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A catalog in a process of its own, which can be killed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", _SERVE, str(directory), str(port), KEY]
+    command = [sys.executable, "-c", _SERVE, str(directory), str(port), KEY, "streams" * streams]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -64,7 +64,7 @@ def server(directory: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 _SERVE = """
 import sys
 from bluesky_filestore import serve_catalog
-with serve_catalog(sys.argv[1], port=int(sys.argv[2]), api_key=sys.argv[3]) as catalog:
+with serve_catalog(sys.argv[1], port=int(sys.argv[2]), api_key=sys.argv[3], streams=bool(sys.argv[4])) as catalog:
     print(catalog.uri, flush=True)
     catalog.wait()
 """

@@ -1,11 +1,12 @@
 """How far those who follow a run are behind it, and what they cost the plan and the delivery.
 
-Run as ``python benchmarks/following.py [--events 1000] [--rate 100] [--followers 5]``. Events with a frame in an HDF5
-file, which is there already, are given to a `CatalogWriter` at a steady rate, with a catalog in a process of its own:
-first by itself, then with followers that read the spool and each frame, each in a process of its own, and one that
-reads the catalog. Shown are the lag, from the time in the event to its frame in the follower's hands, but of the first
-second, in which a process loads what reads frames; the time of each call of the writer; and for how long the delivery
-goes on after the last event.
+Run as ``python benchmarks/following.py [--events 1000] [--rate 100] [--followers 5] [--streams] [--quiet 10]``. Events
+with a frame in an HDF5 file, which is there already, are given to a `CatalogWriter` at a steady rate, with a catalog in
+a process of its own: first by itself, then with followers that read the spool and each frame, each in a process of its
+own, and one that reads the catalog, whose server says what is new (``--streams``), or is asked. Shown are the lag, from
+the time in the event to its frame in the follower's hands, but of the first second, in which a process loads what reads
+frames; the requests of a follower, and those of them that it made in some seconds before the first event, in which
+nothing happened; the time of each call of the writer; and for how long the delivery goes on after the last event.
 """
 
 import argparse
@@ -31,10 +32,17 @@ IMAGE = {"source": "s", "dtype": "array", "dtype_numpy": "<u2", "external": "FIL
 _FOLLOW = """
 import json, sys, time
 from pathlib import Path
+import httpx
 from bluesky_filestore import follow
 where, uid, frames = sys.argv[1:]
-how = {"interval": 0.05, "spool": False} if "://" in where else {}
+how = {"spool": False} if "://" in where else {}
+requests, send = [], httpx.Client.send
+def noting(self, request, **options):
+    requests.append(time.time())
+    return send(self, request, **options)
+httpx.Client.send = noting
 with follow(where if how else Path(where), uid, **how) as events:
+    events.poll(3.0)
     print("ready", flush=True)
     lags, values = [], []
     for event in events:
@@ -42,7 +50,7 @@ with follow(where if how else Path(where), uid, **how) as events:
         values.append(int(event["image"][0, 0, 0]) if frames == "frames" else event.row % 60000)
         lags.append(time.time() - event.time)
 assert values == [row % 60000 for row in range(len(values))], values
-print(json.dumps(lags))
+print(json.dumps([lags, requests]))
 """
 
 
@@ -67,7 +75,9 @@ def begin(directory: Path, events: int, size: int = 128) -> tuple[Any, Any, list
     return run, (bundle, resource), first
 
 
-def scan(writer: CatalogWriter, directory: Path, events: int, rate: float, commands: list[list[str]]) -> dict[str, Any]:
+def scan(
+    writer: CatalogWriter, directory: Path, events: int, rate: float, quiet: float, commands: list[list[str]]
+) -> dict[str, Any]:
     """One run, followed by some."""
     run, (bundle, resource), first = begin(directory, events)
     for name, doc in first:
@@ -81,6 +91,9 @@ def scan(writer: CatalogWriter, directory: Path, events: int, rate: float, comma
     for each in ends:
         assert each.stdout is not None
         each.stdout.readline()
+    since = time.time()
+    time.sleep(quiet if commands else 0)
+    until = time.time()
     calls, began = [], time.perf_counter()
     for number in range(events):
         time.sleep(max(0.0, began + number / rate - time.perf_counter()))
@@ -95,10 +108,12 @@ def scan(writer: CatalogWriter, directory: Path, events: int, rate: float, comma
     writer("stop", run.compose_stop())
     writer.flush()
     delivered = time.perf_counter() - ended
-    lags = [json.loads(each.communicate()[0]) for each in ends]
+    told = [json.loads(each.communicate()[0]) for each in ends]
+    lags = [lags for lags, _ in told]
     assert all(len(each) == events for each in lags), list(map(len, lags))
     lags = [each[int(rate) :] for each in lags]
-    return {"calls": calls, "delivered": delivered, "lags": lags}
+    requests = [(len(made), sum(since < each < until for each in made)) for _, made in told]
+    return {"calls": calls, "delivered": delivered, "lags": lags, "requests": requests}
 
 
 def shown(seconds: list[float]) -> str:
@@ -114,9 +129,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--followers", type=int, default=5)
     parser.add_argument("--interval", type=float, default=0.5, help="of the writer")
+    parser.add_argument("--quiet", type=float, default=0.0, help="seconds of nothing before the first event")
+    parser.add_argument("--streams", action="store_true", help="the server says what is new")
     options = parser.parse_args()
     os.environ["TILED_API_KEY"] = KEY
-    with tempfile.TemporaryDirectory() as scratch, server(Path(scratch) / "catalog") as (uri, _):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        server(Path(scratch) / "catalog", streams=options.streams) as (uri, _),
+    ):
         directory = Path(scratch)
         with CatalogWriter.from_uri(uri, api_key=KEY, spool=directory / "spool", interval=options.interval) as writer:
             spool, how = str(directory / "spool"), (options.events, options.rate)
@@ -128,11 +148,11 @@ def main() -> None:
                 ("by itself again", []),
             ):
                 count = 100 if title == "warming up" else options.events
-                found = scan(writer, directory, count, how[1], commands)
+                found = scan(writer, directory, count, how[1], options.quiet, commands)
                 print(f"{title}: delivered {found['delivered']:.2f} s after the last event")
                 print(f"  a call     {shown(found['calls'])}")
-                for lags in found["lags"]:
-                    print(f"  lag        {shown(lags)}")
+                for lags, (requests, of_nothing) in zip(found["lags"], found["requests"], strict=True):
+                    print(f"  lag        {shown(lags)}   {requests} requests, {of_nothing} of nothing")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Who is told of what is new in a run is told of its end, by each kind of server that tells anybody."""
 
+import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 from bluesky_tiled_plugins.streaming import subscribe_to_streams
+from redis_servers import REDIS, redis_server
 from small_runs import SmallRun
 from tiled.client import from_uri
 from tiled.client.stream import Subscription
@@ -33,7 +37,10 @@ def stock_options():
     return {"enable_webhooks": True}
 
 
-@pytest.fixture(scope="module", params=["stock", "ours", "nobody"])
+NEEDS_REDIS = pytest.mark.skipif(not REDIS, reason="redis-server is not installed")
+
+
+@pytest.fixture(scope="module", params=["stock", "ours", pytest.param("ours with Redis", marks=NEEDS_REDIS), "nobody"])
 def server(request, tmp_path_factory) -> "Iterator[tuple[str, str, Path, bool]]":
     """The address and key of a server, a directory that it reads, and whether it streams."""
     data = tmp_path_factory.mktemp("data")
@@ -41,9 +48,12 @@ def server(request, tmp_path_factory) -> "Iterator[tuple[str, str, Path, bool]]"
         client, data = request.getfixturevalue("stock")
         yield str(client.context.api_uri), client.context.api_key, data, True
     else:
-        streams = request.param == "ours"
-        with serve_catalog(readable=data, streams=streams) as served:
-            yield served.uri, served.api_key, data, streams
+        with ExitStack() as stack:
+            streams = request.param == "ours"
+            if request.param == "ours with Redis":
+                streams = stack.enter_context(redis_server(tmp_path_factory.mktemp("redis")))
+            served = stack.enter_context(serve_catalog(readable=data, streams=streams))
+            yield served.uri, served.api_key, data, bool(streams)
 
 
 @pytest.fixture
@@ -147,6 +157,26 @@ def test_subscribers_end(server, request):
     for subscription in subscriptions:
         subscription.disconnect()
     client.context.close()
+
+
+def test_who_goes_before_it_is_answered(server, request, caplog):
+    """Whoever asks for a websocket and is gone before there is one is no error of the server."""
+    uri, key, *_ = server
+    if "ours" not in request.node.name:
+        return
+    there = httpx.URL(uri)
+    head = f"GET /api/v1/stream/single/ HTTP/1.1\r\nHost: {there.host}:{there.port}\r\nAuthorization: Apikey {key}\r\n"
+    head += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    for _ in range(20):
+        with socket.create_connection((there.host, there.port)) as gone:
+            gone.sendall(f"{head}{base64.b64encode(bytes(16)).decode()}\r\n\r\n".encode())
+    # Behind all of these.
+    with connect(
+        f"{uri.replace('http', 'ws')}/api/v1/stream/single/", additional_headers={"Authorization": f"Apikey {key}"}
+    ):
+        pass
+    time.sleep(0.2)
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 class _Called(BaseHTTPRequestHandler):

@@ -14,6 +14,9 @@ import pytest
 from command_line import COMMAND, run, running
 from effort import some
 from processes import command_lines
+from tiled.client import from_uri
+
+from bluesky_filestore.catalogs.tiled.streams import streams
 
 
 def test_version():
@@ -80,6 +83,20 @@ def test_serve_with_a_key_of_my_own(tmp_path):
     for _ in range(2):
         with running("serve", tmp_path, "--port", 0, "--api-key", "secret", until="client =") as (_, lines):
             assert 'api_key="secret"' in lines[-1]
+
+
+def test_serve_what_is_new(tmp_path):
+    """A server streams if it is asked to, and an address that is none of a Redis is told without a word of it."""
+    with running("serve", tmp_path / "catalog", "--port", 0, "--streams", "memory", until="client =") as (_, lines):
+        arguments = re.search(r'from_uri\("(.*)", api_key="(.*)"\)', "".join(lines))
+        client = from_uri(arguments[1], api_key=arguments[2])
+        assert streams(client)
+        client.context.close()
+    for address in ("http://user:secret@host", "redis://[user:secret@host"):
+        shown = run("serve", tmp_path / "other", "--port", 0, "--streams", address)
+        assert shown.returncode == 1
+        assert "expected 'memory', or a Redis" in " ".join(shown.stderr.split())
+        assert "secret" not in shown.stdout + shown.stderr
 
 
 def test_serve_from_no_database(tmp_path):

@@ -239,6 +239,7 @@ def test_what_a_child_knows(tmp_path, monkeypatch):
     """The simulated IOC has no keys in its environment, which lives as long as it does."""
     monkeypatch.setenv("TILED_API_KEY", KEY)
     monkeypatch.setenv("BLUESKY_FILESTORE_DATABASE", PASSWORD)
+    monkeypatch.setenv("BLUESKY_FILESTORE_STREAMS", PASSWORD)
     monkeypatch.setenv("ANOTHER", "kept")
     with (tmp_path / "errors").open("w+b") as errors:
         child = SimulatedIOC(tmp_path)._start(errors)

@@ -16,6 +16,15 @@ __all__ = ["demo", "doctor", "serve", "sim"]
 
 Port = Annotated[int, typer.Option(help="TCP port on loopback; 0 takes a free one.", min=0, max=65535)]
 
+Streams = Annotated[
+    str | None,
+    typer.Option(
+        metavar="memory|REDIS",
+        help="Tell those who subscribe what is new, out of memory or a Redis, e.g. redis://localhost:6379.",
+        envvar="BLUESKY_FILESTORE_STREAMS",
+    ),
+]
+
 
 def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep files, catalog and contact sheet here.")] = None,
@@ -87,6 +96,7 @@ def serve(
         list[str] | None,
         typer.Option(help="What is refused as too much, e.g. response_bytes=1000000000; can be repeated."),
     ] = None,
+    streams: Streams = None,
 ) -> None:
     """Run a Tiled catalog on loopback until Ctrl-C."""
     from bluesky_filestore.serving import Limits, serve_catalog
@@ -101,6 +111,7 @@ def serve(
         allow_changed=allow_changed,
         host_names=host_name or [],
         limits=Limits.parsed(limit or ()),
+        streams=streams or False,
     ) as catalog:
         _serve_until_interrupt(console, catalog)
 

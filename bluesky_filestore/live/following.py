@@ -222,7 +222,7 @@ def follow(
     after : int
         The `FollowedEvent.position` of the last event that is not wanted: whoever was ended goes on there.
     interval : float
-        After how many seconds a catalog is asked for more.
+        After how many seconds a catalog is asked for more, where its server does not say what is new.
     root_map : Mapping of str to str, optional
         Where directories are now that the documents name, as for `fill`.
     patience : float

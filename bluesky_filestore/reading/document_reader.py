@@ -3,8 +3,9 @@
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bluesky_filestore.catalogs.databroker.broker import client_of
 from bluesky_filestore.catalogs.databroker.runs import documents_of_run, run_of
@@ -21,9 +22,12 @@ from bluesky_filestore.model.event_record import (
 from bluesky_filestore.model.relocations import Relocations
 
 from .from_documents import ConfinedDocuments
-from .run_tree import RunTree
+from .run_tree import RunTree, columns_of
 
-__all__ = ["NumberedEvent", "documents", "documents_of", "numbered_events"]
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["NumberedEvent", "NumberedEvents", "documents", "documents_of"]
 
 _NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
@@ -93,27 +97,92 @@ class NumberedEvent:
     """The keys of its stream that are external, and what they are called in the catalog."""
 
 
-def numbered_events(run: RunTree, *, has_ended: bool) -> Iterator[NumberedEvent]:
-    """The events of a run that are in a catalog, in their order.
+class NumberedEvents:
+    """The events of a run that are in a catalog, in their order, and those of rows that were appended since.
 
-    Of a run that goes on they end before the first one of which not everything is there, or was there when it was asked
-    for: its streams, tables and arrays are written one after the other. Raises as `documents` does.
+    Parameters
+    ----------
+    run : RunTree
+        The run, as it was in the catalog.
     """
-    streams = {name: _Stream(run, name) for name in run.streams}
-    merged = heapq.merge(*(each.events() for each in streams.values()), key=itemgetter(0))
-    for number, (said, record, stream, row) in enumerate(merged):
+
+    def __init__(self, run: RunTree) -> None:
+        self._run = run
+        self._streams = {name: _Stream(run, name) for name in run.streams}
+        self._rows: dict[str, int] = {}
+        self._appended: dict[int, tuple[EventRecord, _Stream, _Row]] = {}
+        self.position = 0
+        """How many were given."""
+        self.known = 0
+        """How many there are, as far as is known: those that were not given are not whole, or were appended."""
+
+    def read(self, *, has_ended: bool) -> Iterator[NumberedEvent]:
+        """Those in the catalog; raises as `documents` does.
+
+        Of a run that goes on they end before the first one of which not everything is there, or was there when it was
+        asked for: its streams, tables and arrays are written one after the other.
+        """
         try:
-            for name, doc in record.before:
-                if name == "descriptor":
-                    streams[doc["stream"]].descriptor(doc)
-            event = stream.event(record, row)
-        except (IndexError, StopIteration):
-            if has_ended:
-                raise
+            yield from self._read(has_ended=has_ended)
+        finally:
+            self._run.forget_columns()
+
+    def _read(self, *, has_ended: bool) -> Iterator[NumberedEvent]:
+        merged = heapq.merge(*(each.events() for each in self._streams.values()), key=itemgetter(0))
+        for said, record, stream, row in merged:
+            self.known = max(self.known, said + 1)
+            try:
+                event = self._whole(record, stream, row)
+            except (LookupError, StopIteration):
+                if has_ended:
+                    raise
+                return
+            if not has_ended and (said != self.position or stream.lacks(record, event.doc)):
+                return
+            yield self._given(event)
+
+    def append(self, stream: str, rows: "DataFrame") -> None:
+        """Know rows that are being appended to the table of a stream, once or again.
+
+        Raises
+        ------
+        LookupError, ValueError, TypeError
+            If they are no rows of its table.
+        """
+        found, columns = self._streams[stream], columns_of(rows)
+        if RECORD_COLUMN not in columns and not found.is_one_table:
+            # Of these events another table has the rest, and their numbers.
             return
-        if not has_ended and (said != number or stream.lacks(record, event)):
-            return
-        yield NumberedEvent(said, stream.name, row.number, event, stream.external)
+        is_all = found.is_one_table and columns.keys() == found.types.keys()
+        for at, text in enumerate(columns[RECORD_COLUMN]):
+            record = decode_record(text)
+            self.known = max(self.known, record.number + 1)
+            if is_all and record.number >= self.position:
+                self._appended[record.number] = record, found, _Row(0, columns, found.types, {}, at)
+
+    def appended(self) -> Iterator[NumberedEvent]:
+        """Those of rows that were appended, up to one that has to be read."""
+        while (found := self._appended.pop(self.position, None)) is not None:
+            record, stream, row = found
+            row.number = self._rows.get(stream.name, 0)
+            try:
+                event = self._whole(record, stream, row)
+            except (LookupError, StopIteration):
+                # Of a descriptor that came since.
+                return
+            if stream.lacks(record, event.doc):
+                return
+            yield self._given(event)
+
+    def _whole(self, record: EventRecord, stream: "_Stream", row: "_Row") -> NumberedEvent:
+        for name, doc in record.before:
+            if name == "descriptor":
+                self._streams[doc["stream"]].descriptor(doc)
+        return NumberedEvent(record.number, stream.name, row.number, stream.event(record, row), stream.external)
+
+    def _given(self, event: NumberedEvent) -> NumberedEvent:
+        self.position, self._rows[event.stream] = event.number + 1, event.row + 1
+        return event
 
 
 def _resolved(
@@ -137,6 +206,25 @@ class _Stream:
         self._data_keys: Mapping[str, Mapping[str, Any]] = metadata["data_keys"]
         self._told: list[str] = []
         self._original: dict[str, str] = {}
+
+    @cached_property
+    def is_one_table(self) -> bool:
+        """Whether rows of one table are all there is of it, but for what is in files."""
+        return len(self._run.tables(self.name)) == 1 and not self._arrays
+
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """The types of its columns."""
+        return {name: str(kind) for table in self._run.tables(self.name) for name, kind in _types(table).items()}
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        """Its arrays whose values are in the catalog."""
+        return {
+            key: child
+            for key, child in self._run.children(self.name).items()
+            if child.structure_family != "table" and child.data_sources()[0].management != "external"
+        }
 
     def descriptor(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """One of its descriptors, by what a record says of it."""
@@ -163,11 +251,6 @@ class _Stream:
 
     def events(self) -> "Iterator[tuple[int, EventRecord, _Stream, _Row]]":
         """Its events in their order, by their number in the run."""
-        arrays = {
-            key: child
-            for key, child in self._run.children(self.name).items()
-            if child.structure_family != "table" and child.data_sources()[0].management != "external"
-        }
         tables, columns = self._run.tables(self.name), self._run.columns(self.name)
         if not tables:
             return
@@ -176,11 +259,10 @@ class _Stream:
                 f"stream {self.name!r} has no column {RECORD_COLUMN!r}, in which the uids of its events would be; "
                 f"expected a run that CatalogWriter wrote. Take what run.documents() makes of it."
             )
-        values = {key: read_array(node) for key, node in arrays.items()}
-        types = {name: str(kind) for table in tables for name, kind in _types(table).items()}
+        values = {key: read_array(node) for key, node in self._arrays.items()}
         for row, text in enumerate(columns[RECORD_COLUMN]):
             record = decode_record(text)
-            yield record.number, record, self, _Row(row, columns, types, values)
+            yield record.number, record, self, _Row(row, columns, self.types, values, row)
 
     def event(self, record: EventRecord, row: "_Row") -> dict[str, Any]:
         """The document of an event."""
@@ -211,12 +293,17 @@ class _Stream:
 
 
 class _Row:
-    """One row of a stream's tables and arrays."""
+    """One row of a stream's tables and arrays; where it is among those that were read together is its `at`."""
 
     def __init__(
-        self, row: int, columns: Mapping[str, list[Any]], types: Mapping[str, str], arrays: Mapping[str, Any]
+        self,
+        number: int,
+        columns: Mapping[str, list[Any]],
+        types: Mapping[str, str],
+        arrays: Mapping[str, Any],
+        at: int,
     ) -> None:
-        self.number, self._columns, self._types, self._arrays = row, columns, types, arrays
+        self.number, self._columns, self._types, self._arrays, self._at = number, columns, types, arrays, at
 
     def has(self, name: str) -> bool:
         """Whether there is a column or an array that has this row."""
@@ -224,13 +311,13 @@ class _Row:
 
     def holds(self, name: str) -> bool:
         """Whether there is a column whose cell in this row is not empty."""
-        return name in self._columns and self._columns[name][self.number] is not None
+        return name in self._columns and self._columns[name][self._at] is not None
 
     def value(self, name: str, *, is_text: bool) -> Any:
         """What a cell holds."""
         if name not in self._columns:
             return self._arrays[name][self.number].tolist()
-        cell, kind = self._columns[name][self.number], self._types[name]
+        cell, kind = self._columns[name][self._at], self._types[name]
         if cell is None:
             # None itself would be in the record; databases have no other cell for what is not a number.
             return float("nan")

@@ -9,9 +9,10 @@ from bluesky_filestore.catalogs.tiled.nodes import get_runs
 from bluesky_filestore.catalogs.tiled.values import read_table
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from tiled.client.container import Container
 
-__all__ = ["RunTree", "trees_of_runs"]
+__all__ = ["RunTree", "columns_of", "trees_of_runs"]
 
 _Below: TypeAlias = dict[str, tuple[Any, dict[str, Any]]]
 _DEEP = "search_deep"
@@ -59,14 +60,15 @@ class RunTree:
     def columns(self, stream: str) -> Mapping[str, list[Any]]:
         """The columns of the event table of a stream, None where a cell is empty; raises as `streams` does."""
         if stream not in self._columns:
-            self._columns[stream] = columns = {}
+            columns: dict[str, list[Any]] = {}
             for table in self.tables(stream):
-                frame = read_table(table)
-                for name in frame.columns:
-                    empty = frame[name].isna().tolist()
-                    cells = zip(frame[name].tolist(), empty, strict=True)
-                    columns[name] = [None if is_empty else cell for cell, is_empty in cells]
+                columns |= columns_of(read_table(table))
+            self._columns[stream] = columns
         return self._columns[stream]
+
+    def forget_columns(self) -> None:
+        """Keep no rows any longer."""
+        self._columns.clear()
 
     def tables(self, stream: str) -> list[Any]:
         """The tables of a stream, of which each has some of its columns; raises as `streams` does."""
@@ -89,6 +91,15 @@ class RunTree:
                 name: (child, dict(child.new_variation(include_data_sources=True).items()))
                 for name, child in below.items()
             }
+
+
+def columns_of(rows: "DataFrame") -> dict[str, list[Any]]:
+    """The columns of some rows, None where a cell is empty."""
+    columns = {}
+    for name in rows.columns:
+        cells = zip(rows[name].tolist(), rows[name].isna().tolist(), strict=True)
+        columns[name] = [None if is_empty else cell for cell, is_empty in cells]
+    return columns
 
 
 def _at_once(node: Any) -> _Below:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ _logger = get_logger(__name__)
 
 # Tiled's own adapters that read in the thread in which they are called.
 _READ_IN_PLACE = {"image/tiff", "image/jpeg", "application/x-npy", "application/x-netcdf", "application/octet-stream"}
+
+_IN_MEMORY = "memory"
 
 RUNS_SPEC = {"name": "CatalogOfBlueskyRuns", "version": "3.0"}
 """Says to the clients of bluesky-tiled-plugins, and to databroker's ``v1``, that a container is a catalog of runs."""
@@ -98,6 +101,8 @@ def catalog(
         **options,
     )
     _confine(tree, roots, {*own, *_READ_IN_PLACE} - set(adapters_by_mimetype or {}))
+    if streams:
+        tree.shutdown_tasks.append(partial(_disconnect, tree))
     with going_without(_logger, "The inside of Tiled's catalog", "runs come in the order of their delivery"):
         from .runs import tree_of_runs
 
@@ -115,8 +120,27 @@ def catalog(
 def _streaming_cache(streams: bool | str) -> dict[str, Any]:
     from tiled.config import StreamingCacheConfig
 
-    config: dict[str, Any] = StreamingCacheConfig(uri=streams if isinstance(streams, str) else "memory").model_dump()
+    where = streams if isinstance(streams, str) else _IN_MEMORY
+    if where != _IN_MEMORY:
+        from redis.asyncio import from_url
+
+        try:
+            from_url(where)
+        except ValueError:
+            # There may be a password in it.
+            raise CatalogError(
+                f"what is streamed cannot be kept at the address that was given for it; expected {_IN_MEMORY!r}, or a "
+                f"Redis, such as redis://localhost:6379."
+            ) from None
+    config: dict[str, Any] = StreamingCacheConfig(uri=where).model_dump()
     return config
+
+
+async def _disconnect(tree: "CatalogContainerAdapter") -> None:
+    """Let go of the connections with Redis, which Tiled leaves open; what is kept in memory has none."""
+    with going_without(_logger, "Tiled's store for streams", "its connections end when they are garbage"):
+        if (close := getattr(tree.context.streaming_cache.client, "aclose", None)) is not None:
+            await close()
 
 
 def _confine(tree: "CatalogContainerAdapter", roots: Roots, mimetypes: set[str]) -> None:

@@ -14,6 +14,7 @@ from fastapi.exception_handlers import http_exception_handler
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from bluesky_filestore.errors import FileStoreError
 from bluesky_filestore.logs import get_logger
@@ -46,8 +47,10 @@ _OF_FILES: dict[int | None, int] = {
 # Of Tiled's own answers that it failed, those that are about what was asked for (tiled/server/router.py).
 _ABOUT_THE_QUESTION = ("The shape expected from the structure", "Block index out of range")
 _LONGEST = 500
-_UNPROCESSABLE, _CONFLICT, _FAILURE = 422, 409, 500
+_UNPROCESSABLE, _CONFLICT, _FAILURE, _UNAVAILABLE = 422, 409, 500, 503
 _CHANGES = ("PUT", "PATCH", "DELETE")
+_FAILED_CODE = 1011
+_WHOSE = {_FAILURE: "failed in the server; its log has where", _UNAVAILABLE: "cannot be answered now"}
 
 
 def answer_failures(app: Any) -> None:
@@ -58,24 +61,36 @@ def answer_failures(app: Any) -> None:
         from adbc_driver_manager import Error
 
         kinds.append(Error)
+    with suppress(ImportError):
+        # Where Tiled keeps what it streams, if not in memory.
+        from redis.exceptions import RedisError
+
+        kinds.append(RedisError)
     for kind in kinds:
         app.exception_handler(kind)(failure)
     app.exception_handler(HTTPException)(_said_by_tiled)
 
 
-async def failure(request: Any, error: Exception) -> JSONResponse:
-    """The answer where Tiled raised what it did not expect."""
-    status = _status_of(error)
-    if request.method in _CHANGES and isinstance(error, AttributeError | LookupError):
+async def failure(request: Any, error: Exception) -> JSONResponse | None:
+    """The answer where Tiled raised what it did not expect; none to a websocket that is open, or gone."""
+    status, is_websocket = _status_of(error), request.scope["type"] == "websocket"
+    if is_websocket and isinstance(error, OSError):
+        return None
+    method = "websocket" if is_websocket else request.method
+    if method in _CHANGES and isinstance(error, AttributeError | LookupError):
         # Of two who change something at once one may find it gone: whoever is told that he is wrong never asks again.
         status = _FAILURE
-    whose = "cannot be answered" if status < _FAILURE else "failed in the server; its log has where"
+    whose = "cannot be answered" if status < _FAILURE else _WHOSE.get(status, "failed")
     reason = " ".join(str(error).split())[:_LONGEST] or "no words"
     words = str(error) if isinstance(error, FileStoreError) else f"{type(error).__name__}: {reason}"
     # Tiled calls itself for what is nested: that would be thousands of lines.
-    where = None if isinstance(error, RecursionError) else error
+    where = None if isinstance(error, RecursionError) or status == _UNAVAILABLE else error
     level = logging.INFO if status < _FAILURE else logging.ERROR
-    _logger.log(level, "%s %r: %d, %s", request.method, request.url.path[:200], status, words, exc_info=where)
+    _logger.log(level, "%s %r: %d, %s", method, request.url.path[:200], status, words, exc_info=where)
+    if is_websocket and request.application_state is not WebSocketState.CONNECTING:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await request.close(_FAILED_CODE)
+        return None
     return JSONResponse({"detail": f"This request {whose} ({words})."}, status_code=status)
 
 
@@ -96,6 +111,9 @@ def _status_of(error: Exception) -> int:
         return _CONFLICT
     if isinstance(error, OperationalError) or type(error).__module__.startswith("adbc"):
         return _FAILURE if any(words in str(error).lower() for words in _MAY_GO_LATER) else _UNPROCESSABLE
+    if type(error).__module__.startswith("redis."):
+        # It comes back, and what was asked for is none the worse.
+        return _UNAVAILABLE
     if isinstance(error, OSError):
         return _OF_FILES.get(error.errno, _FAILURE)
     return _UNPROCESSABLE if isinstance(error, _ASKERS) else _FAILURE

@@ -302,7 +302,7 @@ def _say_when_refused(app: Any) -> None:
             )
 
     @app.exception_handler(RuntimeError)  # type: ignore[untyped-decorator]
-    async def refused(request: Any, error: RuntimeError) -> JSONResponse:
+    async def refused(request: Any, error: RuntimeError) -> JSONResponse | None:
         if str(error).startswith(_NO_ADAPTER):
             return answer(415, f"{error}.")
         if not str(error).startswith(_REFUSAL):

@@ -21,7 +21,7 @@ from .once import TRY_LATER, FailedOnceError
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "stream_address", "streams"]
 
 _logger = get_logger(__name__)
 _METADATA, _STREAM, _CLOSE, _WEBHOOKS = "/metadata/", "/stream/single/", "/stream/close/", "/webhooks/target/"
@@ -93,6 +93,13 @@ class Streams:
             return True
         hooks = http_client.get(uri.replace(_METADATA, _WEBHOOKS, 1), timeout=PROBE_TIMEOUT)
         return bool(hooks.status_code not in _NO_ROUTE)
+
+
+def stream_address(address: str) -> str:
+    """Where a websocket tells what is new in the node with this address, in Tiled's words packed by msgpack."""
+    of_node = httpx.URL(address.replace(_METADATA, _STREAM, 1))
+    scheme = "wss" if of_node.scheme == "https" else "ws"
+    return str(of_node.copy_with(scheme=scheme, params={"envelope_format": "msgpack"}))
 
 
 def streams(node: "Container") -> bool:

@@ -3,7 +3,7 @@
 Tiled's client plans what it reads with dask, which takes longer than a small answer does, and keeps a thread busy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
     from tiled.client.dataframe import DataFrameClient
 
-__all__ = ["read_array", "read_table"]
+__all__ = ["read_array", "read_table", "rows_of_message"]
 
 _MOST_BYTES = 2**26
 _ARROW = "application/vnd.apache.arrow.file"
@@ -46,6 +46,23 @@ def read_table(node: "DataFrameClient", columns: Sequence[str] = ()) -> "DataFra
                 return table
         # Of several parts, and what is refused, its client makes the best.
         return node.read(list(columns) or None)
+
+
+def rows_of_message(message: Mapping[str, Any]) -> "DataFrame":
+    """The rows that a server says are being appended to a table.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        If the message is about something else.
+    """
+    with from_extra("write"):
+        import pyarrow
+
+    if not message["append"] or message["mimetype"] != _ARROW:
+        raise ValueError(f"{message['mimetype']} of partition {message['partition']}; expected {_ARROW}, appended")
+    rows: DataFrame = pyarrow.ipc.open_file(message["payload"]).read_pandas()
+    return rows
 
 
 def read_array(node: "ArrayClient", index: Sequence[int | slice] = ()) -> NDArray[Any]:
