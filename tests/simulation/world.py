@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -241,9 +242,8 @@ class World:
 
     def __enter__(self) -> "World":
         stand_ins = self._stand_ins()
-        for module in [module for name, module in sys.modules.items() if name.startswith(PARTS)]:
-            for known in stand_ins.keys() & vars(module).keys():
-                self._stack.enter_context(patch.object(module, known, stand_ins[known]))
+        for module, known in _seen(frozenset(stand_ins), len(sys.modules)):
+            self._stack.enter_context(patch.object(module, known, stand_ins[known]))
         for verb in ("rename", "unlink"):
             self._stack.enter_context(patch.object(Path, verb, self._marked(verb, getattr(Path, verb))))
         return self
@@ -343,6 +343,13 @@ class World:
             self.damaged.add((found.st_dev, found.st_ino))
 
 
+@lru_cache(maxsize=1)
+def _seen(names: frozenset[str], _: int) -> list[tuple[Any, str]]:
+    """The package's modules, and what they see by one of the names; it is looked for again when more are imported."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(PARTS)]
+    return [(module, known) for module in modules for known in sorted(names & vars(module).keys())]
+
+
 def _like(module: Any, **others: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(module), **others})
 
@@ -357,7 +364,8 @@ class Connection(sqlite3.Connection):
         self.world, self._patience, self._is_closed = world, patience, False
         found = path.stat()
         self._identity = (found.st_dev, found.st_ino)
-        self.limit()
+        if world.is_full:
+            self.limit()
 
     def limit(self) -> None:
         """Know whether there is room on the disk."""
@@ -393,7 +401,7 @@ class Connection(sqlite3.Connection):
         world = self.world
         if statement.startswith("PRAGMA busy_timeout = "):
             self._patience = int(statement.rpartition(" ")[2]) / 1000
-            return ask("SELECT 1")
+            return self.cursor()
         world.point(statement[:60])
         if self._identity in world.damaged:
             raise _error(sqlite3.DatabaseError, "database disk image is malformed", _CORRUPT)
