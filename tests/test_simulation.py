@@ -1,10 +1,10 @@
 """Histories that seeds make: nothing is lost, doubled or held up, whatever befalls them."""
 
 import pytest
-from simulation.__main__ import lived, told
 from simulation.documents import make_files
+from simulation.many import lived, told
 
-HISTORIES, AT_ONCE = 150, 10
+HISTORIES, AT_ONCE = 600, 50
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ CATALOG = f"{URI}/metadata/"
 ADDRESSES = (CATALOG, CATALOG.rstrip("/"), URI, "http://CATALOG")
 """Of the one catalog, as its users may write them."""
 _OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "series", "handled", "ragged"))
-_LATEST, _SETTLED = 3000.0, 1200.0
+_LATEST, _SETTLED, _LONGEST_PAUSE = 3000.0, 1200.0, 16.0
 _KINDS = (
     "losses",
     "losses below runs",
@@ -143,8 +143,7 @@ class History:
             process.dies_in = chance.choice((20, 60, 150, 400, 1000)) * chance.random()
 
         def watch() -> None:
-            while process.is_alive:
-                world.wait(0.05)
+            world.wait_for_end(process)
             for taken in self.runs:
                 if taken.planned in planned and taken.safe < len(taken.planned.documents):
                     taken.is_killed = True
@@ -300,8 +299,7 @@ class History:
             process = world.start("resume", self._resume)
             if "kills" in self.kinds and chance.random() < 0.5:
                 process.dies_in = chance.choice((20, 100, 400)) * chance.random()
-            while process.is_alive:
-                world.wait(0.1)
+            world.wait_for_end(process)
 
     def _resume(self, wait: float = 20.0) -> None:
         try:
@@ -355,8 +353,10 @@ class History:
                     found.ask_again()
             how = DeliverySettings(2.0, settle=5.0, park_after=20.0, reconcile=False, keep=float("inf"))
             uploader = Uploader(self.spool, TiledCatalog(self._client, CATALOG), how)
+            pause = 0.5
             while self._is_unfinished():
-                world.sleep(2.0)
+                world.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
             uploader.close()
 
         process: Process = world.start("last", last)

@@ -14,12 +14,13 @@ from .history import CATALOG, History, Taken
 from .network import client_by
 
 _DAMAGED = "damaged in the middle of the run"
+_MOST_REFUSED = 30
 _UNTOLD = frozenset(("kills", "full disk", "damage", "locked"))
 
 
 def judge(history: History) -> list[str]:
     """What was not as promised, in sentences."""
-    return [*history.findings, *_waits(history), *_runs(history), *_spool(history)]
+    return [*history.findings, *_waits(history), *_peace(history), *_runs(history), *_spool(history)]
 
 
 def _waits(history: History) -> Iterator[str]:
@@ -27,6 +28,13 @@ def _waits(history: History) -> Iterator[str]:
         # A database that is damaged is left for another one, for which others are waited for, too.
         if call.seconds > call.promised + 0.01 + (0.05 if history.world.damaged else 0.0):
             yield f"{call.words} took {call.seconds:.3f} s; promised are {call.promised:g} s"
+
+
+def _peace(history: History) -> Iterator[str]:
+    for (name, _, second), count in history.network.refused.items():
+        # Twenty times by whoever waits, and a few times by whoever delivers.
+        if count > _MOST_REFUSED:
+            yield f"{name} asked {count} times in the second after {second} s, while nobody listened"
 
 
 def _runs(history: History) -> Iterator[str]:

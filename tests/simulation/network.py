@@ -1,5 +1,6 @@
 """The way to the simulated server, and what befalls requests on it; and a client of Tiled's that goes that way."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -65,6 +66,8 @@ class Network:
         self.orphaned: set[str] = set()
         """What requests were about that were done after the process had ended that made them."""
         self.requests = 0
+        self.refused: Counter[tuple[str, int, int]] = Counter()
+        """How many requests of a process came in each second while nobody listened."""
 
     def add(self, rule: Rule) -> None:
         """Answer so from now on."""
@@ -91,6 +94,7 @@ class Network:
         world.point(words)
         if world.now < self.up_at:
             self._lose()
+            self.refused[world.process.name, world.process.number, int(world.now)] += 1
             world.wait(0.001)
             raise httpx.ConnectError("Connection refused", request=request)
         if world.now < self.answers_at:

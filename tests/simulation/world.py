@@ -62,6 +62,8 @@ class Process:
     descriptors: set[int] = field(default_factory=set)
     failure: BaseException | None = None
     """What its first thread ended with, if not well."""
+    awaited_by: list["Task"] = field(default_factory=list)
+    """Who goes on when it is over."""
 
 
 class Task:
@@ -170,6 +172,15 @@ class World:
             with suppress(OSError):
                 os.close(descriptor)
         process.descriptors.clear()
+        for task in process.awaited_by:
+            self.ready(task)
+        process.awaited_by.clear()
+
+    def wait_for_end(self, process: Process) -> None:
+        """Have the thread that runs go on when a process is over."""
+        if process.is_alive:
+            process.awaited_by.append(self._running())
+            self.wait(None)
 
     def ready(self, task: Task, at: float | None = None) -> None:
         """A thread goes on, now or then, whatever it waited for."""
@@ -485,6 +496,7 @@ class Lock:
     def __init__(self, world: World) -> None:
         self._world = world
         self._holder: Task | None = None
+        self._waiting: list[Task] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Have it alone, if that can be had in time."""
@@ -493,13 +505,20 @@ class Lock:
         while self._holder is not None:
             if not blocking or world.now >= until:
                 return False
-            world.wait(min(_BUSY_STEP, until - world.now))
+            task = world._running()
+            self._waiting.append(task)
+            world.wait(None if timeout < 0 else until - world.now)
+            if task in self._waiting:
+                self._waiting.remove(task)
         self._holder = world.task
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it: who of them is the first is chance."""
         self._holder = None
+        waiting, self._waiting = self._waiting, []
+        for task in waiting:
+            self._world.ready(task)
 
     def __enter__(self) -> None:
         self.acquire()
