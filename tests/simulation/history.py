@@ -27,8 +27,10 @@ CATALOG = f"{URI}/metadata/"
 ADDRESSES = (CATALOG, CATALOG.rstrip("/"), URI, "http://CATALOG")
 """Of the one catalog, as its users may write them."""
 _OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "series", "handled", "ragged"))
+PARK_AFTER, CLOSES = 20.0, 400.0
+"""For how many seconds the catalog may fail at a run, and at most for closing a writer."""
 _LATEST, _SETTLED, _LONGEST_PAUSE = 3000.0, 1200.0, 16.0
-_KINDS = (
+KINDS = (
     "losses",
     "losses below runs",
     "outages",
@@ -69,6 +71,16 @@ class Call:
     words: str
     seconds: float
     promised: float
+    error: str = ""
+    """What was raised."""
+    run: str = ""
+    """The run that it ended, if it did."""
+    is_readable: bool = False
+    """Whether that could be read then."""
+    well_for: float = 0.0
+    """For how long all had been well with the catalog, when it was over."""
+    is_in_hang: bool = False
+    """Whether the catalog answered nothing all the while."""
 
 
 @dataclass
@@ -94,6 +106,8 @@ class History:
     """The runs that somebody parked, or forgot."""
     kinds: frozenset[str] = frozenset()
     findings: list[str] = field(default_factory=list)
+    longest_lock: float = 0.0
+    """For how long somebody had the database, at most."""
 
     def __post_init__(self) -> None:
         self.world = World(self.seed, self.directory)
@@ -102,8 +116,8 @@ class History:
         self.spool = self.directory / "spool"
         chance = self.world.chance
         share = chance.choice((0.1, 0.25, 0.5))
-        self.kinds = frozenset(kind for kind in _KINDS if chance.random() < share)
-        self._wait_on_stop = chance.choice((0.0, 1.0, 10.0))
+        self.kinds = frozenset(kind for kind in KINDS if chance.random() < share)
+        self.wait_on_stop = chance.choice((0.0, 1.0, 10.0))
         self._living = 0
 
     def run(self) -> None:
@@ -169,25 +183,30 @@ class History:
         for run in planned:
             taken = Taken(run)
             self.runs.append(taken)
+            # At times somebody changes the sample.
+            world.sleep(chance.choice((0.0, 0.0, 0.0, 0.0, 10.0)))
             for document in run.documents:
                 world.sleep(chance.choice((0.0, 0.001, 0.1, 1.0)))
                 self._put(spooling, taken, *document)
         world.sleep(chance.choice((0.0, 0.3, 5.0)))
-        began = world.now
-        with suppress(FileStoreError):
+        began, error = world.now, ""
+        try:
             spooling.close()
-        world.say("closed")
-        self.calls.append(Call(f"{name} closes", world.now - began, 400.0))
+        except FileStoreError as raised:
+            error = str(raised).replace(str(self.directory), "")
+        world.say(f"closed {error}")
+        seconds = world.now - began
+        self.calls.append(Call(f"{name} closes", seconds, CLOSES, error, well_for=self.network.well_for - seconds))
         if spooling.store.unsaved:
             self._forget_unsaved(spooling)
 
     def _spooling(self) -> Spooling:
         chance = self.world.chance
-        how = DeliverySettings(chance.choice((0.05, 0.5)), settle=5.0, park_after=20.0, reconcile=False)
+        how = DeliverySettings(chance.choice((0.05, 0.5)), settle=5.0, park_after=PARK_AFTER, reconcile=False)
         return Spooling(
             self.spool,
             [TiledCatalog(self._client, chance.choice(ADDRESSES))],
-            wait_on_stop=self._wait_on_stop,
+            wait_on_stop=self.wait_on_stop,
             durability=chance.choice(("normal", "full")),
             settings=how,
             batch_size=chance.choice((1, 3, 1000)),
@@ -200,12 +219,19 @@ class History:
     def _put(self, spooling: Spooling, taken: Taken, name: str, doc: Any) -> None:
         world = self.world
         taken.given += 1
-        began, stalled = world.now, world.stalled()
-        with suppress(SpoolError):
+        began, stalled, hangs_until = world.now, world.stalled(), self.network.answers_at
+        uid, error = taken.planned.uid, ""
+        try:
             spooling.put(name, doc)
+        except SpoolError as raised:
+            error = str(raised)
         seconds = world.now - began - (world.stalled() - stalled)
-        promised = 0.05 + (self._wait_on_stop if name == "stop" else 0.0)
-        self.calls.append(Call(f"{name} of run {taken.planned.uid[:8]} at {began:.3f}", seconds, promised))
+        promised = 0.05 + (self.wait_on_stop if name == "stop" else 0.0)
+        call = Call(f"{name} of run {uid[:8]} at {began:.3f}", seconds, promised, error)
+        if name == "stop":
+            call.run, call.is_readable = uid, uid in self.network.closed
+            call.well_for, call.is_in_hang = self.network.well_for - seconds, world.now <= hangs_until
+        self.calls.append(call)
         taken.safe = max(taken.safe, taken.given - spooling.store.unsaved)
         if name == "stop":
             taken.stopped_at = world.now
@@ -245,8 +271,7 @@ class History:
     def _hangs(self) -> None:
         for _ in self._pauses():
             seconds = self.world.chance.choice((0.3, 3.0, 100.0))
-            self.network.answers_at = self.world.now + seconds
-            self.world.fault("hang", f"for {seconds:g} s")
+            self.network.hang(seconds)
             self.world.wait(seconds)
 
     def _failing_node(self) -> None:
@@ -264,7 +289,7 @@ class History:
                 return verb != "GET" and what in path and run in path
 
             words = f"status {status} for one node"
-            self.network.add(Rule(run, words, applies, status, world.now + seconds, is_done=is_done))
+            self.network.add(Rule(run, words, applies, status, world.now, world.now + seconds, is_done))
             world.fault("failing node", f"{status} for {what} for {seconds:g} s{', and done' if is_done else ''}")
 
     def _failing_catalog(self) -> None:
@@ -276,7 +301,7 @@ class History:
             def applies(verb: str, path: str, questions_too: bool = questions_too) -> bool:
                 return questions_too or verb != "GET"
 
-            self.network.add(Rule("", f"status {status} for all", applies, status, world.now + seconds))
+            self.network.add(Rule("", f"status {status} for all", applies, status, world.now, world.now + seconds))
             world.fault("failing catalog", f"{status} for {seconds:g} s")
             world.wait(seconds)
 
@@ -303,7 +328,7 @@ class History:
 
     def _resume(self, wait: float = 20.0) -> None:
         try:
-            for _ in follow(self.spool, CATALOG, self._client, wait=wait, park_after=20.0):
+            for _ in follow(self.spool, CATALOG, self._client, wait=wait, park_after=PARK_AFTER):
                 pass
         except FileStoreError as error:
             self.world.say(f"resume ends: {error}")
@@ -320,6 +345,7 @@ class History:
                 except sqlite3.Error:
                     continue
                 world.fault("locked", f"for {seconds:g} s")
+                self.longest_lock = max(self.longest_lock, seconds)
                 world.wait(seconds)
 
     def _commands(self) -> None:
@@ -351,7 +377,7 @@ class History:
                 with suppress(FileStoreError):
                     (found,) = find_run([self.spool], uid)
                     found.ask_again()
-            how = DeliverySettings(2.0, settle=5.0, park_after=20.0, reconcile=False, keep=float("inf"))
+            how = DeliverySettings(2.0, settle=5.0, park_after=PARK_AFTER, reconcile=False, keep=float("inf"))
             uploader = Uploader(self.spool, TiledCatalog(self._client, CATALOG), how)
             pause = 0.5
             while self._is_unfinished():

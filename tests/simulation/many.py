@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 
 from .history import History, quiet
 from .judge import judge
+from .mends import MENDS
 
 
 @dataclass
@@ -71,19 +73,27 @@ def lived(seed: int, directory: Path, files: Path) -> tuple[History, list[str]]:
         rmtree(directory)
 
 
+def kinds_of(seed: int) -> frozenset[str]:
+    """What befalls a history, which its seed alone decides."""
+    return History(seed, Path(), Path()).kinds
+
+
 def told(history: History, found: Sequence[str]) -> str:
     """What happened in a history, to be read."""
     return "\n".join([*history.world.happened, *(f"FOUND: {words}" for words in found)])
 
 
-def some(seeds: range, base: Path, show: bool = False) -> Sum:
-    """Some histories, one after the other."""
+def some(seeds: range, base: Path, show: bool = False, without: str = "") -> Sum:
+    """Some histories, one after the other; without a mend, up to the first one that finds what it mends."""
     came = Sum()
-    for seed in seeds:
-        history, found = lived(seed, base / str(seed), base)
-        came.add(history, found)
-        if show:
-            print(told(history, found))
-        elif found:
-            print(f"seed {seed} ({came.found[seed][0]}):", *found, sep="\n    ", flush=True)
+    with MENDS[without].taken_out() if without else nullcontext():
+        for seed in (seed for seed in seeds if not without or MENDS[without].may_be_found(kinds_of(seed))):
+            history, found = lived(seed, base / str(seed), base)
+            came.add(history, found)
+            if show:
+                print(told(history, found))
+            elif found:
+                print(f"seed {seed} ({came.found[seed][0]}):", *found, sep="\n    ", flush=True)
+            if without and found:
+                break
     return came

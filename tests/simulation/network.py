@@ -17,7 +17,9 @@ from .world import World
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-_USUAL = (0.0005, 0.004)
+USUAL = (0.0005, 0.004)
+"""For how many seconds an answer lets itself be waited for, if nothing is wrong."""
+_LONGEST_WAIT, _LONGEST_BEFALLING = 65.0, 50.0
 _BEFALLS = ("never sent", "cut", "answer lost", "late", "doubled", "slow", "500", "503")
 _SAID = orjson.dumps({"detail": "simulated"})
 
@@ -32,6 +34,7 @@ class Rule:
     applies: Callable[[str, str], bool]
     """Whether to a request, by its verb and path."""
     status: int
+    since: float = 0.0
     until: float = inf
     is_done: bool = False
     """Whether what is asked for is done all the same."""
@@ -52,7 +55,7 @@ class Network:
         self._world, self.server = world, server
         self.up_at = self.answers_at = 0.0
         """When it is there again, and when it no longer hangs."""
-        self.latency = _USUAL
+        self.latency = USUAL
         self._unsaved = 0
         self.lossy = 0.0
         """How probable it is that something befalls a request."""
@@ -66,18 +69,49 @@ class Network:
         self.orphaned: set[str] = set()
         """What requests were about that were done after the process had ended that made them."""
         self.requests = 0
+        self.came_late: set[str] = set()
+        """What requests were about that were done when nobody waited for them any more."""
+        self.befallen: set[str] = set()
+        """What requests were about that were not answered well, or twice."""
+        self.made_by: dict[str, int] = {}
+        """Which process made a table, by its path."""
+        self.read_back: Counter[str] = Counter()
+        """How much more often that process has read the rows of a table than made it, by its path."""
+        self.closed: dict[str, float] = {}
+        """When runs got their ends."""
+        self.trouble_until = self.longest_trouble = 0.0
+        """Until when something befalls requests, or did, and for how long it lasts at most."""
         self.refused: Counter[tuple[str, int, int]] = Counter()
         """How many requests of a process came in each second while nobody listened."""
 
     def add(self, rule: Rule) -> None:
         """Answer so from now on."""
+        self._trouble(rule.until - rule.since)
         self.rules.append(rule)
         self.made.append(rule)
 
     def heal(self) -> None:
         """Have all well from now on, but for nodes at which the server fails for ever."""
         self.up_at = self.answers_at = self.lossy = self.lossy_below = 0.0
-        self.latency, self.rules = _USUAL, [rule for rule in self.rules if rule.until == inf]
+        self.latency, self.rules = USUAL, [rule for rule in self.rules if rule.until == inf]
+
+    def hang(self, seconds: float) -> None:
+        """Answer nothing for a while."""
+        self.answers_at = self._world.now + seconds
+        self._trouble(seconds)
+        self._world.fault("hang", f"for {seconds:g} s")
+
+    def _trouble(self, seconds: float) -> None:
+        self.trouble_until = max(self.trouble_until, self._world.now + seconds)
+        self.longest_trouble = max(self.longest_trouble, seconds)
+
+    @property
+    def well_for(self) -> float:
+        """For how many seconds nothing has befallen a request any more that anybody could still feel.
+
+        Who waited while nothing went waits for as long again at most, and for a minute.
+        """
+        return self._world.now - self.trouble_until - min(2 * self.longest_trouble, _LONGEST_WAIT) - 3.0
 
     def transport(self) -> httpx.BaseTransport:
         """What a client's requests go by."""
@@ -104,10 +138,24 @@ class Network:
         if world.chance.random() < max(self.lossy, self.lossy_below * is_below):
             befalls = world.chance.choice(_BEFALLS)
             world.fault(befalls, words)
+            self._trouble(_LONGEST_BEFALLING)
+            self.befallen |= _about(request)
             self.lost_below += is_below and bool(self.lossy_below)
         response = self._befallen(request, befalls)
         world.say(f"{response.status_code} {words}")
+        self._count(request)
         return response
+
+    def _count(self, request: httpx.Request) -> None:
+        """Know who makes tables, and reads them."""
+        number, path = self._world.process.number, request.url.path
+        if request.method == "POST" and path.endswith("/primary"):
+            table = f"{path.partition('/metadata/')[2]}/{orjson.loads(request.content)['id']}"
+            self.made_by[table] = number
+            self.read_back[table] -= 1
+        elif request.method == "GET" and "/table/partition/" in path:
+            table = path.partition("/table/partition/")[2]
+            self.read_back[table] += self.made_by.get(table) == number
 
     def _befallen(self, request: httpx.Request, befalls: str) -> httpx.Response:
         world, chance = self._world, self._world.chance
@@ -141,6 +189,7 @@ class Network:
     def restart(self, seconds: float, unsaved: int) -> None:
         """Be away for a while; if that is noticed by anybody, without what was written last."""
         self.up_at, self._unsaved = self._world.now + seconds, unsaved
+        self._trouble(seconds)
         self._world.fault("restart", f"for {seconds:g} s")
 
     def _lose(self) -> None:
@@ -149,6 +198,7 @@ class Network:
             self._world.fault("last writes lost", f"{lost} of them")
 
     def _hang(self, request: httpx.Request) -> httpx.Response:
+        self.befallen |= _about(request)
         timeout = request.extensions["timeout"]["read"]
         if self.answers_at - self._world.now > timeout:
             if self._world.chance.random() < 0.5:
@@ -167,8 +217,10 @@ class Network:
             if self._world.now >= self.up_at:
                 self._world.say(f"late: {request.method} {request.url.path}")
                 self._done(request)
+                about = request.url.path.split("/")[3:]
+                self.came_late.update(about)
                 if not process.is_alive:
-                    self.orphaned.update(request.url.path.split("/")[3:])
+                    self.orphaned.update(about)
 
         self._world.start("gateway", later)
 
@@ -176,13 +228,24 @@ class Network:
         for rule in self.rules:
             if rule.applies(request.method, request.url.path) and self._world.now < rule.until:
                 self._world.faults[rule.words] += 1
+                self.befallen |= _about(request)
                 if rule.is_done:
                     self._answer(request)
                 return _response(request, rule.status, "application/json", _SAID)
-        return _response(request, *self._answer(request))
+        response = _response(request, *self._answer(request))
+        path = tuple(request.url.path.split("/")[4:])
+        if request.method == "PATCH" and len(path) == 1 and "stop" in self.server.nodes[path].metadata:
+            self.closed.setdefault(*path, self._world.now)
+        return response
 
     def _answer(self, request: httpx.Request) -> tuple[int, str, bytes]:
         return self.server.answer(request.method, request.url.path, request.url.params, request.content)
+
+
+def _about(request: httpx.Request) -> set[str]:
+    """The parts of the path of the node that a request is about, among them the uid of its run."""
+    parts = set(request.url.path.split("/"))
+    return parts | {orjson.loads(request.content)["id"]} if request.method == "POST" else parts
 
 
 def _response(request: httpx.Request, status: int, kind: str, content: bytes) -> httpx.Response:
