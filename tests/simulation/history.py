@@ -1,5 +1,6 @@
 """One history: writers, whoever delivers beside them, and what befalls them, all by a seed."""
 
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -48,6 +49,8 @@ KINDS = (
     "commands",
     "second writer",
 )
+_SERVED = 0.05
+"""How many histories have somebody deliver all the while, so that writers have to hear of it from others."""
 
 
 @dataclass
@@ -117,8 +120,10 @@ class History:
         chance = self.world.chance
         share = chance.choice((0.1, 0.25, 0.5))
         self.kinds = frozenset(kind for kind in KINDS if chance.random() < share)
+        if random.Random(~self.seed).random() < _SERVED:
+            self.kinds |= {"service"}
         self.wait_on_stop = chance.choice((0.0, 1.0, 10.0))
-        self._living = 0
+        self._living, self.is_served = 1, False
 
     def run(self) -> None:
         """Have it happen, to its end."""
@@ -132,6 +137,9 @@ class History:
             self.network.lossy_below = chance.choice((0.1, 0.3, 0.6))
         if "slowness" in self.kinds:
             self.network.latency = chance.choice(((0.05, 0.3), (0.5, 3.0)))
+        if "service" in self.kinds:
+            world.start("service", self._serve)
+            world.run(lambda: self.is_served, _LATEST)
         names = ["writer"] + ["second"] * ("second writer" in self.kinds)
         self._living = len(names)
         for name in names:
@@ -146,6 +154,14 @@ class History:
         world.slow = 0.0
         world.say("all is well from now on")
         self._end()
+
+    def _serve(self) -> None:
+        how = DeliverySettings(0.5, settle=5.0, park_after=PARK_AFTER, reconcile=False)
+        uploader = Uploader(self.spool, TiledCatalog(self._client, CATALOG), how)
+        while self._living:
+            self.is_served = self.is_served or uploader.delivers
+            self.world.sleep(0.5)
+        uploader.close()
 
     # Writers
 

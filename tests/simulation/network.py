@@ -111,7 +111,7 @@ class Network:
 
         Who waited while nothing went waits for as long again at most, and for a minute.
         """
-        return self._world.now - self.trouble_until - min(2 * self.longest_trouble, _LONGEST_WAIT) - 3.0
+        return self._world.now - self.trouble_until - min(self.longest_trouble, _LONGEST_WAIT) - 2.0
 
     def transport(self) -> httpx.BaseTransport:
         """What a client's requests go by."""
