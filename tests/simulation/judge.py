@@ -91,7 +91,7 @@ def _runs(history: History) -> Iterator[str]:
         if not taken.safe and uid not in entries:
             continue
         if uid in history.network.orphaned and _UNTOLD & history.kinds:
-            # Nobody knows of a request that was on its way when its process ended, and could not say so.
+            # Nobody knows of a request that was on its way when its process ended, or could no longer say so.
             continue
         for words in _run(history, client, taken, entries.get(uid)):
             yield f"run {uid[:8]}: {words}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 USUAL = (0.0005, 0.004)
 """For how many seconds an answer lets itself be waited for, if nothing is wrong."""
+_LENGTH_OF_UID = 36
 _LONGEST_WAIT, _LONGEST_BEFALLING = 65.0, 50.0
 _BEFALLS = ("never sent", "cut", "answer lost", "late", "doubled", "slow", "500", "503")
 _SAID = orjson.dumps({"detail": "simulated"})
@@ -67,7 +68,9 @@ class Network:
         self.made: list[Rule] = []
         """All that there ever were."""
         self.orphaned: set[str] = set()
-        """What requests were about that were done after the process had ended that made them."""
+        """What requests were about that were done after their process had ended, or another one had taken over."""
+        self._asked_by: dict[str, int] = {}
+        """Which process asked last about a run."""
         self.requests = 0
         self.came_late: set[str] = set()
         """What requests were about that were done when nobody waited for them any more."""
@@ -125,6 +128,9 @@ class Network:
             return _response(request, *self._answer(request))
         self.requests += 1
         words = f"{request.method} {request.url.raw_path.decode()[:70]}"
+        for part in request.url.path.split("/")[4:6]:
+            if len(part) == _LENGTH_OF_UID:
+                self._asked_by[part] = world.process.number
         world.point(words)
         if world.now < self.up_at:
             self._lose()
@@ -219,7 +225,8 @@ class Network:
                 self._done(request)
                 about = request.url.path.split("/")[3:]
                 self.came_late.update(about)
-                if not process.is_alive:
+                others = [self._asked_by[part] for part in about if part in self._asked_by]
+                if not process.is_alive or any(number != process.number for number in others):
                     self.orphaned.update(about)
 
         self._world.start("gateway", later)
