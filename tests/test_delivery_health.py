@@ -129,3 +129,17 @@ def test_error(clock, catalog, meanwhile):
     catalog.over.set()
     health._question.join()
     assert noticed == ([] if meanwhile else [catalog.error])
+
+
+def test_refused_at_once(clock, catalog):
+    """A catalog that is away is asked now and then, however often its questions wake whoever waits."""
+    health = CatalogHealth(catalog)
+    catalog.error = CatalogUnreachableError("Connection refused")
+    with health.asking():
+        listener = Listener(health)
+        for _ in range(1000):
+            clock.now += 0.001
+            listener.hears_nothing(delivers=True)
+            if health._question is not None:
+                health._question.join()
+    assert 10 < catalog.asked <= 20

@@ -1,10 +1,14 @@
 """Histories that seeds make: nothing is lost, doubled or held up, whatever befalls them."""
 
-import pytest
-from simulation.__main__ import lived, told
-from simulation.documents import make_files
+from itertools import islice
 
-HISTORIES, AT_ONCE = 150, 10
+import pytest
+from simulation.documents import make_files
+from simulation.many import kinds_of, lived, told
+from simulation.mends import MENDS
+
+HISTORIES, AT_ONCE = 750, 125
+AT_MOST, MOST_SEEDS = 100, 10_000
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +32,16 @@ def test_a_seed_is_a_history(tmp_path, files):
     first, second = (lived(14, tmp_path / name, files)[0] for name in "ab")
     assert len(first.world.happened) > 30
     assert first.world.happened == second.world.happened
+
+
+@pytest.mark.parametrize("name", [name for name, mend in MENDS.items() if mend.seed is not None])
+def test_what_is_taken_out_is_missed(tmp_path, files, name):
+    """Without a mend its fault is found, in the history that is known for it, or one of the next if it has changed."""
+    mend = MENDS[name]
+    others = (seed for seed in range(MOST_SEEDS) if mend.may_be_found(kinds_of(seed)))
+    with mend.taken_out():
+        for number, seed in enumerate([mend.seed, *islice(others, AT_MOST)]):
+            _, found = lived(seed, tmp_path / str(number), files)
+            if any(mend.words in words for words in found):
+                return
+    pytest.fail(f"not found; `python -m tests.simulation --without '{name}' --histories 20000` may find a seed for it")

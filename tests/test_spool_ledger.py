@@ -289,3 +289,21 @@ def test_an_index_out_of_order(tmp_path):
     path.write_bytes(content)
     with closing(Ledger(tmp_path)) as ledger, pytest.raises(SpoolDamagedError, match="damaged"):
         list(ledger.documents_of(1))
+
+
+class Broken(sqlite3.Connection):
+    """A connection whose database was damaged a moment ago."""
+
+    def execute(self, *_):
+        """It is found with the first statement."""
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def test_damaged_while_it_is_opened(tmp_path, monkeypatch):
+    """Whoever opens it is told so in our words, however far that had gone."""
+    connection = sqlite3.connect(tmp_path / "spool.db", factory=Broken)
+    monkeypatch.setattr("bluesky_filestore.spool.ledger.connect", lambda _: connection)
+    with closing(connection), pytest.raises(SpoolDamagedError, match="is damaged"):
+        Ledger(tmp_path)

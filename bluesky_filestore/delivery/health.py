@@ -57,6 +57,7 @@ class CatalogHealth:
         self._heard = 0.0
         self._took: deque[float] = deque(maxlen=_REMEMBERED)
         self._question: threading.Thread | None = None
+        self._next_question = 0.0
 
     def succeeded(self, run: str) -> None:
         """It carried something out for a run."""
@@ -110,8 +111,10 @@ class CatalogHealth:
         return max(usual, _LEAST_PATIENCE if len(self._took) >= _FEWEST else _FIRST_PATIENCE)
 
     def ask_aside(self) -> None:
-        """Have a thread ask whether the catalog answers, if none does."""
-        if self._question is None or not self._question.is_alive():
+        """Have a thread ask whether the catalog answers, if none does, or has a moment ago."""
+        is_asked = self._question is not None and self._question.is_alive()
+        # Where nobody listens a question is over at once, and whoever waits is woken by that.
+        if not is_asked and time.monotonic() >= self._next_question:
             self._question = threading.Thread(target=self._ask_and_notice, name="catalog-question", daemon=True)
             self._question.start()
 
@@ -129,6 +132,8 @@ class CatalogHealth:
             # The delivery may have got an answer meanwhile, and knows better.
             if self._heard == heard:
                 self._notice(error)
+        finally:
+            self._next_question = time.monotonic() + _ASK_AFTER
 
 
 class Listener:

@@ -52,9 +52,10 @@ class Ledger:
         self._connection = connect(directory)
         if self._identity is None:
             self._identity = identity(directory)
-        # Nothing here is in a hurry.
-        self._connection.execute("PRAGMA busy_timeout = 10000")
-        self._connection.execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES}")
+        with database_errors(directory):
+            # Nothing here is in a hurry.
+            self._connection.execute("PRAGMA busy_timeout = 10000")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES}")
 
     def close(self) -> None:
         """Close the database."""

@@ -1,5 +1,6 @@
 """One history: writers, whoever delivers beside them, and what befalls them, all by a seed."""
 
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -27,8 +28,10 @@ CATALOG = f"{URI}/metadata/"
 ADDRESSES = (CATALOG, CATALOG.rstrip("/"), URI, "http://CATALOG")
 """Of the one catalog, as its users may write them."""
 _OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "series", "handled", "ragged"))
-_LATEST, _SETTLED = 3000.0, 1200.0
-_KINDS = (
+PARK_AFTER, CLOSES = 20.0, 400.0
+"""For how many seconds the catalog may fail at a run, and at most for closing a writer."""
+_LATEST, _SETTLED, _LONGEST_PAUSE = 3000.0, 1200.0, 16.0
+KINDS = (
     "losses",
     "losses below runs",
     "outages",
@@ -46,6 +49,8 @@ _KINDS = (
     "commands",
     "second writer",
 )
+_SERVED = 0.05
+"""How many histories have somebody deliver all the while, so that writers have to hear of it from others."""
 
 
 @dataclass
@@ -69,6 +74,16 @@ class Call:
     words: str
     seconds: float
     promised: float
+    error: str = ""
+    """What was raised."""
+    run: str = ""
+    """The run that it ended, if it did."""
+    is_readable: bool = False
+    """Whether that could be read then."""
+    well_for: float = 0.0
+    """For how long all had been well with the catalog, when it was over."""
+    is_in_hang: bool = False
+    """Whether the catalog answered nothing all the while."""
 
 
 @dataclass
@@ -94,6 +109,8 @@ class History:
     """The runs that somebody parked, or forgot."""
     kinds: frozenset[str] = frozenset()
     findings: list[str] = field(default_factory=list)
+    longest_lock: float = 0.0
+    """For how long somebody had the database, at most."""
 
     def __post_init__(self) -> None:
         self.world = World(self.seed, self.directory)
@@ -102,9 +119,11 @@ class History:
         self.spool = self.directory / "spool"
         chance = self.world.chance
         share = chance.choice((0.1, 0.25, 0.5))
-        self.kinds = frozenset(kind for kind in _KINDS if chance.random() < share)
-        self._wait_on_stop = chance.choice((0.0, 1.0, 10.0))
-        self._living = 0
+        self.kinds = frozenset(kind for kind in KINDS if chance.random() < share)
+        if random.Random(~self.seed).random() < _SERVED:
+            self.kinds |= {"service"}
+        self.wait_on_stop = chance.choice((0.0, 1.0, 10.0))
+        self._living, self.is_served = 1, False
 
     def run(self) -> None:
         """Have it happen, to its end."""
@@ -118,6 +137,9 @@ class History:
             self.network.lossy_below = chance.choice((0.1, 0.3, 0.6))
         if "slowness" in self.kinds:
             self.network.latency = chance.choice(((0.05, 0.3), (0.5, 3.0)))
+        if "service" in self.kinds:
+            world.start("service", self._serve)
+            world.run(lambda: self.is_served, _LATEST)
         names = ["writer"] + ["second"] * ("second writer" in self.kinds)
         self._living = len(names)
         for name in names:
@@ -133,6 +155,14 @@ class History:
         world.say("all is well from now on")
         self._end()
 
+    def _serve(self) -> None:
+        how = DeliverySettings(0.5, settle=5.0, park_after=PARK_AFTER, reconcile=False)
+        uploader = Uploader(self.spool, TiledCatalog(self._client, CATALOG), how)
+        while self._living:
+            self.is_served = self.is_served or uploader.delivers
+            self.world.sleep(0.5)
+        uploader.close()
+
     # Writers
 
     def _begin_writer(self, name: str, runs: int, lives: int) -> None:
@@ -143,8 +173,7 @@ class History:
             process.dies_in = chance.choice((20, 60, 150, 400, 1000)) * chance.random()
 
         def watch() -> None:
-            while process.is_alive:
-                world.wait(0.05)
+            world.wait_for_end(process)
             for taken in self.runs:
                 if taken.planned in planned and taken.safe < len(taken.planned.documents):
                     taken.is_killed = True
@@ -170,25 +199,30 @@ class History:
         for run in planned:
             taken = Taken(run)
             self.runs.append(taken)
+            # At times somebody changes the sample.
+            world.sleep(chance.choice((0.0, 0.0, 0.0, 0.0, 10.0)))
             for document in run.documents:
                 world.sleep(chance.choice((0.0, 0.001, 0.1, 1.0)))
                 self._put(spooling, taken, *document)
         world.sleep(chance.choice((0.0, 0.3, 5.0)))
-        began = world.now
-        with suppress(FileStoreError):
+        began, error = world.now, ""
+        try:
             spooling.close()
-        world.say("closed")
-        self.calls.append(Call(f"{name} closes", world.now - began, 400.0))
+        except FileStoreError as raised:
+            error = str(raised).replace(str(self.directory), "")
+        world.say(f"closed {error}")
+        seconds = world.now - began
+        self.calls.append(Call(f"{name} closes", seconds, CLOSES, error, well_for=self.network.well_for - seconds))
         if spooling.store.unsaved:
             self._forget_unsaved(spooling)
 
     def _spooling(self) -> Spooling:
         chance = self.world.chance
-        how = DeliverySettings(chance.choice((0.05, 0.5)), settle=5.0, park_after=20.0, reconcile=False)
+        how = DeliverySettings(chance.choice((0.05, 0.5)), settle=5.0, park_after=PARK_AFTER, reconcile=False)
         return Spooling(
             self.spool,
             [TiledCatalog(self._client, chance.choice(ADDRESSES))],
-            wait_on_stop=self._wait_on_stop,
+            wait_on_stop=self.wait_on_stop,
             durability=chance.choice(("normal", "full")),
             settings=how,
             batch_size=chance.choice((1, 3, 1000)),
@@ -201,12 +235,19 @@ class History:
     def _put(self, spooling: Spooling, taken: Taken, name: str, doc: Any) -> None:
         world = self.world
         taken.given += 1
-        began, stalled = world.now, world.stalled()
-        with suppress(SpoolError):
+        began, stalled, hangs_until = world.now, world.stalled(), self.network.answers_at
+        uid, error = taken.planned.uid, ""
+        try:
             spooling.put(name, doc)
+        except SpoolError as raised:
+            error = str(raised)
         seconds = world.now - began - (world.stalled() - stalled)
-        promised = 0.05 + (self._wait_on_stop if name == "stop" else 0.0)
-        self.calls.append(Call(f"{name} of run {taken.planned.uid[:8]} at {began:.3f}", seconds, promised))
+        promised = 0.05 + (self.wait_on_stop if name == "stop" else 0.0)
+        call = Call(f"{name} of run {uid[:8]} at {began:.3f}", seconds, promised, error)
+        if name == "stop":
+            call.run, call.is_readable = uid, uid in self.network.closed
+            call.well_for, call.is_in_hang = self.network.well_for - seconds, world.now <= hangs_until
+        self.calls.append(call)
         taken.safe = max(taken.safe, taken.given - spooling.store.unsaved)
         if name == "stop":
             taken.stopped_at = world.now
@@ -246,8 +287,7 @@ class History:
     def _hangs(self) -> None:
         for _ in self._pauses():
             seconds = self.world.chance.choice((0.3, 3.0, 100.0))
-            self.network.answers_at = self.world.now + seconds
-            self.world.fault("hang", f"for {seconds:g} s")
+            self.network.hang(seconds)
             self.world.wait(seconds)
 
     def _failing_node(self) -> None:
@@ -265,7 +305,7 @@ class History:
                 return verb != "GET" and what in path and run in path
 
             words = f"status {status} for one node"
-            self.network.add(Rule(run, words, applies, status, world.now + seconds, is_done=is_done))
+            self.network.add(Rule(run, words, applies, status, world.now, world.now + seconds, is_done))
             world.fault("failing node", f"{status} for {what} for {seconds:g} s{', and done' if is_done else ''}")
 
     def _failing_catalog(self) -> None:
@@ -277,7 +317,7 @@ class History:
             def applies(verb: str, path: str, questions_too: bool = questions_too) -> bool:
                 return questions_too or verb != "GET"
 
-            self.network.add(Rule("", f"status {status} for all", applies, status, world.now + seconds))
+            self.network.add(Rule("", f"status {status} for all", applies, status, world.now, world.now + seconds))
             world.fault("failing catalog", f"{status} for {seconds:g} s")
             world.wait(seconds)
 
@@ -300,12 +340,11 @@ class History:
             process = world.start("resume", self._resume)
             if "kills" in self.kinds and chance.random() < 0.5:
                 process.dies_in = chance.choice((20, 100, 400)) * chance.random()
-            while process.is_alive:
-                world.wait(0.1)
+            world.wait_for_end(process)
 
     def _resume(self, wait: float = 20.0) -> None:
         try:
-            for _ in follow(self.spool, CATALOG, self._client, wait=wait, park_after=20.0):
+            for _ in follow(self.spool, CATALOG, self._client, wait=wait, park_after=PARK_AFTER):
                 pass
         except FileStoreError as error:
             self.world.say(f"resume ends: {error}")
@@ -322,6 +361,7 @@ class History:
                 except sqlite3.Error:
                     continue
                 world.fault("locked", f"for {seconds:g} s")
+                self.longest_lock = max(self.longest_lock, seconds)
                 world.wait(seconds)
 
     def _commands(self) -> None:
@@ -353,10 +393,12 @@ class History:
                 with suppress(FileStoreError):
                     (found,) = find_run([self.spool], uid)
                     found.ask_again()
-            how = DeliverySettings(2.0, settle=5.0, park_after=20.0, reconcile=False, keep=float("inf"))
+            how = DeliverySettings(2.0, settle=5.0, park_after=PARK_AFTER, reconcile=False, keep=float("inf"))
             uploader = Uploader(self.spool, TiledCatalog(self._client, CATALOG), how)
+            pause = 0.5
             while self._is_unfinished():
-                world.sleep(2.0)
+                world.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
             uploader.close()
 
         process: Process = world.start("last", last)

@@ -10,38 +10,102 @@ from bluesky_filestore import documents, open_array
 from bluesky_filestore.spool import Ledger
 from bluesky_filestore.spool.entries import Entry
 
-from .history import CATALOG, History, Taken
+from .history import CATALOG, CLOSES, KINDS, PARK_AFTER, History, Taken
 from .network import client_by
+from .world import EPOCH
 
 _DAMAGED = "damaged in the middle of the run"
+_MOST_REFUSED = 30
 _UNTOLD = frozenset(("kills", "full disk", "damage", "locked"))
+_TROUBLES_SPOOL = frozenset(("full disk", "damage", "locked"))
+# With a catalog of which nothing was heard yet: by default it is waited for longer, not knowing what it usually takes.
+_LONGEST_SILENCE, _SHORT_LOCK = 2.0, 4.5
+# An operation's requests of a slow catalog.
+_AN_OPERATION = 20.0
+
+EXCUSES_STOPS = _TROUBLES_SPOOL | {"slowness", "contention"}
+"""What a stop document may come back for before its run can be read, or later."""
+EXCUSES_READING = _TROUBLES_SPOOL | {"outages", "lost writes", "failing catalog", "commands"}
+"""What makes runs that are on their way begin again."""
+EXCUSES_LATENESS = frozenset(KINDS) - {"slowness", "contention", "second writer", "resume"}
+"""What a run may have to be looked at again for, long after it got its end."""
 
 
 def judge(history: History) -> list[str]:
     """What was not as promised, in sentences."""
-    return [*history.findings, *_waits(history), *_runs(history), *_spool(history)]
+    return [*history.findings, *_waits(history), *_peace(history), *_runs(history), *_spool(history)]
 
 
 def _waits(history: History) -> Iterator[str]:
+    yield from _stops(history)
+    is_troubled = bool({"full disk", "damage"} & history.kinds) or history.longest_lock > _SHORT_LOCK
+    for call in history.calls:
+        # Who delivers for others with a slow catalog may need longer for those than is waited for him.
+        is_usual = not (history.longest_lock or "slowness" in history.kinds)
+        is_right = call.promised < CLOSES or (call.well_for > 0 and is_usual)
+        if call.error and is_right and not is_troubled:
+            yield f"{call.words} says, and nothing is wrong: {call.error}"
     for call in history.calls:
         # A database that is damaged is left for another one, for which others are waited for, too.
         if call.seconds > call.promised + 0.01 + (0.05 if history.world.damaged else 0.0):
             yield f"{call.words} took {call.seconds:.3f} s; promised are {call.promised:g} s"
 
 
+def _stops(history: History) -> Iterator[str]:
+    """A stop document waits until its run can be read, unless the catalog answers nothing."""
+    is_usual = not (history.kinds & EXCUSES_STOPS)
+    for call in history.calls:
+        if not (call.run and is_usual and history.wait_on_stop):
+            continue
+        # One that took long before is given longer.
+        has_been_slow = history.world.faults["hang"] > 1 or history.world.faults["slow"]
+        if call.is_in_hang and call.seconds > _LONGEST_SILENCE and not has_been_slow:
+            yield f"{call.words} took {call.seconds:.3f} s, while the catalog answered nothing"
+        is_early = call.seconds < history.wait_on_stop - 0.01 and not call.is_readable
+        if is_early and call.well_for > 0 and call.run not in history.touched:
+            yield f"{call.words} took {call.seconds:.3f} s, and the run could not be read, although all was well"
+
+
+def _peace(history: History) -> Iterator[str]:
+    for (name, _, second), count in history.network.refused.items():
+        # Twenty times by whoever waits, and a few times by whoever delivers.
+        if count > _MOST_REFUSED:
+            yield f"{name} asked {count} times in the second after {second} s, while nobody listened"
+
+    if not (history.kinds & EXCUSES_READING or history.world.faults["never sent"]):
+        for table, count in history.network.read_back.items():
+            uid = table.partition("/")[0]
+            # Before it is made anew for values of another type, and at its end.
+            if count > 0 and uid not in history.network.befallen:
+                yield f"run {uid[:8]}, which nothing befell, was gone through again: its table was read once too often"
+
+
 def _runs(history: History) -> Iterator[str]:
     client = client_by(history.network.transport())
     with closing(Ledger(history.spool)) as ledger:
-        entries = {entry.uid: entry for entry in ledger.entries(ledger.register_catalog(CATALOG))}
+        number = ledger.register_catalog(CATALOG)
+        entries = {entry.uid: entry for entry in ledger.entries(number)}
+        yield from _written_down(history, ledger, number)
     for taken in history.runs:
         uid = taken.planned.uid
         if not taken.safe and uid not in entries:
             continue
         if uid in history.network.orphaned and _UNTOLD & history.kinds:
-            # Nobody knows of a request that was on its way when its process ended, and could not say so.
+            # Nobody knows of a request that was on its way when its process ended, or could no longer say so.
             continue
         for words in _run(history, client, taken, entries.get(uid)):
             yield f"run {uid[:8]}: {words}"
+
+
+def _written_down(history: History, ledger: Ledger, catalog: int) -> Iterator[str]:
+    """That a run has its end is in the spool soon after, whatever else is to be done meanwhile."""
+    if history.kinds & EXCUSES_LATENESS:
+        return
+    statement = "SELECT uid, changed FROM deliveries JOIN runs ON runs.id = deliveries.run WHERE catalog = ?"
+    for uid, changed in ledger.rows(statement, catalog):
+        late = changed - EPOCH - history.network.closed.get(uid, history.world.now)
+        if late > _AN_OPERATION:
+            yield f"run {uid[:8]} had its end, which was written down {late:.1f} s later"
 
 
 def _run(history: History, client: Any, taken: Taken, entry: Entry | None) -> Iterator[str]:
@@ -55,8 +119,9 @@ def _run(history: History, client: Any, taken: Taken, entry: Entry | None) -> It
     if entry.state == "parked":
         if not _is_true(history, taken, entry.reason):
             yield f"is parked, and nothing befell it: {entry.reason}"
-        if not history.world.faults["doubled"]:
-            # Rows that a gateway doubled are counted at the end of a run, which that one will never see.
+        if not history.world.faults["doubled"] and taken.planned.uid not in history.network.came_late:
+            # Rows that a gateway doubled are counted at the end of a run, and again when none can come any more; not
+            # those of one of which something was left out.
             yield from _no_event_twice(history, taken.planned.uid)
         return
     if taken.planned.uid not in client:
@@ -78,8 +143,14 @@ def _is_true(history: History, taken: Taken, reason: str) -> bool:
         # Of one of its requests no try was answered, while others were; or the server fails at it; or three times a
         # table was not to be made as it should be. A run of its own at which nothing fails is not held up, and loses
         # nothing, for the sake of others.
-        return history.network.lost_below > 0 or any(rule.run in (uid, "") for rule in history.network.made)
+        return history.network.lost_below > 0 or _fails_for_long(history, uid)
     return False
+
+
+def _fails_for_long(history: History, uid: str) -> bool:
+    """Whether the server refused something of a run, or failed at it for as long as it is to be tried."""
+    rules = [rule for rule in history.network.made if rule.run in (uid, "")]
+    return any(rule.status == 422 for rule in rules) or sum(rule.until - rule.since for rule in rules) > PARK_AFTER
 
 
 def _no_event_twice(history: History, uid: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The way to the simulated server, and what befalls requests on it; and a client of Tiled's that goes that way."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -16,7 +17,10 @@ from .world import World
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-_USUAL = (0.0005, 0.004)
+USUAL = (0.0005, 0.004)
+"""For how many seconds an answer lets itself be waited for, if nothing is wrong."""
+_LENGTH_OF_UID = 36
+_LONGEST_WAIT, _LONGEST_BEFALLING = 65.0, 50.0
 _BEFALLS = ("never sent", "cut", "answer lost", "late", "doubled", "slow", "500", "503")
 _SAID = orjson.dumps({"detail": "simulated"})
 
@@ -31,6 +35,7 @@ class Rule:
     applies: Callable[[str, str], bool]
     """Whether to a request, by its verb and path."""
     status: int
+    since: float = 0.0
     until: float = inf
     is_done: bool = False
     """Whether what is asked for is done all the same."""
@@ -51,7 +56,7 @@ class Network:
         self._world, self.server = world, server
         self.up_at = self.answers_at = 0.0
         """When it is there again, and when it no longer hangs."""
-        self.latency = _USUAL
+        self.latency = USUAL
         self._unsaved = 0
         self.lossy = 0.0
         """How probable it is that something befalls a request."""
@@ -63,18 +68,53 @@ class Network:
         self.made: list[Rule] = []
         """All that there ever were."""
         self.orphaned: set[str] = set()
-        """What requests were about that were done after the process had ended that made them."""
+        """What requests were about that were done after their process had ended, or another one had taken over."""
+        self._asked_by: dict[str, int] = {}
+        """Which process asked last about a run."""
         self.requests = 0
+        self.came_late: set[str] = set()
+        """What requests were about that were done when nobody waited for them any more."""
+        self.befallen: set[str] = set()
+        """What requests were about that were not answered well, or twice."""
+        self.made_by: dict[str, int] = {}
+        """Which process made a table, by its path."""
+        self.read_back: Counter[str] = Counter()
+        """How much more often that process has read the rows of a table than made it, by its path."""
+        self.closed: dict[str, float] = {}
+        """When runs got their ends."""
+        self.trouble_until = self.longest_trouble = 0.0
+        """Until when something befalls requests, or did, and for how long it lasts at most."""
+        self.refused: Counter[tuple[str, int, int]] = Counter()
+        """How many requests of a process came in each second while nobody listened."""
 
     def add(self, rule: Rule) -> None:
         """Answer so from now on."""
+        self._trouble(rule.until - rule.since)
         self.rules.append(rule)
         self.made.append(rule)
 
     def heal(self) -> None:
         """Have all well from now on, but for nodes at which the server fails for ever."""
         self.up_at = self.answers_at = self.lossy = self.lossy_below = 0.0
-        self.latency, self.rules = _USUAL, [rule for rule in self.rules if rule.until == inf]
+        self.latency, self.rules = USUAL, [rule for rule in self.rules if rule.until == inf]
+
+    def hang(self, seconds: float) -> None:
+        """Answer nothing for a while."""
+        self.answers_at = self._world.now + seconds
+        self._trouble(seconds)
+        self._world.fault("hang", f"for {seconds:g} s")
+
+    def _trouble(self, seconds: float) -> None:
+        self.trouble_until = max(self.trouble_until, self._world.now + seconds)
+        self.longest_trouble = max(self.longest_trouble, seconds)
+
+    @property
+    def well_for(self) -> float:
+        """For how many seconds nothing has befallen a request any more that anybody could still feel.
+
+        Who waited while nothing went waits for as long again at most, and for a minute.
+        """
+        return self._world.now - self.trouble_until - min(self.longest_trouble, _LONGEST_WAIT) - 2.0
 
     def transport(self) -> httpx.BaseTransport:
         """What a client's requests go by."""
@@ -88,9 +128,13 @@ class Network:
             return _response(request, *self._answer(request))
         self.requests += 1
         words = f"{request.method} {request.url.raw_path.decode()[:70]}"
+        for part in request.url.path.split("/")[4:6]:
+            if len(part) == _LENGTH_OF_UID:
+                self._asked_by[part] = world.process.number
         world.point(words)
         if world.now < self.up_at:
             self._lose()
+            self.refused[world.process.name, world.process.number, int(world.now)] += 1
             world.wait(0.001)
             raise httpx.ConnectError("Connection refused", request=request)
         if world.now < self.answers_at:
@@ -100,10 +144,24 @@ class Network:
         if world.chance.random() < max(self.lossy, self.lossy_below * is_below):
             befalls = world.chance.choice(_BEFALLS)
             world.fault(befalls, words)
+            self._trouble(_LONGEST_BEFALLING)
+            self.befallen |= _about(request)
             self.lost_below += is_below and bool(self.lossy_below)
         response = self._befallen(request, befalls)
         world.say(f"{response.status_code} {words}")
+        self._count(request)
         return response
+
+    def _count(self, request: httpx.Request) -> None:
+        """Know who makes tables, and reads them."""
+        number, path = self._world.process.number, request.url.path
+        if request.method == "POST" and path.endswith("/primary"):
+            table = f"{path.partition('/metadata/')[2]}/{orjson.loads(request.content)['id']}"
+            self.made_by[table] = number
+            self.read_back[table] -= 1
+        elif request.method == "GET" and "/table/partition/" in path:
+            table = path.partition("/table/partition/")[2]
+            self.read_back[table] += self.made_by.get(table) == number
 
     def _befallen(self, request: httpx.Request, befalls: str) -> httpx.Response:
         world, chance = self._world, self._world.chance
@@ -137,6 +195,7 @@ class Network:
     def restart(self, seconds: float, unsaved: int) -> None:
         """Be away for a while; if that is noticed by anybody, without what was written last."""
         self.up_at, self._unsaved = self._world.now + seconds, unsaved
+        self._trouble(seconds)
         self._world.fault("restart", f"for {seconds:g} s")
 
     def _lose(self) -> None:
@@ -145,6 +204,7 @@ class Network:
             self._world.fault("last writes lost", f"{lost} of them")
 
     def _hang(self, request: httpx.Request) -> httpx.Response:
+        self.befallen |= _about(request)
         timeout = request.extensions["timeout"]["read"]
         if self.answers_at - self._world.now > timeout:
             if self._world.chance.random() < 0.5:
@@ -163,8 +223,11 @@ class Network:
             if self._world.now >= self.up_at:
                 self._world.say(f"late: {request.method} {request.url.path}")
                 self._done(request)
-                if not process.is_alive:
-                    self.orphaned.update(request.url.path.split("/")[3:])
+                about = request.url.path.split("/")[3:]
+                self.came_late.update(about)
+                others = [self._asked_by[part] for part in about if part in self._asked_by]
+                if not process.is_alive or any(number != process.number for number in others):
+                    self.orphaned.update(about)
 
         self._world.start("gateway", later)
 
@@ -172,17 +235,56 @@ class Network:
         for rule in self.rules:
             if rule.applies(request.method, request.url.path) and self._world.now < rule.until:
                 self._world.faults[rule.words] += 1
+                self.befallen |= _about(request)
                 if rule.is_done:
                     self._answer(request)
                 return _response(request, rule.status, "application/json", _SAID)
-        return _response(request, *self._answer(request))
+        response = _response(request, *self._answer(request))
+        path = tuple(request.url.path.split("/")[4:])
+        if request.method == "PATCH" and len(path) == 1 and "stop" in self.server.nodes[path].metadata:
+            self.closed.setdefault(*path, self._world.now)
+        return response
 
     def _answer(self, request: httpx.Request) -> tuple[int, str, bytes]:
         return self.server.answer(request.method, request.url.path, request.url.params, request.content)
 
 
+def _about(request: httpx.Request) -> set[str]:
+    """The parts of the path of the node that a request is about, among them the uid of its run."""
+    parts = set(request.url.path.split("/"))
+    return parts | {orjson.loads(request.content)["id"]} if request.method == "POST" else parts
+
+
 def _response(request: httpx.Request, status: int, kind: str, content: bytes) -> httpx.Response:
-    return httpx.Response(status, headers={"content-type": kind}, content=content, request=request)
+    return httpx.Response(status, headers=_headers(kind), content=content, request=request)
+
+
+@cache
+def _headers(kind: str) -> httpx.Headers:
+    return httpx.Headers({"content-type": kind})
+
+
+class _Client(httpx.Client):
+    """Goes without what takes httpx most of its time, and of which the server wants to know nothing: headers, cookies.
+
+    Nor does it follow anybody elsewhere. So a request costs a quarter.
+    """
+
+    def build_request(
+        self, method: str, url: Any, *, content: Any = None, json: Any = None, params: Any = None, **options: Any
+    ) -> httpx.Request:
+        """As httpx does, but for headers."""
+        timeout = options.get("timeout", httpx.USE_CLIENT_DEFAULT)
+        timeout = self.timeout if timeout is httpx.USE_CLIENT_DEFAULT else timeout
+        extensions = {"timeout": httpx.Timeout(timeout).as_dict()}
+        return httpx.Request(method, _url(str(url)), params=params, content=content, json=json, extensions=extensions)
+
+    def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        """As httpx does, but for redirects."""
+        return self._transport.handle_request(request)
+
+
+_url = lru_cache(maxsize=1000)(httpx.URL)
 
 
 class _Transport(httpx.BaseTransport):
@@ -226,7 +328,7 @@ def client_by(transport: httpx.BaseTransport) -> "Container":
 
     template = _context()
     context = object.__new__(type(template))
-    client = httpx.Client(transport=transport, timeout=template.http_client.timeout, trust_env=False)
+    client = _Client(transport=transport, timeout=template.http_client.timeout, trust_env=False)
     client.headers = template.http_client.headers
     vars(context).update(vars(template), http_client=client)
     return from_context(context)

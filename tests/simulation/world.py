@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,8 @@ class Process:
     descriptors: set[int] = field(default_factory=set)
     failure: BaseException | None = None
     """What its first thread ended with, if not well."""
+    awaited_by: list["Task"] = field(default_factory=list)
+    """Who goes on when it is over."""
 
 
 class Task:
@@ -169,6 +172,15 @@ class World:
             with suppress(OSError):
                 os.close(descriptor)
         process.descriptors.clear()
+        for task in process.awaited_by:
+            self.ready(task)
+        process.awaited_by.clear()
+
+    def wait_for_end(self, process: Process) -> None:
+        """Have the thread that runs go on when a process is over."""
+        if process.is_alive:
+            process.awaited_by.append(self._running())
+            self.wait(None)
 
     def ready(self, task: Task, at: float | None = None) -> None:
         """A thread goes on, now or then, whatever it waited for."""
@@ -241,9 +253,8 @@ class World:
 
     def __enter__(self) -> "World":
         stand_ins = self._stand_ins()
-        for module in [module for name, module in sys.modules.items() if name.startswith(PARTS)]:
-            for known in stand_ins.keys() & vars(module).keys():
-                self._stack.enter_context(patch.object(module, known, stand_ins[known]))
+        for module, known in _seen(frozenset(stand_ins), len(sys.modules)):
+            self._stack.enter_context(patch.object(module, known, stand_ins[known]))
         for verb in ("rename", "unlink"):
             self._stack.enter_context(patch.object(Path, verb, self._marked(verb, getattr(Path, verb))))
         return self
@@ -343,6 +354,13 @@ class World:
             self.damaged.add((found.st_dev, found.st_ino))
 
 
+@lru_cache(maxsize=1)
+def _seen(names: frozenset[str], _: int) -> list[tuple[Any, str]]:
+    """The package's modules, and what they see by one of the names; it is looked for again when more are imported."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(PARTS)]
+    return [(module, known) for module in modules for known in sorted(names & vars(module).keys())]
+
+
 def _like(module: Any, **others: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(module), **others})
 
@@ -357,7 +375,8 @@ class Connection(sqlite3.Connection):
         self.world, self._patience, self._is_closed = world, patience, False
         found = path.stat()
         self._identity = (found.st_dev, found.st_ino)
-        self.limit()
+        if world.is_full:
+            self.limit()
 
     def limit(self) -> None:
         """Know whether there is room on the disk."""
@@ -393,7 +412,7 @@ class Connection(sqlite3.Connection):
         world = self.world
         if statement.startswith("PRAGMA busy_timeout = "):
             self._patience = int(statement.rpartition(" ")[2]) / 1000
-            return ask("SELECT 1")
+            return self.cursor()
         world.point(statement[:60])
         if self._identity in world.damaged:
             raise _error(sqlite3.DatabaseError, "database disk image is malformed", _CORRUPT)
@@ -477,6 +496,7 @@ class Lock:
     def __init__(self, world: World) -> None:
         self._world = world
         self._holder: Task | None = None
+        self._waiting: list[Task] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Have it alone, if that can be had in time."""
@@ -485,13 +505,20 @@ class Lock:
         while self._holder is not None:
             if not blocking or world.now >= until:
                 return False
-            world.wait(min(_BUSY_STEP, until - world.now))
+            task = world._running()
+            self._waiting.append(task)
+            world.wait(None if timeout < 0 else until - world.now)
+            if task in self._waiting:
+                self._waiting.remove(task)
         self._holder = world.task
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it: who of them is the first is chance."""
         self._holder = None
+        waiting, self._waiting = self._waiting, []
+        for task in waiting:
+            self._world.ready(task)
 
     def __enter__(self) -> None:
         self.acquire()
