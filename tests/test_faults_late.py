@@ -120,3 +120,32 @@ def test_after_the_run_was_closed(condition, left, late, catalog, data_directory
         wait_for(lambda: states(tmp_path, client.uri) == {run.uid: "delivered"})
         assert writer.status().problems == ()
     run.compare(catalog.client)
+
+
+def test_values_of_another_type(late, catalog, data_directory, tmp_path, monkeypatch):
+    """Whole numbers that come when their array was made anew for fractions are found by the later look, too."""
+    proxy, client = late
+    run = SmallRun(data_directory, next(_numbers))
+
+    def is_pairs(request):
+        return request.method == "PATCH" and request.path.endswith("/pair")
+
+    with CatalogWriter(client, spool=tmp_path, interval=0.01, wait_on_stop=0.0) as writer:
+        proxy.fault = fault_of_the_first(is_pairs, "hold")
+        for name, doc in run.documents[:7]:
+            writer(name, doc)
+        wait_for(lambda: proxy.holding)
+        wait_for(lambda: not writer.status().waiting)
+        for name, doc in run.documents[7:]:
+            writer(name, doc)
+        wait_for(lambda: not writer.status().waiting)
+        pairs = catalog.client[run.uid]["primary"].base["pair"]
+        assert pairs.read().tolist() == run.pairs
+        proxy.release()
+        wait_for(lambda: not proxy.holding)
+        wait_for(lambda: pairs.read().tolist() != run.pairs)
+        assert states(tmp_path, client.uri) == {run.uid: "settling"}
+        monkeypatch.setattr(LATEST, 0.0)
+        wait_for(lambda: states(tmp_path, client.uri) == {run.uid: "delivered"})
+        assert writer.status().problems == ()
+    run.compare(catalog.client)

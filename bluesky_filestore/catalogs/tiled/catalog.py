@@ -13,7 +13,7 @@ midst of it: it is left alone.
 Three things are kept of runs, whatever else is forgotten:
 
 - `_doubted`: the runs of which a request was not answered, so that it may be carried out at any time;
-- `_held`: how many rows such a run had to have when it was closed; `CheckRun` compares, and ends the doubt;
+- `_held`: what such a run had to hold when it was closed; `CheckRun` compares, and ends the doubt;
 - `_claimed`: the runs that are ours without a mark, which earlier versions did not make.
 
 What changes the catalog, or what is known of it, is for one thread at a time, the one that delivers; any may ask.
@@ -52,8 +52,9 @@ from bluesky_filestore.operations.operations import (
 
 from .arrays import TiledArray
 from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_away, is_gone, key_for, may_still_be_done
+from .held import Held, ValueSums
 from .mimetypes import Mimetypes
-from .nodes import NodePath, Nodes, replace_entries, row_count
+from .nodes import NodePath, Nodes, replace_entries
 from .once import without_retries
 from .relocating import check_not_relocated
 from .streams import Streams
@@ -85,7 +86,7 @@ class TiledCatalog:
         self._lock = threading.Lock()
         self._client: Container | None = None
         self._doubted, self._claimed = set[str](), set[str]()
-        self._held: dict[str, dict[NodePath, int]] = {}
+        self._held = Held()
         self._makes_client = not hasattr(client, "context")
         self._make_client: Callable[[], Container] = client if self._makes_client else lambda: client
         self.is_in_memory = False
@@ -184,9 +185,10 @@ class TiledCatalog:
         self.connect()
         try:
             with self._noting_lost_answers(operation.run):
-                self._apply(operation) if self._documents is None else self._apply_to_documents(
-                    operation, self._documents
-                )
+                if self._documents is None:
+                    self._apply(operation)
+                else:
+                    self._apply_to_documents(operation, self._documents)
         except CatalogError as error:
             # What was there may have been taken away by a request of ours that came late.
             if not isinstance(operation, CreateRun | DropArray | CheckRun | EndStreams) and is_gone(error):
@@ -260,7 +262,7 @@ class TiledCatalog:
             self._documents.forget(run)
             return
         with self._noting_lost_answers(run):
-            self._held.pop(run, None)
+            self._held.forget(run)
             self._forget_run(run)
             for stream in self._nodes.find((run,)) or ():
                 for key, child in list(self._nodes.get((run, stream)).items()):
@@ -314,19 +316,17 @@ class TiledCatalog:
         for array in arrays.values():
             array.cut()
         if run in self._doubted:
-            expected = {path: each.expected for path, each in (tables | arrays).items() if each.expected is not None}
-            self._held[run] = self._held.get(run, {}) | expected
+            self._held.note(run, {path: (table.expected, ValueSums()) for path, table in tables.items()})
+            written = {
+                path: (rows, array.sums) for path, array in arrays.items() if (rows := array.expected) is not None
+            }
+            self._held.note(run, written)
         replace_entries(self._nodes.get((run,)), operation.metadata)
         self._streams.expect_end(run, self._nodes.addresses(run))
         self._forget_run(run)
 
     def _check_run(self, run: str) -> None:
-        self._nodes.forget((run,))
-        for path, expected in self._held.get(run, {}).items():
-            present = row_count(self._nodes.find(path))
-            if present != expected:
-                raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
-        self._held.pop(run, None)
+        self._held.check(run, self._nodes)
         self._doubted.discard(run)
 
 
