@@ -26,6 +26,7 @@ SOURCES = {module: (ROOT / "bluesky_filestore" / f"{module}.py").read_text() for
         ("return min(a)", ["return max(a)"]),
         ("return a(b=c, d=e)", ["return a(d=e)", "return a(b=c)"]),
         ("return False", ["return True"]),
+        ("match a:\n        case 1: b()", ["case 2:", "pass"]),
         ("return 10_000", []),
         ("raise Error('x', 1)", []),
         ("return 'SELECT a FROM b WHERE c = ?'", ["return 'SELECT a FROM b WHERE NOT c = ?'"]),

@@ -12,10 +12,10 @@ SUBJECTS = {
     "model/paths": "model/paths.py model_paths model_compose",
     "spool/store": "spool_store spool_producer spool_belonging",
     "spool/producer": "spool_producer spool_belonging spool_store",
-    "spool/encoding": "spool/encoding.py spool_encoding spool_odd_documents",
-    "spool/ledger": "spool_ledger spool_spooled_run delivery_catalog_names",
-    "delivery/conveyor": "simulation delivery_conveyor",
-    "delivery/lane": "simulation delivery_conveyor",
+    "spool/encoding": "spool/encoding.py spool_encoding",
+    "spool/ledger": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
+    "delivery/conveyor": "delivery_conveyor_lanes delivery_lane simulation",
+    "delivery/lane": "delivery_lane one_failure delivery_conveyor_lanes simulation",
 }
 """The modules of tests that mirror a module, or its own examples, the fast ones first."""
 
