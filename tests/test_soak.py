@@ -6,13 +6,16 @@ import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bluesky_filestore import CatalogWriter
+from tests.proxy import Request
 from tests.small_runs import SmallRun
 from tests.soak.comparing import compare
+from tests.soak.faults import Faults
 from tests.soak.journal import Begins, Closed, Given, JournalledRun, Taken, journal_of
 
 SECONDS, LATE = 5, 3
@@ -26,6 +29,28 @@ def test_a_short_soak():
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
     assert " 0  findings" in done.stdout
+
+
+def befallen(seed):
+    """What befalls a thousand requests, a fifth of which append rows, and a fifth of which change something else."""
+    server = SimpleNamespace(proxy=SimpleNamespace(fault=None))
+    faults = Faults(seed, server, [], None)
+    rows, node = "/api/v1/table/partition/uid/primary/internal", "/api/v1/metadata/uid/primary"
+    kinds = [("PATCH", rows), ("PUT", node), *[("GET", node)] * 3]
+    requests = [Request(*kinds[number % len(kinds)], number) for number in range(1000)]
+    return faults, [(request, server.proxy.fault(request)) for request in requests]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_befalls_requests(seed):
+    """Each kind comes about, as often as the others, and of those that need a change each meets one."""
+    faults, befell = befallen(seed)
+    counts = [count for kind, count in faults.counts.items() if kind.startswith("request: ")]
+    assert len(counts) == 16
+    assert (min(counts) > 0, max(counts) - min(counts) <= 2) == (True, True)
+    assert all(request.is_append for request, fault in befell if fault == "lie")
+    assert {request.method for request, fault in befell if fault in ("twice", "hold")} <= {"PATCH", "PUT"}
+    assert befallen(seed)[1] == befell
 
 
 @pytest.fixture(scope="module")

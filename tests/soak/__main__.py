@@ -165,6 +165,7 @@ class Soak:
 
 def show(soak: Soak, compared: Compared, journals: list[Journal]) -> None:
     """The table."""
+    print(f"{soak.server.proxy.requests:>10,}  requests, from seed {soak.seed}")
     calls = [call for journal in journals for call in journal.calls]
     print(f"{len(calls):>10,}  documents taken, in {len(journals)} lives of {_WRITERS} writers")
     print(f"{compared.runs:>10,}  runs, of which {compared.cut_short} were cut short and {compared.parked} parked")

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,20 @@ _OF_REQUESTS: tuple[Fault, ...] = (
     *("drop answer", "cut answer", "garble answer", "cut", "hold", "twice", "lie", "page"),
     *(500, 502, 503, 404, 429, 0.05, 0.5, 2.0),
 )
+# Twice, or late, is of no matter but for what changes something. All else that a gateway says was done is believed:
+# what is promised is that rows are counted.
+_NEEDS: Mapping[Fault, Callable[[Request], bool]] = {
+    "hold": lambda request: request.method != "GET",
+    "twice": lambda request: request.method != "GET",
+    "lie": lambda request: request.is_append,
+}
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
+
+
+def _words(fault: Fault) -> str:
+    """What a fault of a request is called in the table."""
+    late = f"{fault:g} s late" if isinstance(fault, float) else ""
+    return f"request: {late or (f'status {fault}' if isinstance(fault, int) else fault)}"
 
 
 class Faults:
@@ -41,11 +54,12 @@ class Faults:
         self._chance, self._of_requests = random.Random(f"plan {seed}"), random.Random(f"requests {seed}")
         self._server, self._writers, self._small = server, writers, small
         self._lock = threading.Lock()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(dict.fromkeys(map(_words, _OF_REQUESTS), 0))
         """How often each kind came about."""
         self.refused: set[str] = set()
         """The runs at which requests failed for longer than anybody's patience, by uid."""
         self._often, self._all, self._run = 0.05, None, ""
+        self._to_come: list[Fault] = []
         server.proxy.fault = self.fault
 
     def fault(self, request: Request) -> Fault:
@@ -61,17 +75,19 @@ class Faults:
                 return self._counted(self._all)
             if self._of_requests.random() >= self._often:
                 return None
-            found = self._of_requests.choice(_OF_REQUESTS)
-            if found == "lie" and not request.is_append:
-                # All else that a gateway says was done is believed; what is promised is that rows are counted.
-                return None
-            return self._counted(found)
+            return self._counted(self._next(request))
+
+    def _next(self, request: Request) -> Fault:
+        """The next kind that can befall a request: all come equally often, in an order that the seed decides."""
+        for _ in range(2):
+            for place, fault in enumerate(self._to_come):
+                if _NEEDS.get(fault, lambda _: True)(request):
+                    return self._to_come.pop(place)
+            self._to_come += self._of_requests.sample(_OF_REQUESTS, len(_OF_REQUESTS))
+        return None
 
     def _counted(self, fault: Fault) -> Fault:
-        words = (
-            f"{fault:g} s late" if isinstance(fault, float) else f"status {fault}" if isinstance(fault, int) else fault
-        )
-        self.counts[f"request: {words}"] += 1
+        self.counts[_words(fault)] += 1
         return fault
 
     def one(self) -> None:
