@@ -4,6 +4,7 @@ import datetime
 import math
 import subprocess
 import sys
+import warnings
 
 import msgpack
 import msgpack_numpy
@@ -211,6 +212,27 @@ def test_too_deep():
     assert back["value"] == "[7]"
 
 
+@pytest.mark.parametrize("value", ["a lone \ud800", {1: "a", b"b": None, None: 2, 1.5: "c", False: "d"}])
+def test_beside_what_is_too_deep(value):
+    """What is plain stays as it is, keys that are no texts, too."""
+    back, notes = read(encode({"deep": nested(3000), "value": value}))
+    assert (back["value"], len(notes)) == (value, 1)
+
+
+def test_a_key_beside_what_is_too_deep():
+    """Of other keys there is the text."""
+    assert decode(encode({"deep": nested(3000), "value": {(1, 2): 3}}))["value"] == {"(1, 2)": 3}
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.clongdouble])
+def test_whoever_ignores_warnings(kind):
+    """A complex number is no real one, whatever numpy's warning comes to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        doc, notes = read(encode({"value": kind(1 + 2j)}))
+    assert (doc, len(notes)) == ({"value": "(1+2j)"}, 1)
+
+
 def test_an_array_with_something_deep_in_it():
     """Of an array of anything only that element is text which is nested too deeply."""
     array = np.empty(3, dtype=object)
@@ -275,6 +297,13 @@ def test_kept_by_a_patched_msgpack():
     found = decode(msgpack.packb(doc, default=msgpack_numpy.encode))
     assert repr(found) == repr(doc)
     assert found["image"].dtype == doc["image"].dtype
+
+
+def test_kept_by_msgpack_numpy_as_bytes():
+    """So are the names and types of fields that are bytes there."""
+    kept = {b"nd": True, b"type": [[b"a", b"<i4"], [b"b", b"<f8", [2]]], b"shape": [1], b"data": bytes(20)}
+    found = decode(msgpack.packb({"table": kept}))["table"]
+    assert found.dtype == np.dtype([("a", "<i4"), ("b", "<f8", (2,))])
 
 
 BODIES = [b"", b"\xc1", b"\x05", b"\x81\xa1x\xc7\x03\x02\x93\xa3", b"\x81\xa1x\xd4\x03\xff", b"\x90", None]

@@ -108,6 +108,23 @@ def test_what_waits_first(ledger):
     assert ledger.first_waiting(here) is None
 
 
+def test_what_waits_of_whom(tmp_path):
+    """How many documents wait is known of all, and of each producer, since its oldest run."""
+    with closing(Store(tmp_path)) as one, closing(Store(tmp_path)) as other, closing(Ledger(tmp_path)) as ledger:
+        for store, events in ((one, 1), (other, 4), (one, 2)):
+            for pair in run_documents(events)[1]:
+                store.append(*pair)
+        here = ledger.register_catalog(HERE)
+        first, second, third = ledger.entries(here)
+        assert ledger.waiting_documents(here) == (16, first.started)
+        assert ledger.waiting_documents(here, one.producer) == (9, first.started)
+        assert ledger.waiting_documents(here, other.producer) == (7, second.started)
+        ledger.set_states(here, {first.number: ("delivered", "", 4), second.number: ("uploading", "", 6)})
+        assert ledger.waiting_documents(here, one.producer) == (5, third.started)
+        assert ledger.waiting_documents(here, other.producer) == (1, second.started)
+        assert ledger.latest() == third
+
+
 def test_progress(ledger):
     """How far a run has come in each catalog, with why, and of how many documents."""
     here, first, _ = numbers(ledger)
