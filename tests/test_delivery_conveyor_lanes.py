@@ -88,6 +88,16 @@ def test_few_and_many_at_once(conveyor, ledger, monkeypatch):
     assert cursors == [3, 8, 11, 14, 15]
 
 
+def test_so_many_bytes_at_once(conveyor, ledger, monkeypatch):
+    """Where as many bytes were taken as are at once, nobody says that these were all."""
+    put(ledger.directory, run_documents(1)[1])
+    size = sum(document.size for document in ledger.documents_after(0, 3, 10**6))
+    monkeypatch.setattr(conveyor_module, "_MOST_BYTES_AT_ONCE", size)
+    assert conveyor.move() == ([], True)
+    assert conveyor._cursor == 3
+    assert not conveyor.move()[1]
+
+
 def test_answers_are_heard(ledger, catalog, clock):
     """What the catalog answers to the delivery is known to whoever else listens for it."""
     known = CatalogHealth(catalog)
@@ -137,7 +147,7 @@ def test_a_writer_that_died(conveyor, ledger, catalog, monkeypatch):
     assert catalog.closed()[uid]["notes"] == [CUT_SHORT]
     assert len(conveyor._lanes) == 1
     conveyor.look_around()
-    assert conveyor._lanes == []
+    assert (conveyor._lanes, conveyor.has_news) == ([], False)
 
 
 def test_a_writer_that_lives(conveyor, ledger, catalog):
