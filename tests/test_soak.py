@@ -99,6 +99,31 @@ def test_what_is_wrong(written, changed, words):
     assert words in "\n".join(found(written, changed(run)).findings)
 
 
+def test_a_run_with_an_orphan(written):
+    """A run of which nobody can know whether a late request is still to come is left out, and counted."""
+    client, spool, uri, run = written
+    compared = compare([replace(run, safe=0, documents=[])], client, [spool], uri, set(), {run.uid})
+    assert (compared.findings, compared.runs, compared.orphaned) == ([], 0, 1)
+
+
+class Killed:
+    """A writer that is killed."""
+
+    def kill(self):
+        """It was there."""
+        return True
+
+
+def test_orphans():
+    """A request that changes a run, and is late when a writer is killed, is remembered; one that is over is not."""
+    faults, _ = befallen(3)
+    faults._writers, faults._late = [Killed()], []
+    for method, fault, uid in (("PATCH", 2.0, "a"), ("PATCH", -0.01, "b"), ("GET", 2.0, "c"), ("PUT", "hold", "d")):
+        faults._remember(fault, Request(method, f"/api/v1/metadata/{uid}/primary", 0))
+    faults._kill_writer()
+    assert {"a", "b", "c", "d"} & faults.orphaned == {"a", "d"}
+
+
 def test_a_run_that_nobody_gave(written):
     """What is in the catalog and in no journal is found."""
     assert "was never given" in "\n".join(found(written).findings)

@@ -1,5 +1,6 @@
 """What befalls a soak: requests by a proxy, processes and disks by a plan that a seed makes as it goes."""
 
+import math
 import random
 import threading
 import time
@@ -58,8 +59,13 @@ class Faults:
         """How often each kind came about."""
         self.refused: set[str] = set()
         """The runs at which requests failed for longer than anybody's patience, by uid."""
+        self.orphaned: set[str] = set()
+        """The runs of which a late request was on its way when a writer was killed, by uid, among other names.
+
+        That is the one thing that nobody can know of: see "Requests that come late" in the docs."""
         self._often, self._all, self._run = 0.05, None, ""
         self._to_come: list[Fault] = []
+        self._late: list[tuple[float, Request]] = []
         server.proxy.fault = self.fault
 
     def fault(self, request: Request) -> Fault:
@@ -75,7 +81,7 @@ class Faults:
                 return self._counted(self._all)
             if self._of_requests.random() >= self._often:
                 return None
-            return self._counted(self._next(request))
+            return self._remember(self._counted(self._next(request)), request)
 
     def _next(self, request: Request) -> Fault:
         """The next kind that can befall a request: all come equally often, in an order that the seed decides."""
@@ -85,6 +91,12 @@ class Faults:
                     return self._to_come.pop(place)
             self._to_come += self._of_requests.sample(_OF_REQUESTS, len(_OF_REQUESTS))
         return None
+
+    def _remember(self, fault: Fault, request: Request) -> Fault:
+        """Know of a request that changes something how long it is on its way."""
+        if request.method != "GET" and (fault == "hold" or isinstance(fault, float)):
+            self._late.append((time.monotonic() + (fault if isinstance(fault, float) else math.inf), request))
+        return fault
 
     def _counted(self, fault: Fault) -> Fault:
         self.counts[_words(fault)] += 1
@@ -104,6 +116,8 @@ class Faults:
         ]
         self._chance.choice(kinds)()
         self._server.proxy.release()
+        with self._lock:
+            self._late = [each for each in self._late if each[0] < math.inf]
         time.sleep(self._chance.choice(_PAUSES))
 
     def end(self) -> None:
@@ -129,6 +143,9 @@ class Faults:
         self._for_a_while(self._chance.choice(("page", 502, 404)))
 
     def _kill_writer(self) -> None:
+        with self._lock:
+            self._late = [each for each in self._late if each[0] > time.monotonic()]
+            self.orphaned.update(*(request.path.split("/") for _, request in self._late))
         self.counts["writer killed"] += self._chance.choice(self._writers).kill()
 
     def _kill_server(self) -> None:
