@@ -116,6 +116,8 @@ class Failing(Applied):
         """Why nobody can say what it reads; None if it has none of our adapters."""
         self.doubted = set()
         """The runs of which not every answer came."""
+        self.claimed = set()
+        """The runs that are known to be ours."""
 
     def check(self):
         """It answers, unless it is away."""
@@ -135,6 +137,14 @@ class Failing(Applied):
         if coming := self.errors.get(type(operation)):
             raise coming.pop(0)
         super().apply(operation)
+
+    def doubt(self, run):
+        """From now on it is."""
+        self.doubted.add(run)
+
+    def claim(self, run):
+        """From now on it is ours."""
+        self.claimed.add(run)
 
     def in_doubt(self, run):
         """So it is said."""

@@ -15,7 +15,7 @@ from bluesky_filestore.delivery.health import CatalogHealth
 from bluesky_filestore.delivery.problems import Problems
 from bluesky_filestore.delivery.run_delivery import CUT_SHORT, IN_DOUBT, STOP_UNUSABLE
 from bluesky_filestore.delivery.settings import DeliverySettings
-from bluesky_filestore.errors import CatalogFaultError, CatalogUnreachableError, RowsDifferError
+from bluesky_filestore.errors import CatalogError, CatalogFaultError, CatalogUnreachableError, RowsDifferError
 from bluesky_filestore.operations.operations import (
     AppendRows,
     CloseRun,
@@ -25,6 +25,7 @@ from bluesky_filestore.operations.operations import (
     InsertDocument,
 )
 from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool.spooled_run import find_run
 
 WHOLE = [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
 SETTINGS = DeliverySettings(settle=5.0, park_after=0.0, reconcile=False)
@@ -213,6 +214,9 @@ def test_it_lacks_its_end(conveyor, ledger, catalog, clock, tmp_path):
     conveyor.move()
     assert (conveyor.failing_runs, conveyor.unsettled_runs) == ({}, (small.uid,))
     assert states(ledger, catalog) == {small.uid: "settling"}
+    # Its writer has ended, and so has the run.
+    conveyor.look_around()
+    assert not conveyor.has_news
 
 
 @pytest.mark.parametrize(("left_out", "state"), [(0, "settling"), (1, "uploading")])
@@ -235,6 +239,79 @@ def test_begun_by_another_process(ledger, catalog, clock, tmp_path, left_out, st
         with pytest.raises(CatalogUnreachableError, match="nobody answers"):
             Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
         assert ledger.progress(small.uid)[0][2] == IN_DOUBT
+
+
+def test_what_another_process_knew(ledger, catalog, clock):
+    """Which runs are ours, and of which not every answer came, is known to the process that goes on with them."""
+    (doubted, docs), (begun, more), (waiting, others) = (run_documents(2) for _ in range(3))
+    catalog.doubted = {doubted}
+    with closing(Store(ledger.directory)) as store:
+        for pair in (*docs[:-1], *more[:-1]):
+            store.append(*pair)
+        Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
+        for pair in others:
+            store.append(*pair)
+        following = Failing()
+        Conveyor(ledger, following, Problems(), settings=SETTINGS).move()
+    assert (following.doubted, following.claimed) == ({doubted}, {doubted, begun})
+    assert states(ledger, catalog) == {doubted: "uploading", begun: "uploading", waiting: "delivered"}
+
+
+def test_asked_for_again(conveyor, ledger, catalog):
+    """A run that is parked in the middle is left alone, and comes whole when it is asked for again."""
+    (uid, docs), (other, more) = run_documents(4), run_documents(2)
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs[:4]:
+            store.append(*pair)
+        conveyor.move()
+        find_run([ledger.directory], uid)[0].park("not wanted")
+        conveyor.look_around()
+        for pair in (*docs[4:], *more):
+            store.append(*pair)
+        assert [entry.uid for entry in conveyor.move()[0]] == [other]
+        assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "parked", other: "delivered"}, [0.0, 1.0])
+        find_run([ledger.directory], uid)[0].ask_again()
+        conveyor.look_around()
+        assert [entry.uid for entry in conveyor.move()[0]] == [uid]
+    assert states(ledger, catalog)[uid] == "delivered"
+    assert table(catalog, uid) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_tried_at_once(conveyor, ledger, catalog):
+    """What waits after a failure is tried at once when it is said to be time."""
+    uid, docs = run_documents(1)
+    put(ledger.directory, docs)
+    catalog.errors[CreateRun] = [CatalogFaultError("no room")]
+    conveyor.move()
+    conveyor.move()
+    assert conveyor.failing_runs == {uid: "no room"}
+    conveyor.try_again()
+    conveyor.move()
+    assert states(ledger, catalog) == {uid: "delivered"}
+
+
+def test_problems_of_before(conveyor, ledger, catalog):
+    """What went wrong with a run before it was begun again does not count."""
+    uid, docs = run_documents(2)
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs[:-1]:
+            store.append(*pair)
+        catalog.errors[AppendRows] = [CatalogError("too many columns")]
+        conveyor.move()
+        assert conveyor._problems.loss(uid).endswith("too many columns")
+        conveyor.begin_again()
+        store.append(*docs[-1])
+        conveyor.move()
+    assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
+
+
+def test_ended_runs_are_forgotten(conveyor, ledger, monkeypatch):
+    """Of runs that ended only some numbers are remembered."""
+    monkeypatch.setattr(conveyor_module, "_REMEMBERED", 3)
+    for _ in range(8):
+        put(ledger.directory, run_documents(1)[1])
+        conveyor.move()
+        assert len(conveyor._ended) <= 3
 
 
 def test_other_rows(conveyor, ledger, catalog):
