@@ -101,3 +101,55 @@ class Applied:
     def closed(self):
         """The metadata that ended runs were closed with, by uid."""
         return {each.run: each.metadata for each in self.operations if isinstance(each, CloseRun)}
+
+
+class Failing(Applied):
+    """One that fails, once for each error, at what it has errors for."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors = {}
+        """By operation: the errors that are to come."""
+        self.away = None
+        """Why nothing goes at all; None if it does."""
+        self.unknown = None
+        """Why nobody can say what it reads; None if it has none of our adapters."""
+        self.doubted = set()
+        """The runs of which not every answer came."""
+        self.claimed = set()
+        """The runs that are known to be ours."""
+
+    def check(self):
+        """It answers, unless it is away."""
+        if self.away is not None:
+            raise self.away
+
+    def reads(self, mimetype):
+        """Nothing of ours, unless nobody can say."""
+        if self.unknown is not None:
+            raise self.unknown
+        return super().reads(mimetype)
+
+    def apply(self, operation):
+        """Remember the operation, unless it is to fail."""
+        if self.away is not None:
+            raise self.away
+        if coming := self.errors.get(type(operation)):
+            raise coming.pop(0)
+        super().apply(operation)
+
+    def doubt(self, run):
+        """From now on it is."""
+        self.doubted.add(run)
+
+    def claim(self, run):
+        """From now on it is ours."""
+        self.claimed.add(run)
+
+    def in_doubt(self, run):
+        """So it is said."""
+        return run in self.doubted
+
+    def kinds(self, run=None):
+        """What was done, for one run or all, in its order."""
+        return [type(each) for each in self.operations if run in (None, each.run)]

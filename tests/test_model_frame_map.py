@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bluesky_filestore.model.frame_map import Assets, FrameMap, Source, Span, StreamRange
+from bluesky_filestore.model.frame_map import Assets, FrameMap, Rows, Source, Span, StreamRange
 from bluesky_filestore.model.paths import pure_path
 
 
@@ -302,6 +302,19 @@ def test_fly_scan_without_events():
     """Without events the ranges' own order is that of the rows."""
     rows = ranges_for([(0, 1, 4), (4, 5, 2)], [])
     assert (rows.spans, rows.count, rows.expected) == ((Span("a", 0, 6),), 6, 6)
+
+
+def test_fly_scan_that_has_nothing_yet():
+    """An array of which nothing was documented lacks nothing until the run is over."""
+    frames = FrameMap(Assets())
+    frames.add_range("primary", "image", StreamRange("a", 0, 1, 0))
+    assert frames.rows("primary", "image") == Rows((), 0, 0)
+    frames.add_range("primary", "other", StreamRange("b", 0, 1, 2))
+    assert frames.rows("primary", "image") == Rows((), 0, 0)
+    frames.end()
+    rows = frames.rows("primary", "image")
+    assert (rows.count, rows.expected) == (0, 2)
+    assert rows.problem == "its stream_datums speak of 0 of the 2 points of its stream"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -217,3 +218,19 @@ def test_a_path_of_a_flavour(text, semantics, path):
     """Two slashes at the beginning are a server's share on windows, and nothing on posix."""
     assert paths.pure_path(text, semantics) == path
     assert str(paths.pure_path(text, semantics)) == str(path)
+
+
+@pytest.mark.parametrize(("system", "semantics"), [("posix", "posix"), ("nt", "windows")])
+def test_a_flavour_that_nobody_says(monkeypatch, system, semantics):
+    """It is that of this machine."""
+    monkeypatch.setattr(paths, "os", SimpleNamespace(name=system))
+    assert paths.check_semantics(None) == semantics
+
+
+@pytest.mark.parametrize("template", ["%d" + "a" * 4095, "%10000d", "%.10000d", "%0000010000d"])
+def test_wider_than_any_path(template):
+    """A template that is longer than any path, or has a field that is, is not filled in."""
+    assert not paths.has_one_number(template)
+    with pytest.raises(ValueError, match="wider than a path can be long"):
+        paths.formatted(template, 1)
+    assert paths.has_one_number("%d" + "a" * 4094)

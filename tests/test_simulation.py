@@ -7,7 +7,7 @@ from simulation.documents import make_files
 from simulation.many import kinds_of, lived, told
 from simulation.mends import MENDS
 
-HISTORIES, AT_ONCE = 750, 125
+HISTORIES, AT_ONCE = 750, 25
 AT_MOST, MOST_SEEDS = 100, 10_000
 
 

@@ -6,13 +6,16 @@ import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bluesky_filestore import CatalogWriter
+from tests.proxy import Request
 from tests.small_runs import SmallRun
 from tests.soak.comparing import compare
+from tests.soak.faults import Faults
 from tests.soak.journal import Begins, Closed, Given, JournalledRun, Taken, journal_of
 
 SECONDS, LATE = 5, 3
@@ -26,6 +29,28 @@ def test_a_short_soak():
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, f"{done.stdout[-6000:]}{done.stderr[-3000:]}"
     assert " 0  findings" in done.stdout
+
+
+def befallen(seed):
+    """What befalls a thousand requests, a fifth of which append rows, and a fifth of which change something else."""
+    server = SimpleNamespace(proxy=SimpleNamespace(fault=None))
+    faults = Faults(seed, server, [], None)
+    rows, node = "/api/v1/table/partition/uid/primary/internal", "/api/v1/metadata/uid/primary"
+    kinds = [("PATCH", rows), ("PUT", node), *[("GET", node)] * 3]
+    requests = [Request(*kinds[number % len(kinds)], number) for number in range(1000)]
+    return faults, [(request, server.proxy.fault(request)) for request in requests]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_befalls_requests(seed):
+    """Each kind comes about, as often as the others, and of those that need a change each meets one."""
+    faults, befell = befallen(seed)
+    counts = [count for kind, count in faults.counts.items() if kind.startswith("request: ")]
+    assert len(counts) == 16
+    assert (min(counts) > 0, max(counts) - min(counts) <= 2) == (True, True)
+    assert all(request.is_append for request, fault in befell if fault == "lie")
+    assert {request.method for request, fault in befell if fault in ("twice", "hold")} <= {"PATCH", "PUT"}
+    assert befallen(seed)[1] == befell
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +97,31 @@ def test_what_is_wrong(written, changed, words):
     """Whatever differs between a journal and the catalog is found."""
     *_, run = written
     assert words in "\n".join(found(written, changed(run)).findings)
+
+
+def test_a_run_with_an_orphan(written):
+    """A run of which nobody can know whether a late request is still to come is left out, and counted."""
+    client, spool, uri, run = written
+    compared = compare([replace(run, safe=0, documents=[])], client, [spool], uri, set(), {run.uid})
+    assert (compared.findings, compared.runs, compared.orphaned) == ([], 0, 1)
+
+
+class Killed:
+    """A writer that is killed."""
+
+    def kill(self):
+        """It was there."""
+        return True
+
+
+def test_orphans():
+    """A request that changes a run, and is late when a writer is killed, is remembered; one that is over is not."""
+    faults, _ = befallen(3)
+    faults._writers, faults._late = [Killed()], []
+    for method, fault, uid in (("PATCH", 2.0, "a"), ("PATCH", -0.01, "b"), ("GET", 2.0, "c"), ("PUT", "hold", "d")):
+        faults._remember(fault, Request(method, f"/api/v1/metadata/{uid}/primary", 0))
+    faults._kill_writer()
+    assert {"a", "b", "c", "d"} & faults.orphaned == {"a", "d"}
 
 
 def test_a_run_that_nobody_gave(written):

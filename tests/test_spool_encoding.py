@@ -4,6 +4,7 @@ import datetime
 import math
 import subprocess
 import sys
+import warnings
 
 import msgpack
 import msgpack_numpy
@@ -161,6 +162,85 @@ def test_masked_arrays(dtype):
     assert back.dtype == array.dtype
 
 
+def test_masked_arrays_of_what_has_no_bytes():
+    """Masked elements of a list of anything are None."""
+    array = np.ma.masked_array(np.array([1, "a", 2.5], dtype=object), [False, True, False])
+    assert decode(encode({"value": array})) == {"value": [1, None, 2.5]}
+
+
+@pytest.mark.parametrize(
+    ("array", "expected", "is_told"),
+    [
+        (np.array([1.5, np.nan], np.longdouble), np.array([1.5, np.nan]), False),
+        (np.array(["0.1", "2"], np.longdouble), np.array([0.1, 2.0]), True),
+        (np.array([1.5 + 2j, np.nan], np.clongdouble), np.array([1.5 + 2j, np.nan]), False),
+        (np.array([np.longdouble("0.1") * 1j]), np.array([0.1j]), True),
+    ],
+)
+def test_arrays_of_more_digits(array, expected, is_told):
+    """They become those of double precision, and it is told where that changes a value."""
+    doc, notes = read(encode({"value": array}))
+    np.testing.assert_array_equal(doc["value"], expected, strict=True)
+    assert bool(notes) == is_told
+
+
+def test_dates_that_are_none():
+    """Where one of several dates is none, all are kept as text, which is told."""
+    doc, notes = read(encode({"value": np.array(["2024-05-06", "NaT"], "M8[D]")}))
+    assert doc == {"value": ["2024-05-06", "NaT"]}
+    assert "type ndarray" in notes[0]
+
+
+@pytest.mark.parametrize("depth", [198, 199])
+def test_how_deep(depth):
+    """In a document that is nested too deeply somewhere all is kept that is not, to the last level."""
+    value = 7
+    for _ in range(depth):
+        value = [value]
+    back, notes = read(encode({"deep": nested(3000), "value": value}))
+    assert (back["value"], len(notes)) == (value, 1)
+
+
+def test_too_deep():
+    """One level more is text."""
+    value = 7
+    for _ in range(200):
+        value = [value]
+    back, _ = read(encode({"deep": nested(3000), "value": value}))
+    for _ in range(199):
+        (back["value"],) = back["value"]
+    assert back["value"] == "[7]"
+
+
+@pytest.mark.parametrize("value", ["a lone \ud800", {1: "a", b"b": None, None: 2, 1.5: "c", False: "d"}])
+def test_beside_what_is_too_deep(value):
+    """What is plain stays as it is, keys that are no texts, too."""
+    back, notes = read(encode({"deep": nested(3000), "value": value}))
+    assert (back["value"], len(notes)) == (value, 1)
+
+
+def test_a_key_beside_what_is_too_deep():
+    """Of other keys there is the text."""
+    assert decode(encode({"deep": nested(3000), "value": {(1, 2): 3}}))["value"] == {"(1, 2)": 3}
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.clongdouble])
+def test_whoever_ignores_warnings(kind):
+    """A complex number is no real one, whatever numpy's warning comes to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        doc, notes = read(encode({"value": kind(1 + 2j)}))
+    assert (doc, len(notes)) == ({"value": "(1+2j)"}, 1)
+
+
+def test_an_array_with_something_deep_in_it():
+    """Of an array of anything only that element is text which is nested too deeply."""
+    array = np.empty(3, dtype=object)
+    array[:] = [1, nested(3000), "a"]
+    back, notes = read(encode({"value": array}))
+    assert (back["value"][0], back["value"][2], len(notes)) == (1, "a", 1)
+
+
 NUMPY = st.one_of(
     hnp.arrays(dtype=hnp.scalar_dtypes(), shape=hnp.array_shapes(min_dims=0, min_side=0)),
     hnp.arrays(dtype=hnp.array_dtypes(), shape=2),
@@ -217,6 +297,13 @@ def test_kept_by_a_patched_msgpack():
     found = decode(msgpack.packb(doc, default=msgpack_numpy.encode))
     assert repr(found) == repr(doc)
     assert found["image"].dtype == doc["image"].dtype
+
+
+def test_kept_by_msgpack_numpy_as_bytes():
+    """So are the names and types of fields that are bytes there."""
+    kept = {b"nd": True, b"type": [[b"a", b"<i4"], [b"b", b"<f8", [2]]], b"shape": [1], b"data": bytes(20)}
+    found = decode(msgpack.packb({"table": kept}))["table"]
+    assert found.dtype == np.dtype([("a", "<i4"), ("b", "<f8", (2,))])
 
 
 BODIES = [b"", b"\xc1", b"\x05", b"\x81\xa1x\xc7\x03\x02\x93\xa3", b"\x81\xa1x\xd4\x03\xff", b"\x90", None]

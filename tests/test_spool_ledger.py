@@ -11,7 +11,9 @@ from spooled import put, put_and_die, run_documents
 
 from bluesky_filestore.errors import DocumentError, SpoolDamagedError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool.database import connect, identity, put_aside
 from bluesky_filestore.spool.lease import Lease
+from bluesky_filestore.spool.measures import measured
 from bluesky_filestore.spool.pruning import prune
 from bluesky_filestore.spool.spooled_run import find_run
 
@@ -62,6 +64,124 @@ def test_order(ledger):
     here, first, second = numbers(ledger)
     assert ledger.last_document(first) < ledger.entry(here, second).first
     assert ledger.last_document(99) == 0
+
+
+def test_some_bytes_at_a_time(ledger):
+    """No document comes after so many bytes, and one always does."""
+    documents = ledger.documents_after(0, 100, 10**6)
+    sizes = [document.size for document in documents]
+    for size, count in ((0, 1), (sizes[0], 1), (sizes[0] + 1, 2), (sum(sizes[:3]), 3), (sum(sizes[:3]) + 1, 4)):
+        assert len(ledger.documents_after(0, 100, size)) == count
+    first, second = (number for number in numbers(ledger)[1:])
+    producer = ledger.entry(1, first).producer
+    assert ledger.documents_of_run_after(first, producer, 0, 100, 10**6) == documents[:6]
+    assert ledger.documents_of_run_after(second, producer, 0, 2, 10**6) == documents[6:8]
+    assert ledger.documents_of_run_after(second, producer, documents[7].number, 100, 1) == documents[8:9]
+
+
+def test_documents_that_are_there(ledger):
+    """A document is there by its number until its run is forgotten."""
+    last = ledger.last_document()
+    assert [ledger.has_document(number) for number in (0, 1, last, last + 1)] == [False, True, True, False]
+    find_run([ledger.directory], "first")[0].forget()
+    assert [ledger.has_document(number) for number in (1, 6, 7, last)] == [False, False, True, True]
+
+
+def test_nothing_in_it(tmp_path):
+    """A spool without runs has nothing that waits."""
+    with closing(Ledger(tmp_path)) as ledger:
+        here = ledger.register_catalog(HERE)
+        assert (ledger.waiting_documents(here), ledger.first_waiting(here)) == ((0, None), None)
+        assert (ledger.last_document(), ledger.latest(), ledger.counts(here)) == (0, None, {})
+
+
+def test_what_waits_first(ledger):
+    """The oldest document that a catalog has not got is that after those which it has."""
+    here, first, second = numbers(ledger)
+    received = [time for (time,) in ledger.rows("SELECT received FROM documents ORDER BY id")]
+    assert ledger.first_waiting(here) == received[0]
+    ledger.set_states(here, {first: ("uploading", "", 4)})
+    assert ledger.first_waiting(here) == received[4]
+    ledger.set_states(here, {first: ("settling", "", 2)})
+    assert ledger.first_waiting(here) == received[6]
+    ledger.set_states(here, {second: ("parked", "refused", 1)})
+    assert ledger.first_waiting(here) is None
+
+
+def test_what_waits_of_whom(tmp_path):
+    """How many documents wait is known of all, and of each producer, since its oldest run."""
+    with closing(Store(tmp_path)) as one, closing(Store(tmp_path)) as other, closing(Ledger(tmp_path)) as ledger:
+        for store, events in ((one, 1), (other, 4), (one, 2)):
+            for pair in run_documents(events)[1]:
+                store.append(*pair)
+        here = ledger.register_catalog(HERE)
+        first, second, third = ledger.entries(here)
+        assert ledger.waiting_documents(here) == (16, first.started)
+        assert ledger.waiting_documents(here, one.producer) == (9, first.started)
+        assert ledger.waiting_documents(here, other.producer) == (7, second.started)
+        ledger.set_states(here, {first.number: ("delivered", "", 4), second.number: ("uploading", "", 6)})
+        assert ledger.waiting_documents(here, one.producer) == (5, third.started)
+        assert ledger.waiting_documents(here, other.producer) == (1, second.started)
+        assert ledger.latest() == third
+
+
+def test_progress(ledger):
+    """How far a run has come in each catalog, with why, and of how many documents."""
+    here, first, _ = numbers(ledger)
+    there = ledger.register_catalog(THERE)
+    ledger.set_states(there, {first: ("parked", "refused", 2)})
+    assert ledger.progress("first") == [(HERE, "waiting", "", 0, 6), (THERE, "parked", "refused", 2, 6)]
+    assert ledger.progress("second") == [(HERE, "waiting", "", 0, 6), (THERE, "waiting", "", 0, 6)]
+    assert ledger.progress("third") == []
+    with ledger.transaction() as connection:
+        connection.execute("UPDATE runs SET fault = 'damaged' WHERE id = ?", (first,))
+    assert ledger.progress("first") == [(HERE, "parked", "damaged", 0, 6), (THERE, "parked", "damaged", 2, 6)]
+    assert (ledger.parked(here, 9), ledger.parked(there, 9)) == ({"first": "damaged"}, {"first": "damaged"})
+    assert (ledger.entry(here, first).state, ledger.entry(here, first).reason) == ("parked", "damaged")
+    assert ledger.waiting_documents(here)[0] == 6
+    assert [entry.uid for entry in ledger.unfinished(here, 9)] == ["second"]
+
+
+def test_parked_elsewhere(ledger):
+    """What is parked for one catalog is not for the other."""
+    here, first, second = numbers(ledger)
+    ledger.set_states(here, {first: ("parked", "refused", 6), second: ("delivered", "", 6)})
+    there = ledger.register_catalog(THERE)
+    assert (ledger.parked(here, 9), ledger.parked(there, 9)) == ({"first": "refused"}, {})
+    assert (ledger.asked_for(here), ledger.asked_for(there)) == ({first: "parked"}, {})
+    assert [entry.uid for entry in ledger.unfinished(there, 9)] == ["first", "second"]
+    assert [entry.uid for entry in ledger.unfinished(there, 1)] == ["first"]
+
+
+def test_counted(ledger):
+    """How many documents were delivered is counted for good, at the latest when it is closed."""
+    here, first, second = numbers(ledger)
+    ledger.set_states(here, {first: ("uploading", "", 4)})
+    ledger.set_states(here, {first: ("uploading", "", 1), second: ("uploading", "", 2)})
+    ledger.close()
+    assert measured(ledger.directory)[f"delivered/{here}"] == 7
+    with pytest.raises(SpoolError, match="Cannot operate on a closed database"):
+        ledger.last_document()
+
+
+def test_put_aside_while_it_is_opened(tmp_path, monkeypatch):
+    """A ledger whose database was put aside before it came to use it knows that this is not the one any more."""
+
+    def connect_and_lose(directory):
+        connection = connect(directory)
+        put_aside(directory, identity(directory), "somebody found it damaged")
+        Store(directory).close()
+        return connection
+
+    put(tmp_path, run_documents(1)[1])
+    monkeypatch.setattr("bluesky_filestore.spool.ledger.connect", connect_and_lose)
+    with closing(Ledger(tmp_path)) as ledger:
+        assert not ledger.is_current
+        # Its writer has another number in the new one.
+        assert ledger.is_alive(99)
+        monkeypatch.undo()
+    with closing(Ledger(tmp_path)) as ledger:
+        assert (ledger.is_current, ledger.is_alive(99)) == (True, False)
 
 
 def test_states(ledger):

@@ -14,6 +14,7 @@ from spooled import put_and_die, run_documents
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.database import connect, transaction
+from bluesky_filestore.spool.measures import measured
 
 URI = "http://localhost/api/v1/metadata/"
 
@@ -154,13 +155,15 @@ def test_same_run_twice(tmp_path):
         assert [ledger.count(entry.number) for entry in entries] == [2 * len(documents), len(documents)]
 
 
-def test_closed(tmp_path):
-    """Closed, it takes nothing more; closing it again is harmless."""
+def test_closed(tmp_path, caplog):
+    """Closed, it takes nothing more, which is logged once; closing it again is harmless."""
     store = Store(tmp_path)
     store.close()
     store.close()
-    with pytest.raises(SpoolError, match="is closed; make a new one"):
-        store.append("start", {"uid": "a"})
+    for _ in range(2):
+        with pytest.raises(SpoolError, match="is closed; make a new one"):
+            store.append("start", {"uid": "a"})
+    assert caplog.text.count("is closed; make a new one") == 1
 
 
 def test_forked(tmp_path):
@@ -297,6 +300,33 @@ def test_full(tmp_path, caplog):
         assert append_all(store, more) == []
         assert (store.unsaved, store.error) == (0, None)
     assert taken(tmp_path) == {uid: ("", documents), other: ("", more)}
+
+
+def test_some_at_a_time(tmp_path, monkeypatch):
+    """What waited for room is put on the disk by itself, many at a time, without another document."""
+    monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 0.02)
+    saved, save = [], Store._save_unsaved
+    monkeypatch.setattr(
+        Store, "_save_unsaved", lambda store, **until: (saved.append(store.unsaved), save(store, **until))
+    )
+    uid, documents = run_documents(300)
+    with closing(Store(tmp_path)) as store:
+        store._producer.connection.execute("PRAGMA max_page_count = 20")
+        append_all(store, documents)
+        assert store.unsaved > 100
+        saved.clear()
+        store._producer.connection.execute("PRAGMA max_page_count = 100000")
+        wait_until_saved(store)
+        assert len(set(saved)) < 50
+    assert taken(tmp_path) == {uid: ("", documents)}
+
+
+def test_counted(tmp_path):
+    """What was counted is written down when it is closed, at the latest."""
+    with closing(Store(tmp_path)) as store:
+        store.measures.save(at_once=True)
+        store.measures.add("documents", 3)
+    assert measured(tmp_path)["documents"] == 3
 
 
 def test_full_to_the_end(tmp_path):

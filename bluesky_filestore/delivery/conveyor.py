@@ -185,8 +185,7 @@ class Conveyor:
                 self._catalog.doubt(entry.uid)
             if entry.state == "uploading":
                 self._catalog.claim(entry.uid)
-        # They are gone through from their first document, and counted anew.
-        self._ledger.begin_again(self._number, [entry.number for entry in waiting if entry.state == "uploading"])
+        self._ledger.count_anew(self._number)
         self._cursor = min([self._since, *(entry.first - 1 for entry in waiting)])
         self._began = True
 

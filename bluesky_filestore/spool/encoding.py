@@ -230,7 +230,7 @@ def _looked_at(value: Any, depth: int) -> Any:
             return {_looked_at_key(key): _looked_at(entry, depth - 1) for key, entry in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [_looked_at(entry, depth - 1) for entry in value]
-        return unpackb(_packed(value), strict_map_key=False, unicode_errors="surrogatepass")
+        return unpackb(_packed(value), unicode_errors="surrogatepass")
     except Exception:  # noqa: BLE001 - whatever it is, it must not cost the rest of the document
         return _changed(value, _text(value))
 

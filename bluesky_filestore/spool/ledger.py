@@ -240,6 +240,12 @@ class Ledger:
                 [(run, catalog, time.time(), is_asked) for run in runs],
             )
 
+    def count_anew(self, catalog: int) -> None:
+        """Runs that are on their way are gone through from their first document on, whatever was taken of them."""
+        with self.transaction() as connection:
+            statement = "UPDATE deliveries SET documents = 0 WHERE catalog = ? AND state IN ('uploading', 'settling')"
+            connection.execute(statement, (catalog,))
+
     def asked_for(self, catalog: int) -> dict[int, DeliveryState]:
         """The runs whose state somebody else may have changed: those that wait again, and those that are parked."""
         rows = self.rows(
@@ -334,17 +340,8 @@ class Ledger:
             yield self._connection
 
 
-def _entry(
-    number: int,
-    uid: str,
-    producer: int,
-    first: int,
-    started: float,
-    stopped: float | None,
-    fault: str,
-    state: DeliveryState | None,
-    reason: str | None,
-) -> Entry:
+def _entry(number: int, uid: str, producer: int, first: int, started: float, *rest: Any) -> Entry:
+    stopped, fault, state, reason = rest
     if fault:
         state, reason = "parked", fault
     return Entry(number, uid, producer, first, started, stopped, state or "waiting", reason or "")

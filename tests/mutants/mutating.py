@@ -64,7 +64,7 @@ class _Place:
     """Where a node is in its tree."""
 
     where: str
-    statement: ast.stmt
+    statement: ast.stmt | ast.match_case
     parent: ast.AST
     field: str
     index: int | None
@@ -86,7 +86,8 @@ def mutants_of(source: str) -> list[Mutant]:
         place.put(after)
         changed = _first_line(after if place.node is place.statement else place.statement)
         place.put(place.node)
-        found.append(Mutant(kind, place.where, before, changed, place.statement.lineno, len(found)))
+        line = getattr(place.node, "lineno", getattr(place.statement, "lineno", 0))
+        found.append(Mutant(kind, place.where, before, changed, line, len(found)))
     return found
 
 
@@ -111,10 +112,10 @@ def _all(tree: ast.Module) -> Iterator[tuple[_Place, str, ast.AST]]:
 
 
 def _first_line(node: ast.AST) -> str:
-    return ast.unparse(ast.fix_missing_locations(node)).partition("\n")[0]
+    return ast.unparse(ast.fix_missing_locations(node)).strip().partition("\n")[0]
 
 
-def _places(parent: ast.AST, where: str, statement: ast.stmt | None) -> Iterator[_Place]:
+def _places(parent: ast.AST, where: str, statement: ast.stmt | ast.match_case | None) -> Iterator[_Place]:
     """The places of statements and expressions that make a difference, always in the same order."""
     for field, children in ast.iter_fields(parent):
         if field in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(
@@ -125,7 +126,7 @@ def _places(parent: ast.AST, where: str, statement: ast.stmt | None) -> Iterator
         for index, node in enumerate(children if is_list else [children]):
             if not isinstance(node, ast.AST) or _is_left_out(node):
                 continue
-            within = node if isinstance(node, ast.stmt) else statement
+            within = node if isinstance(node, ast.stmt | ast.match_case) else statement
             if within is not None and not isinstance(node, ast.FunctionDef | ast.ClassDef):
                 yield _Place(where, within, parent, field, index if is_list else None, node)
             name = f"{where}.{node.name}".lstrip(".") if isinstance(node, ast.FunctionDef | ast.ClassDef) else where

@@ -14,12 +14,16 @@ import traceback
 
 def main() -> None:
     """Take orders."""
+    import dask.array  # noqa: F401
     import event_model  # noqa: F401
     import h5py  # noqa: F401
     import hypothesis.strategies  # noqa: F401
     import numpy  # noqa: F401
+    import pandas  # noqa: F401
+    import pyarrow  # noqa: F401
     import pytest
     import tifffile  # noqa: F401
+    import tiled.client  # noqa: F401
 
     print("ready", flush=True)
     for line in sys.stdin:

@@ -6,18 +6,19 @@ from .mutating import Mutant
 
 HERE = Path(__file__).parent
 
+_HISTORIES = " ".join(f"simulation::test_histories[{first}]" for first in (0, 25, 50))
 SUBJECTS = {
     "model/frame_map": "model_frame_map operations_gathering model_frame_axis operations_run operations_structure",
     "model/stream_rows": "model_frame_map operations_gathering operations_run operations_structure",
     "model/paths": "model/paths.py model_paths model_compose",
     "spool/store": "spool_store spool_producer spool_belonging",
     "spool/producer": "spool_producer spool_belonging spool_store",
-    "spool/encoding": "spool/encoding.py spool_encoding spool_odd_documents",
-    "spool/ledger": "spool_ledger spool_spooled_run delivery_catalog_names",
-    "delivery/conveyor": "simulation delivery_conveyor",
-    "delivery/lane": "simulation delivery_conveyor",
+    "spool/encoding": "spool/encoding.py spool_encoding",
+    "spool/ledger": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
+    "delivery/conveyor": f"delivery_conveyor_lanes delivery_lane {_HISTORIES}",
+    "delivery/lane": f"delivery_lane one_failure delivery_conveyor_lanes {_HISTORIES}",
 }
-"""The modules of tests that mirror a module, or its own examples, the fast ones first."""
+"""The modules of tests that mirror a module, single tests of them, or its own examples; the fast ones first."""
 
 BY_HAND = {
     "model/frame_map": [
@@ -43,10 +44,12 @@ BY_HAND = {
 
 def arguments_of(module: str) -> list[str]:
     """What pytest is to be given for a module."""
-    return [
-        f"bluesky_filestore/{each}" if each.endswith(".py") else f"tests/test_{each}.py"
-        for each in SUBJECTS[module].split()
-    ]
+    found = []
+    for each in SUBJECTS[module].split():
+        name, *one = each.split("::")
+        path = f"bluesky_filestore/{name}" if name.endswith(".py") else f"tests/test_{name}.py"
+        found.append("::".join([path, *one]))
+    return found
 
 
 def by_hand(module: str, source: str) -> list[Mutant]:

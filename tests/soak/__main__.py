@@ -135,7 +135,7 @@ class Soak:
         client = from_uri(self.server.uri, api_key=API_KEY)
         try:
             runs = [run for journal in journals for run in journal.runs]
-            compared = compare(runs, client, self.spools, self.uri, self.faults.refused)
+            compared = compare(runs, client, self.spools, self.uri, self.faults.refused, self.faults.orphaned)
         finally:
             client.context.close()
         compared.findings += self.findings
@@ -165,9 +165,11 @@ class Soak:
 
 def show(soak: Soak, compared: Compared, journals: list[Journal]) -> None:
     """The table."""
+    print(f"{soak.server.proxy.requests:>10,}  requests, from seed {soak.seed}")
     calls = [call for journal in journals for call in journal.calls]
     print(f"{len(calls):>10,}  documents taken, in {len(journals)} lives of {_WRITERS} writers")
     print(f"{compared.runs:>10,}  runs, of which {compared.cut_short} were cut short and {compared.parked} parked")
+    print(f"{compared.orphaned:>10,}  runs left out: a late request of theirs was on its way when a writer was killed")
     print(f"{compared.documents:>10,}  documents and {compared.frames:,} frames compared")
     kinds = Counter(run.kind for journal in journals for run in journal.runs)
     print(f"{'':12}" + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))

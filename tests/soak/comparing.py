@@ -1,6 +1,6 @@
 """What was journalled against what a catalog and a spool have; what is said here is a finding."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,18 @@ class Compared:
     documents: int = 0
     frames: int = 0
     parked: int = 0
+    orphaned: int = 0
     cut_short: int = 0
     findings: list[str] = field(default_factory=list)
 
 
 def compare(
-    runs: Sequence[JournalledRun], client: Any, spools: Sequence[Path], uri: str, refused: set[str]
+    runs: Sequence[JournalledRun],
+    client: Any,
+    spools: Sequence[Path],
+    uri: str,
+    refused: set[str],
+    orphaned: Container[str] = (),
 ) -> Compared:
     """Compare all runs.
 
@@ -49,6 +55,8 @@ def compare(
         The address under which the spools know the catalog.
     refused : set of str
         The runs that may be parked, for requests failed at them for long.
+    orphaned : container of str
+        The runs of which a late request was on its way when a writer was killed: they are counted, and left out.
     """
     compared, entries = Compared(), {}
     for spool in spools:
@@ -58,6 +66,9 @@ def compare(
                 compared.findings.append(f"{strays} documents in {spool.name} belong to no run")
         compared.findings += [f"{each} was put aside" for each in spool.glob("damaged-*")]
     for run in runs:
+        if run.uid in orphaned:
+            compared.orphaned += 1
+            continue
         found = list(_run(run, client, entries.get(run.uid), refused, compared))
         compared.findings += [
             f"{run.kind} run {run.uid} ({run.safe} of {len(run.documents)}): {each}" for each in found

@@ -1,10 +1,11 @@
 """What befalls a soak: requests by a proxy, processes and disks by a plan that a seed makes as it goes."""
 
+import math
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,20 @@ _OF_REQUESTS: tuple[Fault, ...] = (
     *("drop answer", "cut answer", "garble answer", "cut", "hold", "twice", "lie", "page"),
     *(500, 502, 503, 404, 429, 0.05, 0.5, 2.0),
 )
+# Twice, or late, is of no matter but for what changes something. All else that a gateway says was done is believed:
+# what is promised is that rows are counted.
+_NEEDS: Mapping[Fault, Callable[[Request], bool]] = {
+    "hold": lambda request: request.method != "GET",
+    "twice": lambda request: request.method != "GET",
+    "lie": lambda request: request.is_append,
+}
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
+
+
+def _words(fault: Fault) -> str:
+    """What a fault of a request is called in the table."""
+    late = f"{fault:g} s late" if isinstance(fault, float) else ""
+    return f"request: {late or (f'status {fault}' if isinstance(fault, int) else fault)}"
 
 
 class Faults:
@@ -41,11 +55,17 @@ class Faults:
         self._chance, self._of_requests = random.Random(f"plan {seed}"), random.Random(f"requests {seed}")
         self._server, self._writers, self._small = server, writers, small
         self._lock = threading.Lock()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(dict.fromkeys(map(_words, _OF_REQUESTS), 0))
         """How often each kind came about."""
         self.refused: set[str] = set()
         """The runs at which requests failed for longer than anybody's patience, by uid."""
+        self.orphaned: set[str] = set()
+        """The runs of which a late request was on its way when a writer was killed, by uid, among other names.
+
+        That is the one thing that nobody can know of: see "Requests that come late" in the docs."""
         self._often, self._all, self._run = 0.05, None, ""
+        self._to_come: list[Fault] = []
+        self._late: list[tuple[float, Request]] = []
         server.proxy.fault = self.fault
 
     def fault(self, request: Request) -> Fault:
@@ -61,17 +81,25 @@ class Faults:
                 return self._counted(self._all)
             if self._of_requests.random() >= self._often:
                 return None
-            found = self._of_requests.choice(_OF_REQUESTS)
-            if found == "lie" and not request.is_append:
-                # All else that a gateway says was done is believed; what is promised is that rows are counted.
-                return None
-            return self._counted(found)
+            return self._remember(self._counted(self._next(request)), request)
+
+    def _next(self, request: Request) -> Fault:
+        """The next kind that can befall a request: all come equally often, in an order that the seed decides."""
+        for _ in range(2):
+            for place, fault in enumerate(self._to_come):
+                if _NEEDS.get(fault, lambda _: True)(request):
+                    return self._to_come.pop(place)
+            self._to_come += self._of_requests.sample(_OF_REQUESTS, len(_OF_REQUESTS))
+        return None
+
+    def _remember(self, fault: Fault, request: Request) -> Fault:
+        """Know of a request that changes something how long it is on its way."""
+        if request.method != "GET" and (fault == "hold" or isinstance(fault, float)):
+            self._late.append((time.monotonic() + (fault if isinstance(fault, float) else math.inf), request))
+        return fault
 
     def _counted(self, fault: Fault) -> Fault:
-        words = (
-            f"{fault:g} s late" if isinstance(fault, float) else f"status {fault}" if isinstance(fault, int) else fault
-        )
-        self.counts[f"request: {words}"] += 1
+        self.counts[_words(fault)] += 1
         return fault
 
     def one(self) -> None:
@@ -88,6 +116,8 @@ class Faults:
         ]
         self._chance.choice(kinds)()
         self._server.proxy.release()
+        with self._lock:
+            self._late = [each for each in self._late if each[0] < math.inf]
         time.sleep(self._chance.choice(_PAUSES))
 
     def end(self) -> None:
@@ -113,6 +143,9 @@ class Faults:
         self._for_a_while(self._chance.choice(("page", 502, 404)))
 
     def _kill_writer(self) -> None:
+        with self._lock:
+            self._late = [each for each in self._late if each[0] > time.monotonic()]
+            self.orphaned.update(*(request.path.split("/") for _, request in self._late))
         self.counts["writer killed"] += self._chance.choice(self._writers).kill()
 
     def _kill_server(self) -> None:

@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.small_runs import SmallRun
 from .journal import Begins, Closed, Given, Sending, Taken
 
 Document = tuple[str, Mapping[str, Any]]
+_MOST_WAITING = 300
 _PACES = (0.0, 0.0, 0.002, 0.02)
 
 
@@ -58,14 +59,25 @@ class Life:
             self.pace = self.chance.choice(_PACES)
             with suppress(_NoRoomError):
                 self.chance.choice(kinds)()
-            # What is asked of the server is to be no more than it can do: backlogs come of what befalls it.
             time.sleep(self.chance.uniform(0.0, 2 * self.order["rest"]))
+            # What is asked of the server is to be no more than it can do: backlogs come of what befalls it.
+            while self.waiting() > _MOST_WAITING and not Path(self.order["end"]).exists():
+                time.sleep(0.2)
         error = ""
         try:
             self.writer.close()
         except CatalogError as away:
             error = str(away)
         self.say(Closed(error))
+
+    def waiting(self) -> int:
+        """How many documents of the spool the catalog has not got; none if nobody can say."""
+        from bluesky_filestore.errors import SpoolError
+        from bluesky_filestore.spool import Ledger
+
+        with suppress(SpoolError), closing(Ledger(Path(self.order["spool"]))) as ledger:
+            return max((ledger.waiting_documents(number)[0] for number in ledger.catalogs()), default=0)
+        return 0
 
     def give(self, uid: str, name: str, doc: Mapping[str, Any]) -> None:
         """Hand over a document."""
