@@ -119,7 +119,7 @@ MENDS = {
         "register_producer",
         "    if lease.take():\n            if source:",
         "    if lease.take() or True:\n            if source:",
-        916,
+        1866,
         "expected",
         frozenset(("damage", "second writer")),
     ),
@@ -129,7 +129,7 @@ MENDS = {
         "Uploader._take_up",
         "if self._lease is None or not self._lease.take():",
         "if self._lease is None or not (self._lease.take() or True):",
-        33,
+        107,
         "nothing befell it",
     ),
     "B5 requests": Mend(
