@@ -9,8 +9,8 @@ from .errors import MissingPackageError
 __all__ = ["EXTRAS", "check_installed", "from_extra", "missing_package"]
 
 EXTRAS = {
-    "write": ("awkward", "bluesky_tiled_plugins", "dask", "pandas", "pyarrow", "ragged", "tiled"),
-    "serve": ("adbc_driver_manager", "alembic", "fastapi", "sqlalchemy", "starlette", "uvicorn"),
+    "write": ("awkward", "bluesky_tiled_plugins", "dask", "pandas", "pyarrow", "ragged", "tiled", "websockets"),
+    "serve": ("adbc_driver_manager", "alembic", "fastapi", "redis", "sqlalchemy", "starlette", "uvicorn"),
     "sim": ("caproto",),
     "zmq": ("zmq",),
     "kafka": ("confluent_kafka",),

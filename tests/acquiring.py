@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,8 @@ def main():
     import bluesky_filestore.delivery.uploader
     import bluesky_filestore.files.hdf5  # noqa: F401
 
+    # What it forks it kills; Python 3.12 and later warn of that on the stream that is read.
+    warnings.filterwarnings("ignore", ".*is multi-threaded, use of fork", DeprecationWarning)
     print("ready", file=sys.stderr, flush=True)
     for line in sys.stdin:
         child = os.fork()

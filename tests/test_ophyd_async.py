@@ -23,6 +23,9 @@ from PIL import Image
 from bluesky_filestore import CatalogWriter, documents, fill, open_array
 from bluesky_filestore.model.paths import from_uri
 
+# aioca does so, with NumPy 2.5 and later.
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
 SIZE = (4, 6)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -196,6 +197,8 @@ class SpooledEvents:
         self.is_over = False
         self._documents = EventsOfDocuments(root_map, patience)
         self._ledger = Ledger(found.directory)
+        # Few who follow a run to its end close what they followed it with, and Python 3.13 warns of a database left open.
+        weakref.finalize(self, self._ledger.close)
         entries = {entry.number: entry for _, entry in found.deliveries}
         self._run = max(entries, key=self._ledger.count)
         self._producer, self._first = entries[self._run].producer, entries[self._run].first
@@ -247,6 +250,8 @@ class SpooledEvents:
             self._look_at_others()
         taken = self._documents.take(is_over=self._is_ended)
         self.is_over = self._is_ended
+        if self.is_over:
+            self._ledger.close()
         return taken
 
     def _look_after_the_writer(self) -> None:
