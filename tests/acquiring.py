@@ -8,8 +8,8 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 

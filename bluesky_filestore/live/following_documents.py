@@ -197,7 +197,7 @@ class SpooledEvents:
         self.is_over = False
         self._documents = EventsOfDocuments(root_map, patience)
         self._ledger = Ledger(found.directory)
-        # Few who follow a run to its end close what they followed it with, and Python 3.13 warns of a database left open.
+        # Few who follow a run to its end close what they followed it with: Python 3.13 warns of a database left open.
         weakref.finalize(self, self._ledger.close)
         entries = {entry.number: entry for _, entry in found.deliveries}
         self._run = max(entries, key=self._ledger.count)
