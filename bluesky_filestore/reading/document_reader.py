@@ -25,7 +25,7 @@ from .from_documents import ConfinedDocuments
 from .run_tree import RunTree, columns_of
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    import pyarrow
 
 __all__ = ["NumberedEvent", "NumberedEvents", "documents", "documents_of"]
 
@@ -141,7 +141,7 @@ class NumberedEvents:
                 return
             yield self._given(event)
 
-    def append(self, stream: str, rows: "DataFrame") -> None:
+    def append(self, stream: str, rows: "pyarrow.Table") -> None:
         """Know rows that are being appended to the table of a stream, once or again.
 
         Raises
@@ -149,11 +149,12 @@ class NumberedEvents:
         LookupError, ValueError, TypeError
             If they are no rows of its table.
         """
-        found, columns = self._streams[stream], columns_of(rows)
+        found, columns = self._streams[stream], columns_of(rows.to_pandas())
         if RECORD_COLUMN not in columns and not found.is_one_table:
             # Of these events another table has the rest, and their numbers.
             return
-        is_all = found.is_one_table and columns.keys() == found.types.keys()
+        # Of other types are those of a table that was made anew since.
+        is_all = found.is_one_table and _types_in(rows.schema) == found.types
         for at, text in enumerate(columns[RECORD_COLUMN]):
             record = decode_record(text)
             self.known = max(self.known, record.number + 1)
@@ -215,7 +216,10 @@ class _Stream:
     @cached_property
     def types(self) -> dict[str, str]:
         """The types of its columns."""
-        return {name: str(kind) for table in self._run.tables(self.name) for name, kind in _types(table).items()}
+        types: dict[str, str] = {}
+        for table in self._run.tables(self.name):
+            types |= _types_in(table.structure().arrow_schema_decoded)
+        return types
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
@@ -326,9 +330,8 @@ class _Row:
         return _PYTHON_TYPES[kind](cell)
 
 
-def _types(table: Any) -> dict[str, Any]:
-    schema = table.structure().arrow_schema_decoded
-    return dict(zip(schema.names, schema.types, strict=True))
+def _types_in(schema: "pyarrow.Schema") -> dict[str, str]:
+    return {field.name: str(field.type) for field in schema}
 
 
 def _from_text(text: str) -> Any:
