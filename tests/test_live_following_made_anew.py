@@ -1,4 +1,4 @@
-"""Events of a run as they come: what is heard of a table whose columns turn out to be of other types."""
+"""Events of a run as they come: from tables that are made anew, or have rows that they should not have."""
 
 import time
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from functools import partial
 import event_model
 import pytest
 from proxy import Proxy
+from small_runs import SmallRun
 
 from bluesky_filestore import CatalogWriter, follow, serve_catalog
 
@@ -54,3 +55,35 @@ def test_a_column_of_another_type(server, tmp_path, last):
             writer("stop", run.compose_stop())
             assert list(follower) == []
     assert [repr(each["x"]) for each in events] == ["0", "1", repr(last)]
+
+
+def test_rows_that_are_there_twice(server, tmp_path, data_directory):
+    """Rows that a gateway has sent twice, until the writer finds them, are events once, with what is theirs."""
+    run = SmallRun(data_directory, 22)
+    with (
+        Proxy(server.uri) as proxy,
+        CatalogWriter.from_uri(
+            proxy.uri, api_key=server.api_key, spool=tmp_path / "spool", interval=0.02, wait_on_stop=0
+        ) as writer,
+    ):
+        for name, doc in run.documents[:9]:
+            writer(name, doc)
+        writer.flush(SECONDS)
+        with follow(server.client, run.uid, interval=0.05, spool=False) as follower:
+            proxy.fault = lambda request: "twice" if request.is_append else None
+            for name, doc in run.documents[9:11]:
+                writer(name, doc)
+            writer.flush(SECONDS)
+            proxy.fault = lambda _: None
+            assert len(server.client[run.uid]["primary"].base["internal"].read()) == 5
+            writer(*run.documents[11])
+            writer(*run.documents[12])
+            events = [follower.poll(SECONDS) for _ in range(5)]
+            for name, doc in run.documents[13:]:
+                writer(name, doc)
+            events += follower
+        writer.flush(SECONDS)
+    assert [(each.position, each.row) for each in events] == [(n + 1, n) for n in range(run.events)]
+    assert [each["x"] for each in events] == run.x
+    assert [each["wave"] for each in events] == run.waves
+    run.compare(server.client)

@@ -131,6 +131,9 @@ class NumberedEvents:
         merged = heapq.merge(*(each.events() for each in self._streams.values()), key=itemgetter(0))
         for said, record, stream, row in merged:
             self.known = max(self.known, said + 1)
+            if said < self.position:
+                # A gateway may have sent rows twice, which is found later.
+                continue
             try:
                 event = self._whole(record, stream, row)
             except (LookupError, StopIteration):
@@ -154,7 +157,7 @@ class NumberedEvents:
             # Of these events another table has the rest, and their numbers.
             return
         # Of other types are those of a table that was made anew since.
-        is_all = found.is_one_table and _types_in(rows.schema) == found.types
+        is_all = found.is_one_table and {each.name: str(each.type) for each in rows.schema} == found.types
         for at, text in enumerate(columns[RECORD_COLUMN]):
             record = decode_record(text)
             self.known = max(self.known, record.number + 1)
@@ -165,7 +168,6 @@ class NumberedEvents:
         """Those of rows that were appended, up to one that has to be read."""
         while (found := self._appended.pop(self.position, None)) is not None:
             record, stream, row = found
-            row.number = self._rows.get(stream.name, 0)
             try:
                 event = self._whole(record, stream, row)
             except (LookupError, StopIteration):
@@ -176,6 +178,7 @@ class NumberedEvents:
             yield self._given(event)
 
     def _whole(self, record: EventRecord, stream: "_Stream", row: "_Row") -> NumberedEvent:
+        row.number = self._rows.get(stream.name, 0)
         for name, doc in record.before:
             if name == "descriptor":
                 self._streams[doc["stream"]].descriptor(doc)
@@ -216,10 +219,8 @@ class _Stream:
     @cached_property
     def types(self) -> dict[str, str]:
         """The types of its columns."""
-        types: dict[str, str] = {}
-        for table in self._run.tables(self.name):
-            types |= _types_in(table.structure().arrow_schema_decoded)
-        return types
+        schemas = (table.structure().arrow_schema_decoded for table in self._run.tables(self.name))
+        return {each.name: str(each.type) for schema in schemas for each in schema}
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
@@ -328,10 +329,6 @@ class _Row:
         if kind == "string":
             return cell if is_text else _from_text(cell)
         return _PYTHON_TYPES[kind](cell)
-
-
-def _types_in(schema: "pyarrow.Schema") -> dict[str, str]:
-    return {field.name: str(field.type) for field in schema}
 
 
 def _from_text(text: str) -> Any:
