@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -13,11 +14,16 @@ class Relay:
     ----------
     upstream : str
         The address of the server.
+    late : bytes
+        What has whatever it is part of come late.
+    delay : float
+        By how much, in seconds.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, late: bytes = b"", delay: float = 0.0) -> None:
         there = urlsplit(upstream)
         self._there = (there.hostname or "", there.port or 80)
+        self._late = (late, delay)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         """Its own address."""
@@ -66,15 +72,18 @@ class Relay:
                 self._open += (near, far)
                 self._made += (near, far)
                 self._threads += (
-                    threading.Thread(target=_hand_on, args=pair, daemon=True) for pair in ((near, far), (far, near))
+                    threading.Thread(target=_hand_on, args=(*pair, *self._late), daemon=True)
+                    for pair in ((near, far), (far, near))
                 )
                 for thread in self._threads[-2:]:
                     thread.start()
 
 
-def _hand_on(taken: socket.socket, given: socket.socket) -> None:
+def _hand_on(taken: socket.socket, given: socket.socket, late: bytes, delay: float) -> None:
     with suppress(OSError):
         while data := taken.recv(65536):
+            if late and late in data:
+                time.sleep(delay)
             given.sendall(data)
     with suppress(OSError):
         given.shutdown(socket.SHUT_RDWR)

@@ -199,6 +199,43 @@ def test_where_users_log_in(says, listen):
     assert says.keys[1:] == [None]
 
 
+def test_a_key_that_is_not_taken_back(says, listen):
+    """A websocket stays open though its key could not be taken back, and is not counted on once it is cut."""
+    revoked = []
+
+    def revoke(key):
+        revoked.append(key)
+        raise FailedOnceError(httpx.ConnectError("away"))
+
+    about = SimpleNamespace(authentication=SimpleNamespace(providers=["someone"]))
+    made = {"secret": "s", "first_eight": "f"}
+    listener = listen(api_key=None, server_info=about, create_api_key=lambda **_: made, revoke_api_key=revoke)
+    listener.listen_to([f"{says.uri}/a"])
+    until(lambda: listener.hears([f"{says.uri}/a"]) and revoked)
+    time.sleep(0.5)
+    assert says.paths == ["/a"]
+    says.status = {"/a": 404}
+    says.open[0][1].close()
+    until(lambda: listener.is_refused)
+    assert not listener.hears([f"{says.uri}/a"])
+
+
+def test_who_may_make_no_key(says, listen):
+    """Who may not have a key does not ask for one again and again."""
+    asked = []
+
+    def create(**options):
+        asked.append(options)
+        raise httpx.HTTPStatusError("no", request=httpx.Request("POST", says.uri), response=httpx.Response(403))
+
+    about = SimpleNamespace(authentication=SimpleNamespace(providers=["someone"]))
+    listener = listen(api_key=None, server_info=about, create_api_key=create)
+    listener.listen_to([f"{says.uri}/a"])
+    until(lambda: listener.is_refused)
+    time.sleep(0.5)
+    assert len(asked) == 1
+
+
 def test_without_websockets(says, listen, monkeypatch, caplog):
     """With a package for websockets that is otherwise nothing is heard, and the log says so once."""
     monkeypatch.setitem(sys.modules, "websockets.asyncio.client", None)

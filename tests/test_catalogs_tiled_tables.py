@@ -125,7 +125,7 @@ def test_lost_answer(through_proxy, catalog):
         tiled.apply(rows(uid, 2, 3))
     assert table.state is module._State.SENT
     proxy.fault = lambda request: pytest.fail("sent again") if request.is_append else None
-    tiled.apply(table.sending)
+    tiled.apply(rows(uid, 2, 3))
     assert (table.state, table.rows, table.in_doubt) == (module._State.COUNTED, 5, True)
     late = rows(uid, 2, 3)
     catalog.client[uid].base["primary"].base["internal"].append_partition(0, module._rows(late, module._schema(late)))
@@ -196,6 +196,33 @@ def test_rows_that_came_twice(catalog):
     catalog.client[uid].base["primary"].base["internal"].append_partition(0, pyarrow.table({"x": [2]}))
     with pytest.raises(RowsDifferError, match="has 4 rows; expected 3"):
         tiled.apply(CloseRun(uid, {"stop": {}}))
+
+
+def test_rows_that_came_twice_in_a_table_that_becomes_wider(catalog):
+    """What came twice is not taken, by number, for rows that come after it."""
+    uid = new_run()
+    tiled = opened(catalog.client, uid)
+    tiled.apply(rows(uid, 0, 3))
+    catalog.client[uid].base["primary"].base["internal"].append_partition(0, pyarrow.table({"x": [2]}))
+    tiled.apply(rows(uid, 3, 1))
+    with pytest.raises(RowsDifferError, match="has 5 rows; expected 4"):
+        tiled.apply(rows(uid, 4, 1, "float64"))
+
+
+def test_rows_that_came_twice_before_an_answer_is_lost(through_proxy, catalog):
+    """What came twice is not taken, by number, for rows that were sent, and did not come."""
+    proxy, client = through_proxy
+    uid = new_run()
+    tiled = opened(client, uid)
+    tiled.apply(rows(uid, 0, 3))
+    catalog.client[uid].base["primary"].base["internal"].append_partition(0, pyarrow.table({"x": [2]}))
+    operation = rows(uid, 3, 1)
+    proxy.fault = lambda request: "cut" if request.is_append else None
+    with pytest.raises(CatalogError):
+        tiled.apply(operation)
+    proxy.fault = no_fault
+    with pytest.raises(RowsDifferError, match="other rows than events 3"):
+        tiled.apply(operation)
 
 
 def test_a_run_that_is_gone(catalog):

@@ -17,6 +17,7 @@ from small_runs import SmallRun
 from tiled.client import from_uri
 
 from bluesky_filestore import CatalogWriter, follow, serve_catalog
+from bluesky_filestore.catalogs.tiled import listening
 from bluesky_filestore.errors import CatalogUnreachableError
 from bluesky_filestore.live import following_news
 from bluesky_filestore.live.following_news import NewsOfRun
@@ -248,6 +249,28 @@ def test_a_redis_that_goes_away(tmp_path):
         scan.end()
         events += follower
     assert [each["x"] for each in events] == [0.0, 1.0, 2.0]
+
+
+@NEEDS_REDIS
+def test_a_server_that_accepts_too_soon(tmp_path, monkeypatch):
+    """A server accepts who listens before its store has it told what is new: until then nothing is counted on."""
+    monkeypatch.setattr(listening, "_SETTLE_SECONDS", 3.0)
+    with ExitStack() as stack:
+        redis = Relay(stack.enter_context(redis_server(tmp_path)), b"SUBSCRIBE", 1.5)
+        served = stack.enter_context(serve_catalog(streams=stack.enter_context(redis).uri.replace("http", "redis")))
+        writer = stack.enter_context(
+            CatalogWriter.from_uri(served.uri, api_key=served.api_key, spool=tmp_path / "spool", interval=0.02)
+        )
+        scan = Scan(writer, "primary")
+        scan.take()
+        writer.flush(SECONDS)
+        # Long enough that it ends only because of what is heard.
+        with follow(served.client, scan.uid, interval=4 * SECONDS, spool=False) as follower:
+            events = hear(follower)
+            scan.take()
+            events.append(follower.poll(SECONDS))
+            scan.end()
+    assert [each["x"] for each in events] == [0.0, 1.0]
 
 
 def test_who_goes_away(server, writer, recwarn):

@@ -25,7 +25,7 @@ from .from_documents import ConfinedDocuments
 from .run_tree import RunTree, columns_of
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    import pyarrow
 
 __all__ = ["NumberedEvent", "NumberedEvents", "documents", "documents_of"]
 
@@ -131,6 +131,9 @@ class NumberedEvents:
         merged = heapq.merge(*(each.events() for each in self._streams.values()), key=itemgetter(0))
         for said, record, stream, row in merged:
             self.known = max(self.known, said + 1)
+            if said < self.position:
+                # A gateway may have sent rows twice, which is found later.
+                continue
             try:
                 event = self._whole(record, stream, row)
             except (LookupError, StopIteration):
@@ -141,7 +144,7 @@ class NumberedEvents:
                 return
             yield self._given(event)
 
-    def append(self, stream: str, rows: "DataFrame") -> None:
+    def append(self, stream: str, rows: "pyarrow.Table") -> None:
         """Know rows that are being appended to the table of a stream, once or again.
 
         Raises
@@ -149,11 +152,12 @@ class NumberedEvents:
         LookupError, ValueError, TypeError
             If they are no rows of its table.
         """
-        found, columns = self._streams[stream], columns_of(rows)
+        found, columns = self._streams[stream], columns_of(rows.to_pandas())
         if RECORD_COLUMN not in columns and not found.is_one_table:
             # Of these events another table has the rest, and their numbers.
             return
-        is_all = found.is_one_table and columns.keys() == found.types.keys()
+        # Of other types are those of a table that was made anew since.
+        is_all = found.is_one_table and {each.name: str(each.type) for each in rows.schema} == found.types
         for at, text in enumerate(columns[RECORD_COLUMN]):
             record = decode_record(text)
             self.known = max(self.known, record.number + 1)
@@ -164,7 +168,6 @@ class NumberedEvents:
         """Those of rows that were appended, up to one that has to be read."""
         while (found := self._appended.pop(self.position, None)) is not None:
             record, stream, row = found
-            row.number = self._rows.get(stream.name, 0)
             try:
                 event = self._whole(record, stream, row)
             except (LookupError, StopIteration):
@@ -175,6 +178,7 @@ class NumberedEvents:
             yield self._given(event)
 
     def _whole(self, record: EventRecord, stream: "_Stream", row: "_Row") -> NumberedEvent:
+        row.number = self._rows.get(stream.name, 0)
         for name, doc in record.before:
             if name == "descriptor":
                 self._streams[doc["stream"]].descriptor(doc)
@@ -215,7 +219,8 @@ class _Stream:
     @cached_property
     def types(self) -> dict[str, str]:
         """The types of its columns."""
-        return {name: str(kind) for table in self._run.tables(self.name) for name, kind in _types(table).items()}
+        schemas = (table.structure().arrow_schema_decoded for table in self._run.tables(self.name))
+        return {each.name: str(each.type) for schema in schemas for each in schema}
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
@@ -324,11 +329,6 @@ class _Row:
         if kind == "string":
             return cell if is_text else _from_text(cell)
         return _PYTHON_TYPES[kind](cell)
-
-
-def _types(table: Any) -> dict[str, Any]:
-    schema = table.structure().arrow_schema_decoded
-    return dict(zip(schema.names, schema.types, strict=True))
 
 
 def _from_text(text: str) -> Any:

@@ -3,6 +3,7 @@
 A `Listener` has a thread of its own, in which a loop of asyncio keeps one websocket a node:
 
     away      there is no connection: it is tried again, after pauses that grow, and far later where it was refused
+    accepted  for half a second: a server accepts first, and asks its store for what is new then
     open      what is new in the node is heard; pings show that the server is there, also while nothing happens
 
 Who asks for what a node holds, after it was open, misses nothing: what comes later is heard. `Listener.connections`
@@ -41,7 +42,7 @@ _silent = logging.Logger("silent", logging.CRITICAL)
 _FIRST_PAUSE, _LONGEST_PAUSE, _REFUSED_PAUSE = 0.1, 5.0, 600.0
 _MOST_BYTES = 2**24
 _KEY_SECONDS, _PING_SECONDS = 60, 20.0
-_CLOSE_SECONDS = 5.0
+_SETTLE_SECONDS, _CLOSE_SECONDS = 0.5, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class _Ears:
             try:
                 await self.hear(address, is_first=is_first)
                 pause = _FIRST_PAUSE
-            except InvalidStatus as error:
+            except (InvalidStatus, httpx.HTTPStatusError) as error:
+                # To a websocket, or to somebody who asks for a key for it.
                 status = error.response.status_code
                 if status not in (*TRY_LATER, 502, 503, 504):
                     self.is_refused = self.is_refused or is_first
@@ -128,20 +130,25 @@ class _Ears:
             close_timeout=1.0,
             logger=_silent,
         ) as websocket:
-            with self.lock:
-                self.open.add(address)
-                self.connections += 1
-            if made is not None:
-                await asyncio.to_thread(self.node.context.revoke_api_key, made)
             if is_first:
                 self.is_refused = False
                 self.does_stream.set()
+            settling = self.loop.call_later(_SETTLE_SECONDS, self.settle, address)
             try:
+                if made is not None:
+                    await asyncio.to_thread(self.take_back, made)
                 async for message in websocket:
                     self.take_in(address, message)
             finally:
+                settling.cancel()
                 with self.lock:
                     self.open.discard(address)
+
+    def settle(self, address: str) -> None:
+        """Count on a websocket from now on."""
+        with self.lock:
+            self.open.add(address)
+            self.connections += 1
 
     def take_in(self, address: str, message: str | bytes) -> None:
         """Keep one message; no more than a slow reader should find."""
@@ -170,6 +177,11 @@ class _Ears:
             return context.api_key, None
         made = context.create_api_key(expires_in=_KEY_SECONDS, note="websocket")
         return str(made["secret"]), str(made["first_eight"])
+
+    def take_back(self, made: str) -> None:
+        """Take a key back that was made for this; if that cannot be, it ends by itself soon."""
+        with suppress(httpx.HTTPError, FailedOnceError):
+            self.node.context.revoke_api_key(made)
 
 
 class Listener:

@@ -10,7 +10,7 @@ There are three machines to a table:
 
    - UNKNOWN: nothing. The catalog has to be asked, and may have no such table.
    - COUNTED: it has as many as `TiledTable.rows` says.
-   - SENT: some were sent, those of `TiledTable.sending`, and their answer has not come: some, all or none are there.
+   - SENT: some were sent, and their answer has not come: some, all or none are there.
 
    An event (`_Event`) that is named in `_NEXT` leads from one state to another; no other can come about.
 
@@ -98,7 +98,6 @@ class TiledTable:
         self.state = _State.UNKNOWN
         self.in_doubt = False
         self.rows = self.expected = 0
-        self.sending: AppendRows | None = None
         self.earlier: pyarrow.Table | None = None
         self.found: pyarrow.Table | None = None
 
@@ -125,7 +124,6 @@ class TiledTable:
         if present < first_row:
             raise _gap(self._path, present, first_row)
         if present < first_row + rows.num_rows:
-            self.sending = operation
             self._change(_Event.SEND)
             node.append_partition(0, rows.slice(present - first_row))
             self.rows = first_row + rows.num_rows
@@ -160,12 +158,11 @@ class TiledTable:
 
     def _has(self, operation: AppendRows, rows: "pyarrow.Table") -> bool:
         """Whether the table has these rows, whatever the types of its columns became since."""
-        # What is tried again need not be compared: nobody else put it there.
-        is_again = self.state is _State.SENT and self.sending is operation
         node = None if self.earlier is not None else self._nodes.find(self._path)
         present = 0 if node is None else self._count(node)
         common = min(present - operation.first_row, rows.num_rows)
-        if common > 0 and not is_again:
+        # What is tried again, too: a gateway may have sent what was before it twice.
+        if common > 0:
             if self.found is None or self.found.num_rows < present:
                 self.found = _all_rows(node)
             # Which columns there are depends on the events that were written together: a run that is gone through
@@ -185,7 +182,12 @@ class TiledTable:
             if node.structure().arrow_schema_decoded.equals(schema):
                 return node
             if self.earlier is None:
-                self.earlier = _all_rows(node)
+                earlier = _all_rows(node)
+                if earlier.num_rows != self.rows:
+                    # A gateway may have sent a request twice. What was not there is not taken for what was.
+                    name = "/".join(self._path)
+                    raise RowsDifferError(f"{name} has {earlier.num_rows} rows; expected {self.rows}.", operation.run)
+                self.earlier = earlier
             self._nodes.remove(self._path)
             self._change(_Event.REMOVE)
         sources, metadata = [_data_source(schema)], dict(operation.metadata)

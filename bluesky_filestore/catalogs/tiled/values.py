@@ -16,6 +16,7 @@ from bluesky_filestore.extras import from_extra
 from .connecting import catalog_errors
 
 if TYPE_CHECKING:
+    import pyarrow
     from pandas import DataFrame
     from tiled.client.array import ArrayClient
     from tiled.client.dataframe import DataFrameClient
@@ -48,7 +49,7 @@ def read_table(node: "DataFrameClient", columns: Sequence[str] = ()) -> "DataFra
         return node.read(list(columns) or None)
 
 
-def rows_of_message(message: Mapping[str, Any]) -> "DataFrame":
+def rows_of_message(message: Mapping[str, Any]) -> "pyarrow.Table":
     """The rows that a server says are being appended to a table.
 
     Raises
@@ -61,8 +62,7 @@ def rows_of_message(message: Mapping[str, Any]) -> "DataFrame":
 
     if not message["append"] or message["mimetype"] != _ARROW:
         raise ValueError(f"{message['mimetype']} of partition {message['partition']}; expected {_ARROW}, appended")
-    rows: DataFrame = pyarrow.ipc.open_file(message["payload"]).read_pandas()
-    return rows
+    return pyarrow.ipc.open_file(message["payload"]).read_all()
 
 
 def read_array(node: "ArrayClient", index: Sequence[int | slice] = ()) -> NDArray[Any]:
