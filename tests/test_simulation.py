@@ -27,6 +27,13 @@ def test_histories(tmp_path, files, first):
         assert not found, f"seed {seed}\n{told(history, found)}"
 
 
+@pytest.mark.parametrize("seed", [202386, 15886])
+def test_histories_that_found_something(tmp_path, files, seed):
+    """Those that were found among many thousands."""
+    history, found = lived(seed, tmp_path / "it", files)
+    assert not found, told(history, found)
+
+
 def test_a_seed_is_a_history(tmp_path, files):
     """The same happens each time, to the microsecond."""
     first, second = (lived(14, tmp_path / name, files)[0] for name in "ab")

@@ -44,7 +44,7 @@ from bluesky_filestore.model.asset_paths import asset_uri
 from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.operations import AppendArray, PlaceArray
 
-from .held import ValueSums
+from .held import ValueSums, values_of
 from .nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class TiledArray:
         import numpy as np
 
         if self.earlier is None:
-            earlier = node.read()
+            earlier = values_of(self._path, node)
             if self.sums.differ(earlier):
                 raise RowsDifferError(f"{'/'.join(self._path)} holds other values than were sent.", self._path[0])
             self.earlier = earlier

@@ -15,8 +15,24 @@ from .nodes import NodePath, Nodes, row_count
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tiled.client.array import ArrayClient
 
-__all__ = ["Held", "ValueSums"]
+__all__ = ["Held", "ValueSums", "values_of"]
+
+
+def values_of(path: NodePath, node: "ArrayClient") -> "NDArray[np.generic]":
+    """What an array holds.
+
+    Raises
+    ------
+    RowsDifferError
+        If it holds less than it says, as one may of which a server lost the last writes.
+    """
+    try:
+        values: NDArray[np.generic] = node.read()
+    except ValueError as error:
+        raise RowsDifferError(f"{'/'.join(path)} has not the rows that it says ({error}).", path[0]) from error
+    return values
 
 
 class ValueSums:
@@ -88,6 +104,6 @@ class Held:
             present = row_count(node)
             if present != expected:
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
-            if sums and sums.differ(node.read()):
+            if sums and sums.differ(values_of(path, node)):
                 raise RowsDifferError(f"{'/'.join(path)} holds other values than were sent.", run)
         self.forget(run)
