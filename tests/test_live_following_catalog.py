@@ -93,6 +93,20 @@ def test_as_it_comes(catalog, writer, data_directory):
     assert [each["x"] for each in events + rest] == [doc["data"]["x"] for n, doc in run.documents if n == "event"]
 
 
+def test_an_array_that_is_being_made(catalog, writer, data_directory, monkeypatch):
+    """Events are given when their small arrays are there, of which the catalog has the node first."""
+    run = SmallRun(data_directory, 21)
+    for name, doc in run.documents[:6]:
+        writer(name, doc)
+    writer.flush()
+    follower = follow(catalog.client[run.uid], interval=0.02, spool=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("tiled.client.array.ArrayClient.data_sources", lambda _: [])
+        assert follower.poll(0.5) is None
+    assert follower.poll(20).data["wave"] == run.waves[0]
+    follower.close()
+
+
 def test_a_run_that_left_its_spool(catalog, data_directory):
     """A writer without a spool of its own forgets what is delivered: its run is followed on in the catalog."""
     run = SmallRun(data_directory, 12, events=400)

@@ -224,11 +224,13 @@ class _Stream:
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
-        """Its arrays whose values are in the catalog."""
+        """Its arrays whose values are in the catalog; one that is just being made has no data source yet."""
         return {
             key: child
             for key, child in self._run.children(self.name).items()
-            if child.structure_family != "table" and child.data_sources()[0].management != "external"
+            if child.structure_family != "table"
+            and (sources := child.data_sources())
+            and sources[0].management != "external"
         }
 
     def descriptor(self, said: Mapping[str, Any]) -> dict[str, Any]:
