@@ -19,7 +19,7 @@ has of the other kind, or in another order, is dropped before.
 Else an array has
 
 - `expected`: how many rows it should have by the last operation; None if there should be none;
-- `sums`: of the values that were sent, where they came in events;
+- `checksum`: of the values that were sent, where they came in events;
 - `files`: only in PLACED and LONGER;
 - `placed`: only in LONGER, the operation with all files that were asked for;
 - `earlier`: the rows of an array whose values became wider, from before it was dropped until all of them are in the one
@@ -44,7 +44,7 @@ from bluesky_filestore.model.asset_paths import asset_uri
 from bluesky_filestore.model.specs import OPAQUE
 from bluesky_filestore.operations.operations import AppendArray, PlaceArray
 
-from .held import ValueSums, values_of
+from .held import ValueSum, values_of
 from .nodes import NodePath, Nodes, row_count
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class TiledArray:
         self.files: list[str] = []
         self.placed: PlaceArray | None = None
         self.earlier: NDArray[np.generic] | None = None
-        self.sums = ValueSums()
+        self.checksum = ValueSum()
 
     def append(self, operation: AppendArray) -> None:
         """Append the rows, or write them again; an array of another type is made anew with theirs.
@@ -123,7 +123,7 @@ class TiledArray:
         node.patch(operation.values, offset=offset, extend=True)
         self.earlier = None
         self.expected = operation.first_row + len(operation.values)
-        self.sums.add(operation.first_row, operation.values)
+        self.checksum.add(operation.first_row, operation.values)
 
     def name_axes(self, dims: tuple[str, ...] | None) -> None:
         """Give its axes other names, if it has not got them."""
@@ -165,7 +165,7 @@ class TiledArray:
         """Have it no more."""
         self._nodes.remove(self._path)
         self.files, self.placed, self.expected = [], None, None
-        self.sums = ValueSums()
+        self.checksum = ValueSum()
         self._change(_Event.DROP)
 
     def cut(self) -> None:
@@ -201,7 +201,7 @@ class TiledArray:
 
         if self.earlier is None:
             earlier = values_of(self._path, node)
-            if self.sums.differ(earlier):
+            if self.checksum.differs(earlier):
                 raise RowsDifferError(f"{'/'.join(self._path)} holds other values than were sent.", self._path[0])
             self.earlier = earlier
         earlier = self.earlier[: operation.first_row]

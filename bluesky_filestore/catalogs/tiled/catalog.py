@@ -52,7 +52,7 @@ from bluesky_filestore.operations.operations import (
 
 from .arrays import TiledArray
 from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_away, is_gone, key_for, may_still_be_done
-from .held import Held, ValueSums
+from .held import Held, ValueSum
 from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, replace_entries
 from .once import without_retries
@@ -316,9 +316,9 @@ class TiledCatalog:
         for array in arrays.values():
             array.cut()
         if run in self._doubted:
-            self._held.note(run, {path: (table.expected, ValueSums()) for path, table in tables.items()})
+            self._held.note(run, {path: (table.expected, ValueSum()) for path, table in tables.items()})
             written = {
-                path: (rows, array.sums) for path, array in arrays.items() if (rows := array.expected) is not None
+                path: (rows, array.checksum) for path, array in arrays.items() if (rows := array.expected) is not None
             }
             self._held.note(run, written)
         replace_entries(self._nodes.get((run,)), operation.metadata)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tiled.client.array import ArrayClient
 
-__all__ = ["Held", "ValueSums", "values_of"]
+__all__ = ["Held", "ValueSum", "values_of"]
 
 
 def values_of(path: NodePath, node: "ArrayClient") -> "NDArray[np.generic]":
@@ -35,54 +35,39 @@ def values_of(path: NodePath, node: "ArrayClient") -> "NDArray[np.generic]":
     return values
 
 
-class ValueSums:
-    """Checksums of the rows of an array, one for as many in a row as were sent in one type."""
+class ValueSum:
+    """A checksum of the rows that an array was sent, which are all of one type: for another it is made anew."""
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[np.dtype[np.generic], int, int]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
+        self._rows = self._sum = 0
+        self._dtype: np.dtype[np.generic] | None = None
 
     def add(self, first_row: int, values: "NDArray[np.generic]") -> None:
-        """Rows were written: after those before them, or anew from the first one on.
-
-        Others are forgotten from there on, which `differ` does not look at then.
-        """
+        """Rows were written: after those before them, or anew from the first one on. Of others nothing is known."""
         if first_row == 0:
-            self._pieces.clear()
-        before = self._pieces[-1] if self._pieces else (values.dtype, 0, 0)
-        if first_row != before[1]:
-            self._pieces.clear()
-            return
-        if self._pieces and before[0] == values.dtype:
-            self._pieces.pop()
-        begin = before[2] if before[0] == values.dtype else 0
-        self._pieces.append((values.dtype, first_row + len(values), crc32(values.tobytes(), begin)))
+            self._rows, self._sum, self._dtype = 0, 0, values.dtype
+        if first_row != self._rows or values.dtype != self._dtype:
+            self._dtype = None
+        self._rows, self._sum = first_row + len(values), crc32(values.tobytes(), self._sum)
 
-    def differ(self, values: "NDArray[np.generic]") -> bool:
-        """Whether rows hold other values than were sent; what is not known to be other is the same."""
-        import numpy as np
+    @property
+    def is_known(self) -> bool:
+        """Whether it can be told what the array should hold."""
+        return self._dtype is not None
 
-        first = 0
-        for dtype, stop, expected in self._pieces:
-            # What was sent as whole numbers may be among fractions by now.
-            if len(values) >= stop and np.can_cast(dtype, values.dtype, "safe"):
-                with np.errstate(invalid="ignore"):
-                    present = values[first:stop].astype(dtype)
-                if crc32(present.tobytes()) != expected:
-                    return True
-            first = stop
-        return False
+    def differs(self, values: "NDArray[np.generic]") -> bool:
+        """Whether the array holds other values than it was sent, as far as that is known."""
+        is_same = values.dtype == self._dtype and crc32(values[: self._rows].tobytes()) == self._sum
+        return self.is_known and not is_same
 
 
 class Held:
     """How many rows the tables and arrays of runs had to have when the runs were closed, and of which values."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, dict[NodePath, tuple[int, ValueSums]]] = {}
+        self._runs: dict[str, dict[NodePath, tuple[int, ValueSum]]] = {}
 
-    def note(self, run: str, rows: Mapping[NodePath, tuple[int, ValueSums]]) -> None:
+    def note(self, run: str, rows: Mapping[NodePath, tuple[int, ValueSum]]) -> None:
         """A run is closed, with these; what is known of others that it has stays."""
         self._runs.setdefault(run, {}).update(rows)
 
@@ -99,11 +84,11 @@ class Held:
             If it does not.
         """
         nodes.forget((run,))
-        for path, (expected, sums) in self._runs.get(run, {}).items():
+        for path, (expected, checksum) in self._runs.get(run, {}).items():
             node = nodes.find(path)
             present = row_count(node)
             if present != expected:
                 raise RowsDifferError(f"{'/'.join(path)} has {present} rows; expected {expected}.", run)
-            if sums and sums.differ(values_of(path, node)):
+            if checksum.is_known and checksum.differs(values_of(path, node)):
                 raise RowsDifferError(f"{'/'.join(path)} holds other values than were sent.", run)
         self.forget(run)
