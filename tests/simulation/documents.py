@@ -2,6 +2,7 @@
 
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import h5py
 import numpy as np
 
 FRAMES, SHAPE, FILES = 9, (2, 3), 3
+SHORT = 2
+"""How many frames are in the file that has too few."""
+UNREADABLE = ("empty", "text", "cut", "folder", "absent", "scalar")
+BAD = (*UNREADABLE, "short", "row")
+"""Files that are not as they are told of: of some no frame can be read, of one all are refused for their shape."""
 COUNT = {"source": "s", "dtype": "integer", "shape": []}
 WAVE = {"source": "s", "dtype": "array", "shape": [3]}
 IMAGE = {"source": "s", "dtype": "array", "shape": [1, *SHAPE], "dtype_numpy": "<u2", "external": "FILESTORE:"}
@@ -35,8 +41,15 @@ def frames(number: int) -> np.ndarray:
 def make_files(directory: Path) -> None:
     """The files that the documents of all runs refer to."""
     for number in range(FILES):
-        with h5py.File(directory / f"{number}.h5", "w") as file:
-            file["/entry/data/data"] = frames(number)
+        holds: dict[str, Any] = {"": frames(number), "short ": frames(number)[:SHORT]}
+        holds |= {"scalar ": np.uint16(5), "row ": np.arange(FRAMES)}
+        for name, values in holds.items():
+            with h5py.File(directory / f"{name}{number}.h5", "w") as file:
+                file["/entry/data/data"] = values
+        whole = (directory / f"{number}.h5").read_bytes()
+        for name, content in {"empty": b"", "text": b"not HDF5", "cut": whole[: len(whole) // 2]}.items():
+            (directory / f"{name} {number}.h5").write_bytes(content)
+        (directory / f"folder {number}.h5").mkdir()
 
 
 @dataclass
@@ -47,10 +60,26 @@ class Planned:
     documents: list[tuple[str, Any]] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     """The frame of each event; none of a run without images."""
+    file: Path | None = None
+    """Where they are."""
+    number: int = 0
+    """Which of the files that is, or is to come there."""
+    comes_at: float = 0.0
+    """When it is there, if it comes late."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether its images cannot be read, or not all of them."""
+        return self.file is not None and self.file.name.startswith(BAD)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether none of its images can be read, which may yet change."""
+        return self.file is not None and self.file.name.startswith(UNREADABLE)
 
 
-def planned_run(chance: random.Random, files: Path, events: int) -> Planned:
-    """A run whose values may change their types when they please."""
+def planned_run(chance: random.Random, place: Callable[[int], Path], events: int) -> Planned:
+    """A run whose values may change their types when they please; its images are in a numbered file at a place."""
 
     def uid() -> str:
         return str(uuid.UUID(int=chance.getrandbits(128)))
@@ -63,7 +92,7 @@ def planned_run(chance: random.Random, files: Path, events: int) -> Planned:
     bundle = run.compose_descriptor(name="primary", data_keys=keys, time=5.0, uid=uid(), validate=False)
     planned = Planned(run.start_doc["uid"], [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)])
     turns = {key: chance.choice((0, events // 2, events)) for key in keys}
-    resource, file = None, chance.randrange(FILES)
+    resource, planned.number = None, chance.randrange(FILES)
     order = sorted(chance.sample(range(FRAMES), events)) if chance.random() < 0.5 else list(range(events))
     for point in range(events):
         values: dict[str, Any] = {
@@ -73,18 +102,18 @@ def planned_run(chance: random.Random, files: Path, events: int) -> Planned:
         data = {key: values[key] for key in keys if key in values}
         if "image" in keys:
             if resource is None:
-                kwargs = {"frame_per_point": 1}
+                planned.file = place(planned.number)
                 about = {
                     "spec": "AD_HDF5",
-                    "root": str(files),
-                    "resource_path": f"{file}.h5",
-                    "resource_kwargs": kwargs,
+                    "root": str(planned.file.parent),
+                    "resource_path": planned.file.name,
+                    "resource_kwargs": {"frame_per_point": 1},
                 }
                 resource = run.compose_resource(**about, uid=uid(), validate=False)
                 planned.documents.append(("resource", resource.resource_doc))
             datum = resource.compose_datum(datum_kwargs={"point_number": order[point]}, validate=False)
             planned.documents.append(("datum", datum))
-            planned.images.append(frames(file)[order[point]])
+            planned.images.append(frames(planned.number)[order[point]])
             data["image"] = datum["datum_id"]
         about = {"timestamps": dict.fromkeys(data, 5.0), "filled": {"image": False} if "image" in data else {}}
         planned.documents.append(

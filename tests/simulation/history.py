@@ -2,7 +2,7 @@
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ from bluesky_filestore.spool import Ledger
 from bluesky_filestore.spool.database import FILE_NAME
 from bluesky_filestore.spool.spooled_run import find_run
 
-from .documents import Planned, planned_run
-from .network import Network, Rule, client_by
+from .documents import BAD, Planned, planned_run
+from .network import Network, client_by
 from .server import URI, Server
+from .weather import Weather
 from .world import Process, World
 
 CATALOG = f"{URI}/metadata/"
@@ -30,6 +31,8 @@ ADDRESSES = (CATALOG, CATALOG.rstrip("/"), URI, "http://CATALOG")
 _OURS = tuple(f"application/x-bluesky-filestore-{kind}" for kind in ("hdf5", "series", "handled", "ragged"))
 PARK_AFTER, CLOSES = 20.0, 400.0
 """For how many seconds the catalog may fail at a run, and at most for closing a writer."""
+_SOON = 0.5
+"""For how many seconds files are waited for at least when a writer is closed."""
 _LATEST, _SETTLED, _LONGEST_PAUSE = 3000.0, 1200.0, 16.0
 KINDS = (
     "losses",
@@ -49,8 +52,9 @@ KINDS = (
     "commands",
     "second writer",
 )
-_SERVED = 0.05
-"""How many histories have somebody deliver all the while, so that writers have to hear of it from others."""
+BESIDE = {"service": 0.05, "runs at once": 0.1, "bad files": 0.1, "late files": 0.1}
+"""What may be so beside, and how often: somebody delivers all the while, so that writers have to hear of it from
+others; a plan has several runs open; files are damaged or missing, or come when documents have told of them."""
 
 
 @dataclass
@@ -84,6 +88,8 @@ class Call:
     """For how long all had been well with the catalog, when it was over."""
     is_in_hang: bool = False
     """Whether the catalog answered nothing all the while."""
+    unsettled: list[str] = field(default_factory=list)
+    """The runs whose files were looked for still when it was over, though they had come when it began, or soon."""
 
 
 @dataclass
@@ -120,10 +126,11 @@ class History:
         chance = self.world.chance
         share = chance.choice((0.1, 0.25, 0.5))
         self.kinds = frozenset(kind for kind in KINDS if chance.random() < share)
-        if random.Random(~self.seed).random() < _SERVED:
-            self.kinds |= {"service"}
+        # By itself: what else befalls a history stays the same.
+        self._beside = random.Random(~self.seed)
+        self.kinds |= {kind for kind, share in BESIDE.items() if self._beside.random() < share}
         self.wait_on_stop = chance.choice((0.0, 1.0, 10.0))
-        self._living, self.is_served = 1, False
+        self._living, self._late, self.is_served = 1, 0, False
 
     def run(self) -> None:
         """Have it happen, to its end."""
@@ -144,7 +151,7 @@ class History:
         self._living = len(names)
         for name in names:
             self._begin_writer(name, chance.choice((1, 2, 3)), lives=chance.choice((1, 2, 3)))
-        weather = [world.start(kind, happens) for kind, happens in self._weather().items() if kind in self.kinds]
+        weather = [world.start(kind, happens) for kind, happens in Weather(self).kinds().items() if kind in self.kinds]
         if not world.run(lambda: not self._living, _LATEST):
             self.findings.append(f"a writer has not ended after {_LATEST:g} s")
         for process in weather:
@@ -167,7 +174,7 @@ class History:
 
     def _begin_writer(self, name: str, runs: int, lives: int) -> None:
         world, chance = self.world, self.world.chance
-        planned = [planned_run(chance, self.files, chance.choice((0, 1, 3, 6))) for _ in range(runs)]
+        planned = [planned_run(chance, self._place, chance.choice((0, 1, 3, 6))) for _ in range(runs)]
         process = world.start(name, lambda: self._write(name, planned))
         if "kills" in self.kinds and lives > 1:
             process.dies_in = chance.choice((20, 60, 150, 400, 1000)) * chance.random()
@@ -196,14 +203,16 @@ class History:
             except SpoolError as error:
                 world.say(f"{error}")
                 world.sleep(1.0)
-        for run in planned:
-            taken = Taken(run)
-            self.runs.append(taken)
+        at_once = len(planned) if "runs at once" in self.kinds else 1
+        for begin in range(0, len(planned), at_once):
+            some = [Taken(run) for run in planned[begin : begin + at_once]]
+            self.runs += some
             # At times somebody changes the sample.
             world.sleep(chance.choice((0.0, 0.0, 0.0, 0.0, 10.0)))
-            for document in run.documents:
+            while going := [taken for taken in some if taken.given < len(taken.planned.documents)]:
+                taken = going[0] if at_once == 1 else self._beside.choice(going)
                 world.sleep(chance.choice((0.0, 0.001, 0.1, 1.0)))
-                self._put(spooling, taken, *document)
+                self._put(spooling, taken, *taken.planned.documents[taken.given])
         world.sleep(chance.choice((0.0, 0.3, 5.0)))
         began, error = world.now, ""
         try:
@@ -212,9 +221,48 @@ class History:
             error = str(raised).replace(str(self.directory), "")
         world.say(f"closed {error}")
         seconds = world.now - began
-        self.calls.append(Call(f"{name} closes", seconds, CLOSES, error, well_for=self.network.well_for - seconds))
+        closing = Call(f"{name} closes", seconds, CLOSES, error, well_for=self.network.well_for - seconds)
+        closing.unsettled = self._unsettled(planned, began + _SOON)
+        self.calls.append(closing)
         if spooling.store.unsaved:
             self._forget_unsaved(spooling)
+
+    def _place(self, number: int) -> Path:
+        """Where the images of a run are said to be, that is one of the numbered files."""
+        if "bad files" in self.kinds and self._beside.random() < 0.5:
+            return self.files / f"{self._beside.choice(BAD)} {number}.h5"
+        if "late files" in self.kinds:
+            self._late += 1
+            return self.directory / f"late {self._late}.h5"
+        return self.files / f"{number}.h5"
+
+    def _bring(self, planned: Planned) -> None:
+        """Have a file come that is told of."""
+        assert planned.file is not None
+        file, known = planned.file, self.files / f"{planned.number}.h5"
+        if "late" not in file.name or planned.comes_at:
+            return
+        seconds, is_begun = self._beside.choice((0.1, 1.0, 4.0)), self._beside.random() < 0.5
+        planned.comes_at = self.world.now + seconds
+
+        def bring() -> None:
+            if is_begun:
+                file.touch()
+            self.world.wait(seconds)
+            file.unlink(missing_ok=True)
+            file.hardlink_to(known)
+            self.world.say(f"{file.name} is there")
+
+        self.world.start("camera", bring)
+
+    def _unsettled(self, planned: list[Planned], before: float) -> list[str]:
+        """The runs whose files had all come before a time, and are looked for nevertheless."""
+        late = [run.uid for run in planned if 0 < run.comes_at < before]
+        if late and (self.spool / FILE_NAME).exists():
+            with suppress(SpoolError, SpoolDamagedError, sqlite3.Error), closing(Ledger(self.spool)) as ledger:
+                entries = ledger.entries(ledger.register_catalog(CATALOG))
+                return [entry.uid for entry in entries if entry.uid in late and entry.state == "settling"]
+        return []
 
     def _spooling(self) -> Spooling:
         chance = self.world.chance
@@ -248,6 +296,8 @@ class History:
             call.run, call.is_readable = uid, uid in self.network.closed
             call.well_for, call.is_in_hang = self.network.well_for - seconds, world.now <= hangs_until
         self.calls.append(call)
+        if name == "resource":
+            self._bring(taken.planned)
         taken.safe = max(taken.safe, taken.given - spooling.store.unsaved)
         if name == "stop":
             taken.stopped_at = world.now
@@ -256,132 +306,13 @@ class History:
         for taken in self.runs:
             taken.is_killed = taken.is_killed or taken.safe < taken.given
 
-    # What befalls them
-
-    def _weather(self) -> dict[str, Callable[[], None]]:
-        return {
-            "outages": lambda: self._outages(0),
-            "lost writes": lambda: self._outages(self.world.chance.choice((1, 2, 5, 20))),
-            "hangs": self._hangs,
-            "failing node": self._failing_node,
-            "failing catalog": self._failing_catalog,
-            "full disk": self._full_disk,
-            "damage": self._damage,
-            "resume": self._resumes,
-            "locked": self._locks,
-            "commands": self._commands,
-        }
-
-    def _pauses(self, most: int = 3) -> Iterator[None]:
-        for _ in range(self.world.chance.randint(1, most)):
-            self.world.wait(self.world.chance.choice((0.1, 1.0, 5.0)) * self.world.chance.random())
-            yield
-
-    def _outages(self, unsaved: int) -> None:
-        world = self.world
-        for _ in self._pauses():
-            seconds = world.chance.choice((1.0, 10.0, 300.0) if unsaved else (0.01, 1.0, 10.0, 300.0))
-            self.network.restart(seconds, unsaved)
-            world.wait(seconds)
-
-    def _hangs(self) -> None:
-        for _ in self._pauses():
-            seconds = self.world.chance.choice((0.3, 3.0, 100.0))
-            self.network.hang(seconds)
-            self.world.wait(seconds)
-
-    def _failing_node(self) -> None:
-        world, chance = self.world, self.world.chance
-        for _ in self._pauses(2):
-            if not self.runs:
-                continue
-            run = chance.choice(self.runs).planned.uid
-            what = chance.choice((run, f"{run}/primary", f"{run}/primary/internal", f"{run}/primary/wave", "image"))
-            status = chance.choice((404, 429, 500, 503, 422))
-            seconds = chance.choice((2.0, 60.0, float("inf")))
-            is_done = chance.random() < 0.2
-
-            def applies(verb: str, path: str, what: str = what, run: str = run) -> bool:
-                return verb != "GET" and what in path and run in path
-
-            words = f"status {status} for one node"
-            self.network.add(Rule(run, words, applies, status, world.now, world.now + seconds, is_done))
-            world.fault("failing node", f"{status} for {what} for {seconds:g} s{', and done' if is_done else ''}")
-
-    def _failing_catalog(self) -> None:
-        world, chance = self.world, self.world.chance
-        for _ in self._pauses(2):
-            status, seconds = chance.choice((404, 429, 500, 503)), chance.choice((1.0, 10.0, 200.0))
-            questions_too = chance.random() < 0.5
-
-            def applies(verb: str, path: str, questions_too: bool = questions_too) -> bool:
-                return questions_too or verb != "GET"
-
-            self.network.add(Rule("", f"status {status} for all", applies, status, world.now, world.now + seconds))
-            world.fault("failing catalog", f"{status} for {seconds:g} s")
-            world.wait(seconds)
-
-    def _full_disk(self) -> None:
-        for _ in self._pauses():
-            self.world.fault("full disk")
-            self.world.fill_disk(is_full=True)
-            self.world.wait(self.world.chance.choice((0.2, 3.0, 30.0)))
-            self.world.fill_disk(is_full=False)
-            self.world.say("there is room again")
-
-    def _damage(self) -> None:
-        for _ in self._pauses(1):
-            self.world.fault("damage")
-            self.world.damage(self.spool / FILE_NAME)
-
-    def _resumes(self) -> None:
-        world, chance = self.world, self.world.chance
-        for _ in self._pauses():
-            process = world.start("resume", self._resume)
-            if "kills" in self.kinds and chance.random() < 0.5:
-                process.dies_in = chance.choice((20, 100, 400)) * chance.random()
-            world.wait_for_end(process)
-
-    def _resume(self, wait: float = 20.0) -> None:
+    def resume(self, wait: float = 20.0) -> None:
+        """As the command does."""
         try:
             for _ in follow(self.spool, CATALOG, self._client, wait=wait, park_after=PARK_AFTER):
                 pass
         except FileStoreError as error:
             self.world.say(f"resume ends: {error}")
-
-    def _locks(self) -> None:
-        world, chance = self.world, self.world.chance
-        for _ in self._pauses():
-            if not (self.spool / FILE_NAME).exists():
-                continue
-            seconds = chance.choice((0.01, 0.2, 4.0, 7.0))
-            with closing(world.connect(self.spool / FILE_NAME, isolation_level=None, timeout=0.0)) as connection:
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                except sqlite3.Error:
-                    continue
-                world.fault("locked", f"for {seconds:g} s")
-                self.longest_lock = max(self.longest_lock, seconds)
-                world.wait(seconds)
-
-    def _commands(self) -> None:
-        world, chance = self.world, self.world.chance
-        for _ in self._pauses():
-            if not self.runs:
-                continue
-            uid, verb = chance.choice(self.runs).planned.uid, chance.choice(("park", "ask again"))
-
-            def command(uid: str = uid, verb: str = verb) -> None:
-                with suppress(FileStoreError):
-                    (found,) = find_run([self.spool], uid)
-                    if verb == "park":
-                        self.touched.add(uid)
-                        found.park("somebody wanted it so")
-                    else:
-                        found.ask_again()
-                    world.fault(f"command {verb}", uid)
-
-            world.start(verb, command)
 
     def _end(self) -> None:
         """Deliver what is left, while nothing goes wrong."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_filestore import documents, open_array
+from bluesky_filestore.delivery.lane import _INCOMPLETE
 from bluesky_filestore.spool import Ledger
 from bluesky_filestore.spool.entries import Entry
 
@@ -15,7 +16,7 @@ from .network import client_by
 from .world import EPOCH
 
 _DAMAGED = "damaged in the middle of the run"
-_MOST_REFUSED = 30
+_MOST_REFUSED, _TRIES = 30, 3
 _UNTOLD = frozenset(("kills", "full disk", "damage", "locked"))
 _TROUBLES_SPOOL = frozenset(("full disk", "damage", "locked"))
 # With a catalog of which nothing was heard yet: by default it is waited for longer, not knowing what it usually takes.
@@ -25,6 +26,8 @@ _AN_OPERATION = 20.0
 
 EXCUSES_STOPS = _TROUBLES_SPOOL | {"slowness", "contention"}
 """What a stop document may come back for before its run can be read, or later."""
+EXCUSES_SETTLING = EXCUSES_STOPS | {"service", "resume", "second writer", "losses", "losses below runs", "commands"}
+"""What may have a writer leave a run to be settled by others whose files are there."""
 EXCUSES_READING = _TROUBLES_SPOOL | {"outages", "lost writes", "failing catalog", "commands"}
 """What makes runs that are on their way begin again."""
 EXCUSES_LATENESS = frozenset(KINDS) - {"slowness", "contention", "second writer", "resume"}
@@ -46,6 +49,14 @@ def _waits(history: History) -> Iterator[str]:
         if call.error and is_right and not is_troubled:
             yield f"{call.words} says, and nothing is wrong: {call.error}"
     for call in history.calls:
+        others = {"service", "resume", "second writer", "losses", "losses below runs"} & history.kinds
+        if (
+            call.unsettled
+            and call.well_for > 0
+            and not (history.longest_lock or EXCUSES_STOPS & history.kinds)
+            and not others
+        ):
+            yield f"{call.words} and leaves {call.unsettled} to settle, whose files came"
         # A database that is damaged is left for another one, for which others are waited for, too.
         if call.seconds > call.promised + 0.01 + (0.05 if history.world.damaged else 0.0):
             yield f"{call.words} took {call.seconds:.3f} s; promised are {call.promised:g} s"
@@ -78,6 +89,11 @@ def _peace(history: History) -> Iterator[str]:
             # Before it is made anew for values of another type, and at its end.
             if count > 0 and uid not in history.network.befallen:
                 yield f"run {uid[:8]}, which nothing befell, was gone through again: its table was read once too often"
+        with closing(Ledger(history.spool)) as ledger:
+            entries = ledger.entries(ledger.register_catalog(CATALOG))
+        for entry in entries:
+            if entry.number in history.world.begun_again and entry.uid not in history.network.befallen:
+                yield f"run {entry.uid[:8]}, which nothing befell, was gone through again"
 
 
 def _runs(history: History) -> Iterator[str]:
@@ -116,6 +132,9 @@ def _run(history: History, client: Any, taken: Taken, entry: Entry | None) -> It
     if entry.state not in ("delivered", "parked"):
         yield f"is {entry.state}"
         return
+    if entry.state == "parked" and entry.reason == _INCOMPLETE and (taken.planned.comes_at or taken.planned.is_bad):
+        yield from _as_taken(history, client[taken.planned.uid], taken)
+        return
     if entry.state == "parked":
         if not _is_true(history, taken, entry.reason):
             yield f"is parked, and nothing befell it: {entry.reason}"
@@ -127,6 +146,8 @@ def _run(history: History, client: Any, taken: Taken, entry: Entry | None) -> It
     if taken.planned.uid not in client:
         yield "is delivered, and not in the catalog"
         return
+    if taken.planned.is_unreadable and not taken.is_killed and not _is_refused(history, client[taken.planned.uid]):
+        yield "is delivered, and its images cannot be read"
     yield from _as_taken(history, client[taken.planned.uid], taken)
 
 
@@ -143,7 +164,8 @@ def _is_true(history: History, taken: Taken, reason: str) -> bool:
         # Of one of its requests no try was answered, while others were; or the server fails at it; or three times a
         # table was not to be made as it should be. A run of its own at which nothing fails is not held up, and loses
         # nothing, for the sake of others.
-        return history.network.lost_below > 0 or _fails_for_long(history, uid)
+        network = history.network
+        return network.lost_below > 0 or network.lost[uid] >= _TRIES or _fails_for_long(history, uid)
     return False
 
 
@@ -203,12 +225,15 @@ def _frames(history: History, node: Any, taken: Taken, events: int) -> Iterator[
     stream = node["primary"]
     stream = getattr(stream, "base", stream)
     wanted = taken.planned.images[:events]
+    has_none = taken.planned.is_bad or taken.planned.comes_at > history.network.closed.get(taken.planned.uid, 0.0)
     if "image" not in stream:
-        if wanted and not _is_refused(history, node):
+        if wanted and not has_none and not _is_refused(history, node):
             yield f"has no images; {node.metadata.get('filestore')}, {node.metadata.get('notes')}"
         return
     image = stream["image"].new_variation(include_data_sources=True)
     found = _read(image)
+    if taken.planned.is_bad:
+        wanted = wanted[: len(found)]
     if not np.array_equal(found, np.array(wanted).reshape(found.shape) if len(found) == len(wanted) else wanted):
         yield f"has {len(found)} images for {events} events, or others"
 

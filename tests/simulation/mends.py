@@ -10,7 +10,7 @@ from textwrap import dedent
 from typing import Any
 from unittest.mock import patch
 
-from .judge import EXCUSES_LATENESS, EXCUSES_READING, EXCUSES_STOPS
+from .judge import EXCUSES_LATENESS, EXCUSES_READING, EXCUSES_SETTLING, EXCUSES_STOPS
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Mend:
     """What has to befall a history that may find it."""
     hidden_by: frozenset[str] = frozenset()
     """What may not: it would excuse what is found."""
+    also: tuple[str, str, str, str] | None = None
+    """Module, name, mend and before of a second one: today nothing gets as far as to the first."""
 
     def may_be_found(self, kinds: frozenset[str]) -> bool:
         """Whether a history may find it that such things befall."""
@@ -42,19 +44,26 @@ class Mend:
     @contextmanager
     def taken_out(self) -> Iterator[None]:
         """Have the package without it."""
-        module = import_module(f"bluesky_filestore.{self.module}")
-        *holder, name = self.name.split(".")
-        place: Any = getattr(module, holder[0]) if holder else module
-        known, made = getattr(place, name), dict[str, Any]()
-        source = dedent(inspect.getsource(known))
-        assert source.count(self.mend) == 1, f"{self.module}.{self.name} has not once {self.mend!r}"
-        exec(source.replace(self.mend, self.before), vars(module), made)  # noqa: S102 - it is ours
-        ours = [each for key, each in sys.modules.items() if key.startswith("bluesky_filestore")]
         with ExitStack() as stack:
-            # Of a function others have the name, too.
-            for each in [place] if holder else [each for each in ours if vars(each).get(name) is known]:
-                stack.enter_context(patch.object(each, name, made[name]))
+            for piece in ((self.module, self.name, self.mend, self.before), self.also):
+                for place, name, before in _replaced(*piece) if piece else ():
+                    stack.enter_context(patch.object(place, name, before))
             yield
+
+
+def _replaced(module_name: str, path: str, mend: str, before: str) -> Iterator[tuple[Any, str, Any]]:
+    """Where something of the package is known, by what name, and what it is without a mend."""
+    module = import_module(f"bluesky_filestore.{module_name}")
+    *holder, name = path.split(".")
+    place: Any = getattr(module, holder[0]) if holder else module
+    known, made = getattr(place, name), dict[str, Any]()
+    source = dedent(inspect.getsource(known))
+    assert source.count(mend) == 1, f"{module_name}.{path} has not once {mend!r}"
+    exec(source.replace(mend, before), vars(module), made)  # noqa: S102 - it is ours
+    ours = [each for key, each in sys.modules.items() if key.startswith("bluesky_filestore")]
+    # Of a function others have the name, too.
+    for each in [place] if holder else [each for each in ours if vars(each).get(name) is known]:
+        yield each, name, made[name]
 
 
 MENDS = {
@@ -170,6 +179,22 @@ MENDS = {
         78,
         "written down",
     ),
+    "B7": Mend(
+        "B7: what was met when looking into a file cost the run more than that array",
+        "operations.arrays",
+        "ExternalArrays.take",
+        "except Exception as error:",
+        "except ArithmeticError as error:",
+        130,
+        "nothing befell it",
+        frozenset(("bad files",)),
+        also=(
+            "files.formats",
+            "_read",
+            "except UnreadableFileError as error:",
+            "except UnreadableFileError as error:\n        raise IndexError('as it was') from error",
+        ),
+    ),
     "B8 written down": Mend(
         "B8: how far a delivery came was written down once a batch",
         "delivery.conveyor",
@@ -187,9 +212,9 @@ MENDS = {
         "Conveyor._write_anew",
         "if run.uid == error.run]",
         "]",
-        None,
+        42876,
         "gone through again",
-        frozenset(("losses below runs",)),
+        frozenset(("losses below runs", "runs at once")),
         hidden_by=EXCUSES_READING,
     ),
     "B8 outages": Mend(
@@ -202,6 +227,17 @@ MENDS = {
         "although all was well",
         frozenset(("outages", "service")),
         hidden_by=EXCUSES_STOPS | {"losses"},
+    ),
+    "B9": Mend(
+        "B9: who closed a writer did not wait for files that came after the end of their run",
+        "delivery.spooling",
+        "Spooling.close",
+        "self.flush(_SETTLE_AT_CLOSE)\n        if",
+        "self.flush(0.0)\n        if",
+        3232,
+        "to settle",
+        frozenset(("late files",)),
+        hidden_by=EXCUSES_SETTLING,
     ),
     "counted": Mend(
         "rows that a gateway doubled stayed",
@@ -219,7 +255,7 @@ MENDS = {
         "Uploader._back",
         "if self._was_down:",
         "if False:",
-        1096,
+        875,
         "nothing befell it",
         frozenset(("lost writes",)),
     ),

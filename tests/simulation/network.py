@@ -76,6 +76,8 @@ class Network:
         """What requests were about that were done when nobody waited for them any more."""
         self.befallen: set[str] = set()
         """What requests were about that were not answered well, or twice."""
+        self.lost: Counter[str] = Counter()
+        """How often something befell a request about something by itself, and not all requests."""
         self.made_by: dict[str, int] = {}
         """Which process made a table, by its path."""
         self.read_back: Counter[str] = Counter()
@@ -146,6 +148,7 @@ class Network:
             world.fault(befalls, words)
             self._trouble(_LONGEST_BEFALLING)
             self.befallen |= _about(request)
+            self.lost.update(_about(request))
             self.lost_below += is_below and bool(self.lossy_below)
         response = self._befallen(request, befalls)
         world.say(f"{response.status_code} {words}")

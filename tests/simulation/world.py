@@ -33,6 +33,8 @@ from unittest.mock import patch
 
 import greenlet
 
+from .stand_ins import BUSY_STEP, Condition, Connection, Event, Lock, Thread
+
 PARTS = (
     "bluesky_filestore.spool",
     "bluesky_filestore.delivery",
@@ -40,8 +42,7 @@ PARTS = (
     "bluesky_filestore.private",
 )
 EPOCH = 1.75e9
-_BUSY_STEP, _LEAST = 0.002, 1e-6
-_FULL, _CORRUPT = 13, 11
+_LEAST = 1e-6
 
 
 class StuckError(Exception):
@@ -58,7 +59,7 @@ class Process:
     """Not if it was killed, or ended."""
     dies_in: float = float("inf")
     """How many points it still passes."""
-    connections: list["Connection"] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
     descriptors: set[int] = field(default_factory=set)
     failure: BaseException | None = None
     """What its first thread ended with, if not well."""
@@ -110,6 +111,8 @@ class World:
         self.is_over = False
         self.is_full = False
         self.damaged: set[tuple[int, int]] = set()
+        self.begun_again: set[int] = set()
+        """The runs that somebody wanted to be gone through again from their beginning, by their number in the spool."""
         self.slow = 0.0
         """How probable it is that a thread is kept waiting at a point."""
         self._order = itertools.count()
@@ -328,11 +331,11 @@ class World:
             except BlockingIOError:
                 if how & fcntl.LOCK_NB or self.task is None:
                     raise
-                self.wait(_BUSY_STEP)
+                self.wait(BUSY_STEP)
             else:
                 return
 
-    def connect(self, path: Path, *, timeout: float = 5.0, **options: Any) -> "Connection":
+    def connect(self, path: Path, *, timeout: float = 5.0, **options: Any) -> Connection:
         """As `sqlite3.connect`."""
         self.point("open the database")
         connection = sqlite3.connect(path, timeout=0.0, factory=Connection, **options)
@@ -363,192 +366,3 @@ def _seen(names: frozenset[str], _: int) -> list[tuple[Any, str]]:
 
 def _like(module: Any, **others: Any) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(module), **others})
-
-
-class Connection(sqlite3.Connection):
-    """A connection to a real database, whose waiting for others is the machine's."""
-
-    world: World
-
-    def begin(self, world: World, path: Path, patience: float) -> None:
-        """It belongs to a machine."""
-        self.world, self._patience, self._is_closed = world, patience, False
-        found = path.stat()
-        self._identity = (found.st_dev, found.st_ino)
-        if world.is_full:
-            self.limit()
-
-    def limit(self) -> None:
-        """Know whether there is room on the disk."""
-        if self._is_closed:
-            return
-        with suppress(sqlite3.Error):
-            ((pages,),) = super().execute("PRAGMA page_count").fetchall()
-            super().execute(f"PRAGMA max_page_count = {max(1, pages) if self.world.is_full else 2**30}").fetchall()
-
-    def let_go(self) -> None:
-        """Its process is dead: nothing is held, and nothing tidied up."""
-        if not self._is_closed:
-            # Nor is it asked for anything: for an empty database that was put aside SQLite removes the next one's log.
-            self._is_closed = True
-            with suppress(sqlite3.Error):
-                super().rollback()
-
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """As SQLite does."""
-        return self._patiently(super().execute, statement, *values)
-
-    def executemany(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """As SQLite does."""
-        return self._patiently(super().executemany, statement, *values)
-
-    def close(self) -> None:
-        """As SQLite does."""
-        self.world.point("close the database")
-        self._is_closed = True
-        super().close()
-
-    def _patiently(self, ask: Callable[..., sqlite3.Cursor], statement: str, *values: Any) -> sqlite3.Cursor:
-        world = self.world
-        if statement.startswith("PRAGMA busy_timeout = "):
-            self._patience = int(statement.rpartition(" ")[2]) / 1000
-            return self.cursor()
-        world.point(statement[:60])
-        if self._identity in world.damaged:
-            raise _error(sqlite3.DatabaseError, "database disk image is malformed", _CORRUPT)
-        if world.is_full and statement.startswith(("INSERT", "CREATE")) and world.chance.random() < 0.5:
-            raise _error(sqlite3.OperationalError, "database or disk is full", _FULL)
-        until = world.now + self._patience
-        while True:
-            try:
-                return ask(statement, *values)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or world.now >= until or world.task is None:
-                    raise
-            world.wait(_BUSY_STEP)
-
-
-def _error(kind: type[sqlite3.Error], words: str, code: int) -> sqlite3.Error:
-    error = kind(words)
-    error.sqlite_errorcode = code
-    return error
-
-
-class Event:
-    """As `threading.Event`."""
-
-    def __init__(self, world: World) -> None:
-        self._world, self._is_set = world, False
-        self._waiting: list[Task] = []
-
-    def set(self) -> None:
-        """Let all go on that wait."""
-        self._is_set = True
-        waiting, self._waiting = self._waiting, []
-        for task in waiting:
-            self._world.ready(task)
-
-    def clear(self) -> None:
-        """Let those wait that come."""
-        self._is_set = False
-
-    def is_set(self) -> bool:
-        """Whether it is."""
-        return self._is_set
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is."""
-        self._world.point("wait")
-        if not self._is_set:
-            task = self._world._running()
-            self._waiting.append(task)
-            self._world.wait(timeout)
-            if task in self._waiting:
-                self._waiting.remove(task)
-        return self._is_set
-
-
-class Condition:
-    """As `threading.Condition`; what is done with it is not interrupted here."""
-
-    def __init__(self, world: World) -> None:
-        self._event = Event(world)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for `notify_all`."""
-        self._event.clear()
-        return self._event.wait(timeout)
-
-    def notify_all(self) -> None:
-        """Let all go on that wait."""
-        self._event.set()
-
-
-class Lock:
-    """As `threading.Lock`."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._holder: Task | None = None
-        self._waiting: list[Task] = []
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Have it alone, if that can be had in time."""
-        world = self._world
-        until = float("inf") if timeout < 0 else world.now + timeout
-        while self._holder is not None:
-            if not blocking or world.now >= until:
-                return False
-            task = world._running()
-            self._waiting.append(task)
-            world.wait(None if timeout < 0 else until - world.now)
-            if task in self._waiting:
-                self._waiting.remove(task)
-        self._holder = world.task
-        return True
-
-    def release(self) -> None:
-        """Let others have it: who of them is the first is chance."""
-        self._holder = None
-        waiting, self._waiting = self._waiting, []
-        for task in waiting:
-            self._world.ready(task)
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class Thread:
-    """As `threading.Thread`."""
-
-    def __init__(
-        self, world: World, *, target: Callable[..., object], name: str = "", args: Any = (), **_: Any
-    ) -> None:
-        self._world, self._run, self.name = world, lambda: target(*args), name
-        self._task: Task | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        process = self._world._running().process
-        self._task = self._world.spawn(process, f"{process.name}/{self.name}", self._run)
-
-    def is_alive(self) -> bool:
-        """Whether it goes on."""
-        return self._task is not None and not self._task.done
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for its end."""
-        assert self._task is not None
-        until = float("inf") if timeout is None else self._world.now + timeout
-        while not self._task.done and self._world.now < until:
-            self._task.joined.append(self._world._running())
-            self._world.wait(None if timeout is None else until - self._world.now)
