@@ -7,12 +7,15 @@ from typing import Any
 from rich import console
 from rich.segment import Segment
 from rich.text import Text
+from typer import BadParameter
 from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
 from bluesky_filestore.visible import visible, without_secrets
 
 __all__ = ["Commands", "Console"]
+
+# What all errors are that typer says of arguments: of click, of its own copy of click, or its own, by its version.
+_TYPER_ERRORS = tuple(kind for kind in BadParameter.__mro__ if issubclass(kind, Exception) and kind is not Exception)
 
 
 class Console(console.Console):
@@ -60,7 +63,7 @@ class Commands(TyperGroup):
 def _shown_errors() -> Iterator[None]:
     try:
         yield
-    except TyperException as error:
+    except _TYPER_ERRORS as error:
         if isinstance(words := getattr(error, "message", None), str):
-            error.message = _shown(words)
+            vars(error)["message"] = _shown(words)
         raise
