@@ -4,6 +4,7 @@ Run as a program it waits for orders on its standard input, one JSON line each, 
 importing is paid for once. A child says on its standard output, by one byte a document, what the writer has taken.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -45,6 +46,7 @@ def acquire(order):
 
 def main():
     """Take orders."""
+    gc.set_threshold(20_000, 20, 20)
     # A child finds it all imported, and is killed at its work: importing would take it ten times as long as that.
     import tiled.client.array
     import tiled.client.dataframe  # noqa: F401

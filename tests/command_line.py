@@ -1,20 +1,56 @@
 """The command as a user starts it: in processes of its own."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "bluesky_filestore.cli"]
+_forks = multiprocessing.get_context("forkserver")
+# Not ophyd: it looks at the environment when it is imported.
+_forks.set_forkserver_preload(
+    ["bluesky_filestore.cli.entry", "bluesky_filestore.bundles", "tiled.client", "pandas", "pyarrow", "h5py"]
+)
 
 
 def run(*arguments, timeout=60):
-    """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    """Run the command to its end, in a process that is forked from one that has imported what most commands need.
+
+    Python's own start, which takes seconds, is a part of what `running` and others run, and not of this.
+    """
+    command = [*COMMAND, *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as directory:
+        said = [Path(directory, name) for name in ("stdout", "stderr")]
+        for path in said:
+            path.touch()
+        process = _forks.Process(target=_carry_out, args=(command[3:], dict(os.environ), Path.cwd(), said))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(command, timeout, *(path.read_bytes() for path in said))
+        code = process.exitcode
+        process.close()
+        return subprocess.CompletedProcess(command, code, *(path.read_text("utf-8") for path in said))
+
+
+def _carry_out(arguments: list[str], environment: Mapping[str, str], directory: Path, said: list[Path]) -> None:
+    """Be the command."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    for descriptor, path in enumerate(said, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    sys.argv = ["bluesky-filestore", *arguments]
+    from bluesky_filestore.cli import main
+
+    main()
 
 
 @contextmanager

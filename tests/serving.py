@@ -4,6 +4,7 @@ Run as a program it waits for orders on its standard input, one JSON line each, 
 importing is paid for once.
 """
 
+import gc
 import json
 import os
 import select
@@ -128,6 +129,7 @@ def serve(order: dict[str, Any]) -> None:
 
 def main() -> None:
     """Take orders."""
+    gc.set_threshold(20_000, 20, 20)
     import tiled.client
     import tiled.server.app  # noqa: F401
 

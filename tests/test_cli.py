@@ -152,7 +152,7 @@ cli.main()
     assert "8 of 8 arrays differ" in shown.stdout
 
 
-@pytest.mark.parametrize("delay", some([0.0, 1.0, 2.5]))
+@pytest.mark.parametrize("delay", some([0.0, 1.0, 2.5], 1))
 def test_demo_is_interrupted(tmp_path, delay):
     """Ctrl-C in its runs ends it: no traceback, and neither processes nor files are left."""
     process, said = on_a_terminal(tmp_path, "demo", "--sheet", tmp_path / "sheet.png", until=b"count and scan")

@@ -11,7 +11,7 @@ import pytest
 from tests.fuzzing.mutations import checksummed, lookup3
 from tests.fuzzing.running import outcomes
 
-SECONDS = 8
+SECONDS = 4
 # Those that need no process beside, which takes a second to start.
 TARGETS = (
     "corpus",

@@ -12,7 +12,7 @@ from bluesky_filestore import CatalogWriter
 
 numbers = itertools.count()
 # For each server.
-EXAMPLES = times(15)
+EXAMPLES = times(10)
 
 
 @pytest.fixture(scope="module", params=["stock", "ours"])

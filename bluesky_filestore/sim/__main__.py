@@ -1,6 +1,7 @@
 """The child process of `SimulatedIOC`: says ``ready`` on its output, and ends when its input does."""
 
 import argparse
+import gc
 import sys
 
 from .ioc import DEFAULT_PREFIX, run_ioc
@@ -8,6 +9,7 @@ from .ioc import DEFAULT_PREFIX, run_ioc
 
 def main() -> None:
     """Run the IOC with the options of the command line."""
+    gc.set_threshold(20_000, 20, 20)  # See `bluesky_filestore.cli.main`.
     parser = argparse.ArgumentParser(prog="python -m bluesky_filestore.sim", description=__doc__)
     parser.add_argument("--directory", required=True)
     parser.add_argument("--prefix", default=DEFAULT_PREFIX)
