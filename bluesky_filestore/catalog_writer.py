@@ -15,8 +15,9 @@ from bluesky_filestore.catalogs.given import catalogs_of
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
 from bluesky_filestore.catalogs.tiled.connecting import address_of, connect, connect_profile, profile_content
 from bluesky_filestore.delivery.completed import CompletedRun
+from bluesky_filestore.delivery.private_spools import end_at_exit, left_instead, remove_if_delivered
 from bluesky_filestore.delivery.settings import DeliverySettings
-from bluesky_filestore.delivery.spooling import Spooling, end_at_exit, remove_if_delivered
+from bluesky_filestore.delivery.spooling import Spooling
 from bluesky_filestore.delivery.views import views_in
 from bluesky_filestore.delivery.webhook import Webhook
 from bluesky_filestore.errors import OptionError, SpoolError
@@ -178,15 +179,19 @@ class CatalogWriter(SpoolWriter):
         self, spool: str | Path | None, spooling: Callable[..., Spooling], settings: DeliverySettings, *, keep: float
     ) -> Spooling:
         lasting = next((each.uri for each in self.catalogs if not each.is_in_memory), "")
+        meant = None
         if spool is not None and (lasting or spool != "auto"):
+            meant = spool_for(lasting) if spool == "auto" else spool_in(spool)
+            for words in left_instead(meant):
+                self._say(words)
             try:
-                return spooling(spool_for(lasting) if spool == "auto" else spool_in(spool), settings=settings)
+                return spooling(meant, settings=settings)
             except SpoolError as error:
                 if self._on_error == "raise":
                     raise
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
-        self._private = private_directory()
+        self._private = private_directory(meant)
         made = spooling(self._private, settings=replace(settings, keep=keep))
         # A script may end without closing it, and nobody else looks into that place.
         self._at_exit = atexit.register(partial(end_at_exit, made, self._private))

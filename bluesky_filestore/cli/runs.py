@@ -20,10 +20,18 @@ _LENGTH = 8
 
 
 def spools_meant(directory: Path | None) -> list[Path]:
-    """The spool in a directory, or all spools of this user; raises as `existing_spool`."""
-    from bluesky_filestore.spool.places import all_spools, existing_spool
+    """The spool in a directory, or all spools of this user, and what was kept elsewhere in their place.
 
-    return [path for path in all_spools() if _is_usable(path)] if directory is None else [existing_spool(directory)]
+    Raises as `existing_spool` if there is nothing.
+    """
+    from bluesky_filestore.spool.database import FILE_NAME
+    from bluesky_filestore.spool.places import all_spools, existing_spool, kept_instead
+
+    if directory is None:
+        return [path for path in all_spools() if _is_usable(path)]
+    instead = [path for path in kept_instead(directory) if _is_usable(path)]
+    has_none = bool(instead) and not (directory / FILE_NAME).exists()
+    return instead if has_none else [existing_spool(directory), *instead]
 
 
 def _is_usable(directory: Path) -> bool:

@@ -75,6 +75,8 @@ def resume(
     webhook_secret: WebhookSecret = "",
 ) -> None:
     """Deliver what waits in spools. Exits with 1 if something is parked, or a catalog or webhook stays away."""
+    from bluesky_filestore.delivery.private_spools import remove_if_over
+    from bluesky_filestore.spool.places import is_private
     from bluesky_filestore.spool.spooled_run import find_run
 
     spools, receiver = spools_meant(spool), receiver_of(webhook, webhook_secret)
@@ -95,6 +97,8 @@ def resume(
         how: dict[str, Any] = {"wait": wait, "park_after": park_after, "views": views, "receiver": receiver}
         fine = [deliver_to(console, target, **how) for target in targets]
         fine += [_send_to(receiver, directory, say) for directory in spools if receiver is not None]
+        for directory in filter(is_private, spools):
+            remove_if_over(directory)
     except KeyboardInterrupt:
         say("Interrupted; what is not delivered yet waits in the spool.")
         raise typer.Exit(_INTERRUPTED) from None

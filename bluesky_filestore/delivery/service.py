@@ -13,6 +13,7 @@ from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.database import FILE_NAME
+from bluesky_filestore.spool.places import kept_instead
 
 from .settings import AS_USUAL, DeliverySettings
 from .uploader import Uploader
@@ -24,9 +25,13 @@ _NEW_SPOOLS_SECONDS = 2.0
 
 
 def spools_below(places: Iterable[Path]) -> list[Path]:
-    """The spool directories among directories, or right below them; those that are not there (yet) are none."""
+    """The spool directories among directories, or right below them, and what is kept elsewhere in their place.
+
+    Those that are not there (yet) are none.
+    """
     found: dict[Path, None] = {}
     for place in places:
+        found.update(dict.fromkeys(kept_instead(place)))
         if (place / FILE_NAME).exists():
             found[place] = None
         else:

@@ -4,21 +4,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
-from bluesky_filestore.errors import CatalogError, CatalogUnreachableError, SpoolError
+from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import storable
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.ledger import Ledger
-from bluesky_filestore.spool.status import look_at
 from bluesky_filestore.spool.store import Durability, Store
 
 from .settings import AS_USUAL, DeliverySettings
 from .uploader import POLL_SECONDS, Uploader
 
-__all__ = ["RunSummary", "Spooling", "end_at_exit", "remove_if_delivered"]
+__all__ = ["RunSummary", "Spooling"]
 
 _logger = get_logger(__name__)
 
@@ -315,25 +313,3 @@ class Spooling:
             _logger.info("%s; in %s. It is looked at again: %s.", summary, uploader.catalog.uri, why)
         else:
             _logger.info("%s; in %s.", summary, uploader.catalog.uri)
-
-
-def end_at_exit(spooling: Spooling, directory: Path) -> None:
-    """Deliver what a writer without a spool still has when its process ends, and leave nothing behind."""
-    if not spooling.store.is_ours:
-        return
-    try:
-        spooling.close()
-    except (CatalogError, SpoolError) as error:
-        _logger.error("%s", error)
-    else:
-        remove_if_delivered(directory)
-
-
-def remove_if_delivered(directory: Path) -> None:
-    """Remove a spool of which all runs are delivered; of others an error has named it, and `resume` delivers them."""
-    found = look_at(directory)
-    is_sent = not any(hook.waiting for hook in found.webhooks)
-    if is_sent and all(catalog.waiting == 0 and not catalog.parked for catalog in found.catalogs):
-        rmtree(directory, ignore_errors=True)
-    else:
-        _logger.warning("%s keeps what is not delivered.", directory)

@@ -1,7 +1,9 @@
 """Where spools are."""
 
 import hashlib
+import os
 import re
+import stat
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
@@ -10,9 +12,13 @@ from bluesky_filestore.errors import OptionError, SpoolError
 
 from .database import FILE_NAME
 
-__all__ = ["all_spools", "existing_spool", "home", "private_directory", "spool_for", "spool_in"]
+__all__ = [
+    *("all_spools", "existing_spool", "home", "is_private", "kept_instead", "private_directory"),
+    *("spool_for", "spool_in"),
+]
 
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, which only this user may read
+_PRIVATE = "catalog-writer"
 
 
 def spool_for(uri: str) -> Path:
@@ -26,7 +32,11 @@ def spool_for(uri: str) -> Path:
 
 def _directory(uri: str) -> Path:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", uri.partition("://")[2]).strip("-")[:40]
-    return home() / f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    return home() / f"{readable}-{_digest(uri)}"
+
+
+def _digest(words: str) -> str:
+    return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def spool_in(directory: str | Path) -> Path:
@@ -46,9 +56,39 @@ def spool_in(directory: str | Path) -> Path:
 
 
 def all_spools() -> list[Path]:
-    """The spool directories that this user's programs made without being told where."""
+    """The spool directories that this user's programs made without being told where, or kept documents in instead."""
     spools = home()
-    return sorted(path.parent for path in spools.glob(f"*/{FILE_NAME}")) if spools.is_dir() else []
+    found = sorted(path.parent for path in spools.glob(f"*/{FILE_NAME}")) if spools.is_dir() else []
+    return [*found, *kept_instead(spools)]
+
+
+def kept_instead(place: Path) -> list[Path]:
+    """Where writers keep documents, or kept them when they were killed, that could not use a spool.
+
+    Parameters
+    ----------
+    place : Path
+        The directory that was to be their spool, or the one that it was to be in.
+    """
+    meant = _digest(str(place.resolve()))
+    parents = dict.fromkeys(Path(parent) for parent in (_IN_MEMORY, gettempdir()))
+    names = (f"{_PRIVATE}-{meant}-*", f"{_PRIVATE}-*-{meant}-*")
+    found = (path for parent in parents for name in names for path in sorted(parent.glob(name)))
+    # Others may make directories beside ours, by whatever name.
+    return [path for path in dict.fromkeys(found) if _is_ours(path) and (path / FILE_NAME).is_file()]
+
+
+def is_private(spool: Path) -> bool:
+    """Whether it is a directory as `private_directory` makes it: kept for as long as something in it waits."""
+    return spool.name.startswith(f"{_PRIVATE}-") and _is_ours(spool)
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 def existing_spool(directory: Path) -> Path:
@@ -73,18 +113,25 @@ def home() -> Path:
     return user_state_path("bluesky-filestore") / "spool"
 
 
-def private_directory() -> Path:
+def private_directory(instead_of: Path | None = None) -> Path:
     """A new directory for documents that are kept for the life of a process only.
+
+    Parameters
+    ----------
+    instead_of : Path, optional
+        The spool directory that cannot be used. Should the process be killed, `kept_instead` finds what it has kept.
 
     Raises
     ------
     SpoolError
         If none can be made.
     """
-    # Files in memory, where there are such: nobody asked for these documents to be on a disk.
+    meant = () if instead_of is None else (instead_of.resolve().parent, instead_of.resolve())
+    prefix = "-".join([_PRIVATE, *(_digest(str(path)) for path in meant), ""])
+    # Files in memory, where there are such: nobody asked for these documents to be on a disk, or it does not take them.
     for parent in (_IN_MEMORY, gettempdir()):
         try:
-            return Path(mkdtemp(prefix="catalog-writer-", dir=parent))
+            return Path(mkdtemp(prefix=prefix, dir=parent))
         except OSError as error:
             reason = error.strerror
     raise SpoolError(

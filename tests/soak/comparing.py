@@ -1,6 +1,6 @@
 """What was journalled against what a catalog and a spool have; what is said here is a finding."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ def compare(
     client: Any,
     spools: Sequence[Path],
     uri: str,
-    refused: set[str],
+    explains: Callable[[str, str], bool],
     orphaned: Container[str] = (),
 ) -> Compared:
     """Compare all runs.
@@ -53,8 +53,8 @@ def compare(
         Where the runs were.
     uri : str
         The address under which the spools know the catalog.
-    refused : set of str
-        The runs that may be parked, for requests failed at them for long.
+    explains : callable
+        Whether a run, by its uid, may be parked for a reason.
     orphaned : container of str
         The runs of which a late request was on its way when a writer was killed: they are counted, and left out.
     """
@@ -69,7 +69,7 @@ def compare(
         if run.uid in orphaned:
             compared.orphaned += 1
             continue
-        found = list(_run(run, client, entries.get(run.uid), refused, compared))
+        found = list(_run(run, client, entries.get(run.uid), explains, compared))
         compared.findings += [
             f"{run.kind} run {run.uid} ({run.safe} of {len(run.documents)}): {each}" for each in found
         ]
@@ -78,7 +78,9 @@ def compare(
     return compared
 
 
-def _run(run: JournalledRun, client: Any, entry: Entry | None, refused: set[str], compared: Compared) -> Iterator[str]:
+def _run(
+    run: JournalledRun, client: Any, entry: Entry | None, explains: Callable[[str, str], bool], compared: Compared
+) -> Iterator[str]:
     compared.runs += 1
     if entry is None:
         if run.safe:
@@ -86,7 +88,7 @@ def _run(run: JournalledRun, client: Any, entry: Entry | None, refused: set[str]
         return
     if entry.state == "parked":
         compared.parked += 1
-        if not (run.uid in refused and "the proxy says so" in entry.reason):
+        if not explains(run.uid, entry.reason):
             yield f"is parked, and that is not why: {entry.reason}"
     elif entry.state != "delivered":
         yield f"is {entry.state}"

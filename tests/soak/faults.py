@@ -26,6 +26,7 @@ _NEEDS: Mapping[Fault, Callable[[Request], bool]] = {
     "lie": lambda request: request.is_append,
 }
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
+_TRIES = 3
 
 
 def _words(fault: Fault) -> str:
@@ -63,6 +64,8 @@ class Faults:
         """The runs of which a late request was on its way when a writer was killed, by uid, among other names.
 
         That is the one thing that nobody can know of: see "Requests that come late" in the docs."""
+        self.befallen: Counter[str] = Counter()
+        """How often something befell a request that changes something, by the uid of its run, among other names."""
         self._often, self._all, self._run = 0.05, None, ""
         self._to_come: list[Fault] = []
         self._late: list[tuple[float, Request]] = []
@@ -83,6 +86,10 @@ class Faults:
                 return None
             return self._remember(self._counted(self._next(request)), request)
 
+    def explains(self, uid: str, reason: str) -> bool:
+        """Whether a run may be parked for that: requests failed at it, or one of it each time that it was tried."""
+        return (uid in self.refused and "the proxy says so" in reason) or self.befallen[uid] >= _TRIES
+
     def _next(self, request: Request) -> Fault:
         """The next kind that can befall a request: all come equally often, in an order that the seed decides."""
         for _ in range(2):
@@ -94,6 +101,8 @@ class Faults:
 
     def _remember(self, fault: Fault, request: Request) -> Fault:
         """Know of a request that changes something how long it is on its way."""
+        if request.method != "GET":
+            self.befallen.update(set(request.path.split("/")))
         if request.method != "GET" and (fault == "hold" or isinstance(fault, float)):
             self._late.append((time.monotonic() + (fault if isinstance(fault, float) else math.inf), request))
         return fault

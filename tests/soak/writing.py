@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import random
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -182,6 +183,8 @@ def main() -> None:
                 lane._LATEST_SECONDS = order["late"]
                 Life(order).live()
             except BaseException:
+                # Whatever it ran out of.
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 logging.exception("The writer ended.")
                 os._exit(1)
             os._exit(0)

@@ -1,0 +1,127 @@
+"""What a writer keeps that cannot use its spool is found by whoever looks into that, also when it was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import run as command
+from proxy import Proxy, no_fault
+from spooled import run_documents
+
+from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.delivery.service import spools_below
+from bluesky_filestore.spool import places
+
+WRITER = """
+import json, os, signal, sys
+from bluesky_filestore import CatalogWriter
+
+uri, api_key, spool, docs = sys.argv[1:]
+writer = CatalogWriter.from_uri(uri, api_key=api_key, spool=spool, wait_on_stop=0)
+for name, doc in json.loads(docs):
+    writer(name, doc)
+print(writer._private)
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def proxy(catalog):
+    """A proxy before the session's catalog."""
+    with Proxy(catalog.uri) as running:
+        yield running
+
+
+@pytest.fixture
+def spool(tmp_path):
+    """A place for a spool, where there is a file."""
+    path = tmp_path / "my spool"
+    path.write_text("mine")
+    return path
+
+
+def killed(proxy, catalog, spool, docs):
+    """A writer that could not use its spool, and was killed while its catalog was away; where it has kept documents."""
+    proxy.fault = lambda request: "cut"
+    arguments = (proxy.uri, catalog.api_key, str(spool), json.dumps(docs))
+    process = subprocess.run(
+        [sys.executable, "-c", WRITER, *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    proxy.fault = no_fault
+    return Path(process.stdout.strip())
+
+
+def test_killed(proxy, catalog, spool):
+    """The next writer says where they are, `status` shows them, and `resume` delivers them and leaves nothing there."""
+    uid, docs = run_documents(3)
+    kept = killed(proxy, catalog, spool, docs)
+    assert places.kept_instead(spool) == [kept]
+    assert str(kept) in command("status", spool).stdout
+    spool.unlink()
+    with CatalogWriter(catalog.client, spool=spool) as writer:
+        (said,) = writer.status().problems
+    assert said.startswith(f"{len(docs)} documents wait in {kept}, ")
+    assert f"`bluesky-filestore resume '{spool}'` delivers them" in said
+    resumed = command("resume", spool, "--api-key", catalog.api_key)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert list(documents(catalog.client[uid])) == docs
+    assert not kept.exists()
+    with CatalogWriter(catalog.client, spool=spool) as writer:
+        assert writer.status().problems == ()
+
+
+def test_where_there_is_no_spool(proxy, catalog, spool):
+    """They are found while the spool cannot be used still, and by who delivers for others."""
+    uid, docs = run_documents(2)
+    kept = killed(proxy, catalog, spool, docs)
+    assert spools_below([spool]) == spools_below([spool.parent]) == [kept]
+    resumed = command("resume", spool, "--api-key", catalog.api_key)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert list(documents(catalog.client[uid])) == docs
+    assert not kept.exists()
+
+
+def test_by_default(catalog, monkeypatch, tmp_path):
+    """Those of a spool that nobody named are among those of the user; a writer that lives keeps its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    home = places.home()
+    home.parent.mkdir(parents=True)
+    home.write_text("mine")
+    uid, docs = run_documents(2)
+    with CatalogWriter(catalog.client) as writer:
+        for name, doc in docs:
+            writer(name, doc)
+        assert places.all_spools() == [writer.directory]
+        assert str(writer.directory) in command("status").stdout
+        assert command("resume", "--api-key", catalog.api_key).returncode == 0
+        assert writer.directory.exists()
+    assert list(documents(catalog.client[uid])) == docs
+    assert places.all_spools() == []
+
+
+def test_of_somebody_else(spool, monkeypatch):
+    """What others put there by such a name is nobody's business: who delivered it would be told what to write."""
+    made = places.private_directory(spool)
+    (made / "spool.db").touch()
+    assert places.kept_instead(spool) == [made]
+    link = made.with_name(made.name[:-1] + "_")
+    link.symlink_to(made)
+    assert places.kept_instead(spool) == [made]
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    assert places.kept_instead(spool) == []
+    link.unlink()
+    (made / "spool.db").unlink()
+    made.rmdir()
+
+
+def test_of_nobody(catalog, spool):
+    """Who wants no spool has none: nobody looks for it."""
+    with CatalogWriter(catalog.client, spool=None) as writer:
+        assert places.kept_instead(spool) == []
+        assert writer.directory not in places.all_spools()
