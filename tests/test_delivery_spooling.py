@@ -51,7 +51,15 @@ def no_directory(directory):
     yield directory / "file", "cannot be made"
 
 
-UNUSABLE = pytest.mark.parametrize("unusable", [newer, no_directory])
+@contextmanager
+def in_a_circle(directory):
+    """Links that lead to one another."""
+    (directory / "a").symlink_to(directory / "b")
+    (directory / "b").symlink_to(directory / "a")
+    yield directory / "a" / "spool", "cannot be made"
+
+
+UNUSABLE = pytest.mark.parametrize("unusable", [newer, no_directory, in_a_circle])
 
 
 def feed(writer, docs):

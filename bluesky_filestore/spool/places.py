@@ -70,7 +70,7 @@ def kept_instead(place: Path) -> list[Path]:
     place : Path
         The directory that was to be their spool, or the one that it was to be in.
     """
-    meant = _digest(str(place.resolve()))
+    meant = _digest(os.path.realpath(place))
     parents = dict.fromkeys(Path(parent) for parent in (_IN_MEMORY, gettempdir()))
     names = (f"{_PRIVATE}-{meant}-*", f"{_PRIVATE}-*-{meant}-*")
     found = (path for parent in parents for name in names for path in sorted(parent.glob(name)))
@@ -126,8 +126,8 @@ def private_directory(instead_of: Path | None = None) -> Path:
     SpoolError
         If none can be made.
     """
-    meant = () if instead_of is None else (instead_of.resolve().parent, instead_of.resolve())
-    prefix = "-".join([_PRIVATE, *(_digest(str(path)) for path in meant), ""])
+    meant = () if instead_of is None else (os.path.realpath(instead_of.parent), os.path.realpath(instead_of))
+    prefix = "-".join([_PRIVATE, *map(_digest, meant), ""])
     # Files in memory, where there are such: nobody asked for these documents to be on a disk, or it does not take them.
     for parent in (_IN_MEMORY, gettempdir()):
         try:
