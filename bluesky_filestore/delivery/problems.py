@@ -17,6 +17,7 @@ class Problems:
         self._sentences: dict[str, dict[str, None]] = {}
         self._more: dict[str, int] = {}
         self._losses: dict[str, str] = {}
+        self._said: dict[str, str] = {}
 
     def add(self, run: str, sentence: str, *, lost: bool = True) -> None:
         """Put a sentence on record.
@@ -46,15 +47,16 @@ class Problems:
             oldest = next(iter(self._sentences))
             del self._sentences[oldest]
             self._losses.pop(oldest, None)
+            self._said.pop(oldest, None)
             self._more.pop(oldest, None)
 
     def add_loss(self, run: str, sentence: str) -> None:
-        """Something of a run is not in the catalog, which the run itself says already."""
-        self._losses.setdefault(run, storable(sentence))
+        """Something of a run is not in the catalog, which the run itself says already; what is said by `add` is worse."""
+        self._said.setdefault(run, storable(sentence))
 
     def forget(self, run: str) -> None:
         """The run is written again from its beginning."""
-        for known in (self._sentences, self._more, self._losses):
+        for known in (self._sentences, self._more, self._losses, self._said):
             known.pop(run, None)
 
     def of(self, run: str) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ class Problems:
 
     def loss(self, run: str) -> str:
         """The first sentence about something of a run that is not in the catalog; empty if there is none."""
-        return self._losses.get(run, "")
+        return self._losses.get(run) or self._said.get(run, "")
 
     def all(self) -> tuple[str, ...]:
         """The sentences about all runs."""
