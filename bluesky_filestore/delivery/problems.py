@@ -51,7 +51,7 @@ class Problems:
             self._more.pop(oldest, None)
 
     def add_loss(self, run: str, sentence: str) -> None:
-        """Something of a run is not in the catalog, which the run itself says already; what is said by `add` is worse."""
+        """Something of a run is not in the catalog, which the run itself says already; what `add` is told is worse."""
         self._said.setdefault(run, storable(sentence))
 
     def forget(self, run: str) -> None:
