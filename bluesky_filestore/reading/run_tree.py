@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["RunTree", "columns_of", "trees_of_runs"]
 
 _Below: TypeAlias = dict[str, tuple[Any, dict[str, Any]]]
-_DEEP = "search_deep"
 _NO_KEY = "no run has this"
 
 
@@ -78,9 +77,11 @@ class RunTree:
     def _below(self) -> _Below:
         from tiled.client.utils import ClientError
 
+        from bluesky_filestore.catalogs.tiled.below import can_search_below
+
         node = self._node.new_variation(include_data_sources=True)
         with catalog_errors(str(node.uri), node):
-            if _DEEP in node.item["links"]:
+            if can_search_below(node):
                 try:
                     return _at_once(node)
                 except ClientError:
