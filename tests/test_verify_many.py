@@ -2,10 +2,14 @@
 
 import logging
 import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
+from types import SimpleNamespace
 
 import event_model
+import numpy as np
 import pytest
 import uvicorn
 from command_line import run as command
@@ -20,6 +24,7 @@ from bluesky_filestore.catalogs.tiled.below import Below, can_search_below, runs
 from bluesky_filestore.catalogs.tiled.connecting import connect
 from bluesky_filestore.catalogs.tiled.nodes import find_runs
 from bluesky_filestore.checking.verify import verify_runs
+from bluesky_filestore.reading import run_tree
 from bluesky_filestore.reading.run_tree import RunTree
 
 KEY = "secret"
@@ -86,6 +91,29 @@ def test_a_tiled_that_cannot_search_below(stock, caplog, monkeypatch, older):
         assert runs_with_contents(stock, ["run-1", "run-2"]) == {}
         assert list(RunTree(run).streams) == ["primary"]
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("kind", ["array", "table"])
+def test_what_is_just_being_made(tmp_path, monkeypatch, kind):
+    """Tiled before 0.2.20 lists for a moment what has no structure yet; whoever asks then is told when it is there."""
+    with serve_catalog(tmp_path) as server:
+        stream = server.client.create_container("run").create_container("primary")
+        if kind == "array":
+            stream.write_array(np.arange(3), key="it")
+        else:
+            stream.write_table({"x": [1]}, key="it")
+        with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+            database.execute("CREATE TABLE held AS SELECT * FROM data_sources")
+            database.execute("DELETE FROM data_sources")
+            database.commit()
+
+        def made_meanwhile(_):
+            with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+                database.execute("INSERT INTO data_sources SELECT * FROM held")
+                database.commit()
+
+        monkeypatch.setattr(run_tree, "time", SimpleNamespace(sleep=made_meanwhile))
+        assert RunTree(server.client["run"]).children("primary")["it"].read() is not None
 
 
 def test_the_latest_has_a_time(stock, catalog):
