@@ -2,23 +2,30 @@
 
 import logging
 import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
+from types import SimpleNamespace
 
 import event_model
+import numpy as np
 import pytest
 import uvicorn
 from command_line import run as command
 from small_runs import SmallRun
 from tiled.catalog import from_uri as catalog_from_uri
+from tiled.client.container import Container
 from tiled.config import Authentication
 from tiled.server.app import build_app
 
 from bluesky_filestore import CatalogWriter, serve_catalog, verify_run
-from bluesky_filestore.catalogs.tiled.below import Below, runs_with_contents
+from bluesky_filestore.catalogs.tiled.below import Below, can_search_below, runs_with_contents
 from bluesky_filestore.catalogs.tiled.connecting import connect
 from bluesky_filestore.catalogs.tiled.nodes import find_runs
 from bluesky_filestore.checking.verify import verify_runs
+from bluesky_filestore.reading import run_tree
+from bluesky_filestore.reading.run_tree import RunTree
 
 KEY = "secret"
 RUNS = 203
@@ -66,6 +73,47 @@ def test_a_stock_tree_beside_ours(stock):
     assert "filestore_below" in stock.context.server_info.queries
     assert runs_with_contents(stock, ["run-1", "run-2"]) == {}
     assert Below.decode(**Below(["run-1"]).encode()) == Below(["run-1"])
+
+
+@pytest.mark.parametrize("older", ["server", "client"])
+def test_a_tiled_that_cannot_search_below(stock, caplog, monkeypatch, older):
+    """Where server or client are of a Tiled without such a search, runs and streams are asked for one by one."""
+    run = stock["run-1"]
+    if "primary" not in run:
+        run.create_container("primary")
+    for node in (stock, run):
+        if older == "server":
+            monkeypatch.delitem(node.item["links"], "search_deep", raising=False)
+    if older == "client":
+        monkeypatch.delattr(Container, "search_deep", raising=False)
+    with caplog.at_level(logging.WARNING):
+        assert not can_search_below(stock)
+        assert runs_with_contents(stock, ["run-1", "run-2"]) == {}
+        assert list(RunTree(run).streams) == ["primary"]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("kind", ["array", "table"])
+def test_what_is_just_being_made(tmp_path, monkeypatch, kind):
+    """Tiled before 0.2.20 lists for a moment what has no structure yet; whoever asks then is told when it is there."""
+    with serve_catalog(tmp_path) as server:
+        stream = server.client.create_container("run").create_container("primary")
+        if kind == "array":
+            stream.write_array(np.arange(3), key="it")
+        else:
+            stream.write_table({"x": [1]}, key="it")
+        with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+            database.execute("CREATE TABLE held AS SELECT * FROM data_sources")
+            database.execute("DELETE FROM data_sources")
+            database.commit()
+
+        def made_meanwhile(_):
+            with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+                database.execute("INSERT INTO data_sources SELECT * FROM held")
+                database.commit()
+
+        monkeypatch.setattr(run_tree, "time", SimpleNamespace(sleep=made_meanwhile))
+        assert RunTree(server.client["run"]).children("primary")["it"].read() is not None
 
 
 def test_the_latest_has_a_time(stock, catalog):

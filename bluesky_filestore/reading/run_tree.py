@@ -1,8 +1,11 @@
 """A run as it lies in a catalog, with few requests: what is below it is asked for at once."""
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import httpx
 
 from bluesky_filestore.catalogs.tiled.connecting import catalog_errors
 from bluesky_filestore.catalogs.tiled.nodes import get_runs
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["RunTree", "columns_of", "trees_of_runs"]
 
 _Below: TypeAlias = dict[str, tuple[Any, dict[str, Any]]]
-_DEEP = "search_deep"
 _NO_KEY = "no run has this"
+_LOOKS, _PAUSE = 20, 0.1
 
 
 class RunTree:
@@ -80,17 +83,17 @@ class RunTree:
 
         node = self._node.new_variation(include_data_sources=True)
         with catalog_errors(str(node.uri), node):
-            if _DEEP in node.item["links"]:
+            # Tiled before 0.2.20 shows what is just being made: its server fails at an array, its client at a table.
+            for _ in range(_LOOKS):
                 try:
-                    return _at_once(node)
-                except ClientError:
-                    # Its server has the route, and a tree that is none of Tiled's own.
-                    pass
-            below = {name: getattr(child, "base", child) for name, child in node.items()}
-            return {
-                name: (child, dict(child.new_variation(include_data_sources=True).items()))
-                for name, child in below.items()
-            }
+                    return _listed(node)
+                except AttributeError:
+                    time.sleep(_PAUSE)
+                except ClientError as error:
+                    if error.response.status_code != httpx.codes.UNPROCESSABLE_ENTITY:
+                        raise
+                    time.sleep(_PAUSE)
+            return _listed(node)
 
 
 def columns_of(rows: "DataFrame") -> dict[str, list[Any]]:
@@ -100,6 +103,22 @@ def columns_of(rows: "DataFrame") -> dict[str, list[Any]]:
         cells = zip(rows[name].tolist(), rows[name].isna().tolist(), strict=True)
         columns[name] = [None if is_empty else cell for cell, is_empty in cells]
     return columns
+
+
+def _listed(node: Any) -> _Below:
+    """What is below a run: by one search, or a list of each stream where there is none."""
+    from tiled.client.utils import ClientError
+
+    from bluesky_filestore.catalogs.tiled.below import can_search_below
+
+    if can_search_below(node):
+        try:
+            return _at_once(node)
+        except ClientError:
+            # Its server has the route, and a tree that is none of Tiled's own.
+            pass
+    streams = {name: getattr(child, "base", child) for name, child in node.items()}
+    return {name: (each, dict(each.new_variation(include_data_sources=True).items())) for name, each in streams.items()}
 
 
 def _at_once(node: Any) -> _Below:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import anyio
 from sqlalchemy import func, select
-from sqlalchemy.orm import joinedload, raiseload
+from sqlalchemy.orm import Load, joinedload
 from tiled.adapters.sql import SQLAdapter
 from tiled.catalog import orm
 from tiled.catalog.adapter import node_from_segments
@@ -122,8 +122,8 @@ class KnownArrays:
             node_from_segments(path, root_id=self._tree.node.id)
             .join(orm.DataSource, orm.DataSource.node_id == orm.Node.id)
             .add_columns(orm.DataSource, count)
-            .options(raiseload(orm.Node.data_sources), raiseload(orm.Node.access_tags))
-            .options(joinedload(orm.DataSource.structure))
+            # What belongs to a node each Tiled names otherwise, and nothing of it is needed.
+            .options(Load(orm.Node).raiseload("*"), joinedload(orm.DataSource.structure))
         )
         async with self._tree.context.session() as session:
             found = (await session.execute(statement)).all()

@@ -81,6 +81,8 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
     """A container of Tiled's catalog, of which a client knows by its specs that runs are in it."""
 
     order_by_clauses: list[Any]
+    deep: bool = False
+    """Whether all that is below is searched, and not the runs alone: Tiled before 0.2.19 has no such search."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -123,8 +125,7 @@ class RunsAdapter(CatalogContainerAdapter):  # type: ignore[misc]
 
     def search(self, query: Any) -> Any:
         """The runs that a query finds."""
-        # Of Tiled 0.2.19 and later.
-        if getattr(self, "deep", False):
+        if self.deep:
             if isinstance(query, Below):
                 return self.new_variation(conditions=[*self.conditions, self._is_below(query)])
             return super().search(query)

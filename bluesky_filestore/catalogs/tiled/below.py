@@ -17,10 +17,10 @@ from .nodes import plain_container
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["LEVELS", "Below", "runs_with_contents"]
+__all__ = ["LEVELS", "Below", "can_search_below", "runs_with_contents"]
 
 _logger = get_logger(__name__)
-_NAME = "filestore_below"
+_NAME, _SEARCH = "filestore_below", "search_deep"
 LEVELS = 2
 """Streams are below a run, and tables and arrays below them."""
 
@@ -45,10 +45,15 @@ class Below:
         return cls(keys=[str(key) for key in json.loads(keys)])
 
 
+def can_search_below(container: Any) -> bool:
+    """Whether all that is below a container can be searched: Tiled before 0.2.19 cannot, neither client nor server."""
+    return hasattr(container, _SEARCH) and _SEARCH in container.item["links"]
+
+
 def runs_with_contents(client: "Container", uids: Sequence[str]) -> dict[str, Mapping[tuple[str, ...], Any]]:
     """Those of some runs that the catalog has: their nodes, and what is in them with its data sources, by path.
 
-    None of a server that is not ours, of which each run is to be asked for.
+    None of a server that is not ours, or where Tiled cannot search so: then each run is to be asked for.
 
     Raises
     ------
@@ -59,7 +64,7 @@ def runs_with_contents(client: "Container", uids: Sequence[str]) -> dict[str, Ma
 
     found: dict[str, dict[tuple[str, ...], Any]] = {}
     with catalog_errors(str(client.uri)), going_without(_logger, "A search below runs", "each is asked for by itself"):
-        if _NAME not in client.context.server_info.queries:
+        if not can_search_below(client) or _NAME not in client.context.server_info.queries:
             return {}
         below = plain_container(client).search_deep(Below(list(uids)), max_depth=1 + LEVELS)
         try:
