@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
 from bluesky_filestore.bundles.follow_ups import FollowUps
@@ -192,7 +193,11 @@ class CatalogWriter(SpoolWriter):
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
         self._private = private_directory(meant)
-        made = spooling(self._private, settings=replace(settings, keep=keep))
+        try:
+            made = spooling(self._private, settings=replace(settings, keep=keep))
+        except SpoolError:
+            rmtree(self._private, ignore_errors=True)
+            raise
         # A script may end without closing it, and nobody else looks into that place.
         self._at_exit = atexit.register(partial(end_at_exit, made, self._private))
         return made

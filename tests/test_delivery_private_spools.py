@@ -14,6 +14,7 @@ from spooled import run_documents
 
 from bluesky_filestore import CatalogWriter, documents
 from bluesky_filestore.delivery.service import spools_below
+from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool import places
 
 WRITER = """
@@ -125,3 +126,18 @@ def test_of_nobody(catalog, spool):
     with CatalogWriter(catalog.client, spool=None) as writer:
         assert places.kept_instead(spool) == []
         assert writer.directory not in places.all_spools()
+
+
+def test_no_room_anywhere(catalog, spool, tmp_path, monkeypatch):
+    """Where no spool can be made at all it is an error, and nothing is left."""
+    made = tmp_path / "made"
+
+    def private(_):
+        made.mkdir()
+        (made / "spool.db").mkdir()
+        return made
+
+    monkeypatch.setattr("bluesky_filestore.catalog_writer.private_directory", private)
+    with pytest.raises(SpoolError, match=f"{made}"):
+        CatalogWriter(catalog.client, spool=spool)
+    assert not made.exists()

@@ -18,6 +18,7 @@ from bluesky_filestore.model.limits import Limits
 
 from .dependants import remember_dependants
 from .failures import answer_failures, failure
+from .leftovers import replace_leftovers
 from .log_files import without_refusals
 
 __all__ = ["TILED_COOKIE", "Guard", "tiled_app"]
@@ -241,6 +242,8 @@ def _make_app(tree: Any, api_key: str, limits: Limits) -> Any:
     _keep_settings_apart(app, api_key, limits)
     with going_without(_logger, "How FastAPI knows what a dependency asks for", "each request is answered more slowly"):
         remember_dependants()
+    with going_without(_logger, "How Tiled makes arrays", "one that a killed server left half made stays so"):
+        replace_leftovers()
     answer_failures(app)
     _say_when_refused(app)
     return app

@@ -82,19 +82,20 @@ def _run(
     run: JournalledRun, client: Any, entry: Entry | None, explains: Callable[[str, str], bool], compared: Compared
 ) -> Iterator[str]:
     compared.runs += 1
-    if entry is None:
+    state = "delivered" if entry is None else entry.state
+    if entry is None and run.uid not in client:
         if run.safe:
-            yield "is not in the spool"
+            yield "is neither in a spool nor in the catalog"
         return
-    if entry.state == "parked":
+    if entry is not None and state == "parked":
         compared.parked += 1
         if not explains(run.uid, entry.reason):
             yield f"is parked, and that is not why: {entry.reason}"
-    elif entry.state != "delivered":
-        yield f"is {entry.state}"
+    elif state != "delivered":
+        yield f"is {state}"
         return
     if run.uid not in client:
-        if entry.state == "delivered":
+        if state == "delivered":
             yield "is delivered, and not in the catalog"
         return
     node = client[run.uid]
@@ -103,7 +104,7 @@ def _run(
     except Exception as error:  # noqa: BLE001 - that is the finding
         yield f"cannot be read: {error!r}"
         return
-    if entry.state == "parked":
+    if state == "parked":
         yield from _no_event_twice(had)
         return
     compared.documents += len(had)

@@ -41,11 +41,11 @@ class Life:
     def made(self) -> Any:
         """The writer, as soon as nothing but the catalog is in its way."""
         from bluesky_filestore import CatalogWriter
-        from bluesky_filestore.errors import CatalogError
+        from bluesky_filestore.errors import CatalogError, SpoolError
 
         options = {"interval": 0.05, "wait_on_stop": 0.3, "park_after": self.order["park_after"], "settle": 5.0}
         while True:
-            with suppress(CatalogError):
+            with suppress(CatalogError, SpoolError):
                 return CatalogWriter.from_uri(
                     self.order["uri"], api_key=self.order["api_key"], spool=self.order["spool"], **options
                 )
