@@ -90,7 +90,7 @@ def test_what_is_right(written):
         (lambda run: replace(run, documents=_without(run.documents, "resource"), safe=0), "which was never given"),
         (lambda run: replace(run, frames={place: each[::-1] for place, each in run.frames.items()}), "wrong frames"),
         (lambda run: replace(run, frames={("primary", "other"): np.zeros((5, 1))}), "primary/other is not there"),
-        (lambda run: replace(run, uid="another"), "is not in the spool"),
+        (lambda run: replace(run, uid="another"), "is neither in a spool nor in the catalog"),
     ],
 )
 def test_what_is_wrong(written, changed, words):
@@ -102,7 +102,7 @@ def test_what_is_wrong(written, changed, words):
 def test_a_run_with_an_orphan(written):
     """A run of which nobody can know whether a late request is still to come is left out, and counted."""
     client, spool, uri, run = written
-    compared = compare([replace(run, safe=0, documents=[])], client, [spool], uri, set(), {run.uid})
+    compared = compare([replace(run, safe=0, documents=[])], client, [spool], uri, lambda *_: False, {run.uid})
     assert (compared.findings, compared.runs, compared.orphaned) == ([], 0, 1)
 
 
