@@ -156,7 +156,7 @@ def test_whatever_fails_in_the_lane_is_left_to_tiled(
     step,
 ):
     """Each step of the short way fails in each way, and the answers are those of Tiled; the log has one line of it."""
-    lane, stock, paths = running._server.config.app.app.app.app, stock_answers, list(stock_answers)
+    lane, stock, paths = running._server.config.app.app.app.app.app, stock_answers, list(stock_answers)
     for path, error in [*((path, ERRORS[0]) for path in paths), *((paths[0], error) for error in ERRORS)]:
         with monkeypatch.context() as patch:
             patch.setattr(*STEPS[step], property(raising(error)) if STEPS[step][0] is FramesAdapter else raising(error))

@@ -68,7 +68,7 @@ def routes(guard):
 
 def is_behind(guard, app):
     """Whether an application is that of this server, of several in the process."""
-    return app.state.root_tree is guard.app.app.app._arrays._tree
+    return app.state.root_tree is guard.app.app.app.app._arrays._tree
 
 
 def spelled(path):

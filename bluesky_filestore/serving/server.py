@@ -211,6 +211,7 @@ class CatalogServer:
         from bluesky_filestore.live.telemetry import observe
 
         from .bounded import Bounded
+        from .ending import Ended
         from .guard import Guard, tiled_app
 
         tree.startup_tasks.append(partial(_say_what_is_no_run, tree))
@@ -230,7 +231,7 @@ class CatalogServer:
         )
         page = page_app(watched, is_over=lambda: self._server.should_exit)
         observe(all_spools, lambda: self._server.should_exit)
-        answering = Guard(Bounded(WithPage(answering, page), self._limits), self.api_key, host_names)
+        answering = Guard(Ended(Bounded(WithPage(answering, page), self._limits)), self.api_key, host_names)
         # uvloop where it is installed: before Python 3.12, asyncio copies what it cannot send at once.
         config = uvicorn.Config(
             answering, loop="auto", log_config=None, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, access_log=True
