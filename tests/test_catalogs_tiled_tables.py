@@ -12,7 +12,7 @@ from tiled.client import from_uri
 
 from bluesky_filestore.catalogs.tiled import tables as module
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
-from bluesky_filestore.errors import CatalogError, RowsDifferError
+from bluesky_filestore.errors import CatalogError, CatalogFaultError, RowsDifferError
 from bluesky_filestore.operations.operations import AppendRows, CloseRun, CreateRun, CreateStream
 
 runs = itertools.count()
@@ -233,3 +233,18 @@ def test_a_run_that_is_gone(catalog):
     for operation in (CreateStream(uid, "other", {}), CloseRun(uid, {"stop": {}})):
         with pytest.raises(RowsDifferError, match="something is gone"):
             tiled.apply(operation)
+
+
+def test_a_gateway_says_that_it_is_gone(through_proxy, catalog):
+    """A table for whose removal the answer is 404 may be there: that is no success, and is tried again."""
+    proxy, client = through_proxy
+    uid = new_run()
+    tiled = opened(client, uid)
+    tiled.apply(rows(uid, 0, 2))
+    proxy.fault = lambda request: 404 if request.method == "DELETE" else None
+    with pytest.raises(CatalogFaultError, match="status 404"):
+        tiled.remove_rows(uid)
+    proxy.fault = no_fault
+    assert "internal" in catalog.client[uid].base["primary"].base
+    tiled.remove_rows(uid)
+    assert "internal" not in catalog.client[uid].base["primary"].base

@@ -141,8 +141,9 @@ class Nodes:
                 asked = {"external_only": False}
                 node.context.http_client.delete(node.uri, params=asked).raise_for_status()
             except httpx.HTTPStatusError as error:
-                # An earlier try may have removed it, and its answer not have come.
-                if error.response.status_code != httpx.codes.NOT_FOUND:
+                # An earlier try may have removed it, and its answer not have come. Or a gateway answers.
+                self.forget(path)
+                if error.response.status_code != httpx.codes.NOT_FOUND or self.find(path) is not None:
                     raise
             self.forget(path)
 
