@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from bluesky_filestore.bundles.follow_ups import FollowUps
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.catalogs.databroker.broker import raw_of
-from bluesky_filestore.catalogs.given import catalogs_of
-from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
+from bluesky_filestore.catalogs.given import catalogs_of, connected_or_away
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import address_of, connect, connect_profile, profile_content
 from bluesky_filestore.delivery.completed import CompletedRun
 from bluesky_filestore.delivery.private_spools import end_at_exit, left_instead, remove_if_delivered

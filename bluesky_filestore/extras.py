@@ -10,7 +10,7 @@ __all__ = ["EXTRAS", "check_installed", "from_extra", "missing_package"]
 
 EXTRAS = {
     "write": ("awkward", "bluesky_tiled_plugins", "dask", "pandas", "pyarrow", "ragged", "tiled", "websockets"),
-    "serve": ("adbc_driver_manager", "alembic", "fastapi", "redis", "sqlalchemy", "starlette", "uvicorn"),
+    "serve": ("adbc_driver_manager", "alembic", "fastapi", "redis", "sqlalchemy", "starlette", "uvicorn", "zarr"),
     "sim": ("caproto",),
     "zmq": ("zmq",),
     "kafka": ("confluent_kafka",),

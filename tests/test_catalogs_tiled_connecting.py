@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 from proxy import Proxy
+from tiled.client import from_uri
 
 from bluesky_filestore.catalogs.tiled import catalog as catalog_module
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
@@ -172,3 +173,18 @@ def test_a_client_cannot_be_made(catalog):
             ):
                 connect(proxy.uri, api_key=catalog.api_key)
             gc.collect()
+
+
+def test_closed_while_it_connects(catalog):
+    """A client that is made when nobody wants it any more is closed, and not used."""
+    made = []
+
+    def make():
+        tiled.close()
+        made.append(from_uri(catalog.uri, api_key=catalog.api_key))
+        return made[0]
+
+    tiled = TiledCatalog(make, catalog.uri)
+    with pytest.raises(CatalogUnreachableError, match="is not asked any more"):
+        tiled.connect()
+    assert made[0].context.http_client.is_closed

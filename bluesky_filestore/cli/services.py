@@ -232,7 +232,8 @@ def _maker(catalog: str, profile: str, api_key: str) -> "Callable[[], TiledCatal
 
     It is asked once: an address or a key that is wrong is an error now, not in the log of some night.
     """
-    from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog, connected_or_away
+    from bluesky_filestore.catalogs.given import connected_or_away
+    from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
     from bluesky_filestore.catalogs.tiled.connecting import connect, connect_profile, profile_content
 
     if bool(catalog) == bool(profile):

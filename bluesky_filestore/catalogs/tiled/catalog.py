@@ -20,11 +20,10 @@ What changes the catalog, or what is known of it, is for one thread at a time, t
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bluesky_filestore.catalog_address import container_address
 from bluesky_filestore.catalogs.databroker.broker import handler_targets, is_in_memory, memory_address, takes_documents
 from bluesky_filestore.catalogs.databroker.store import DocumentStore
 from bluesky_filestore.errors import (
@@ -51,7 +50,7 @@ from bluesky_filestore.operations.operations import (
 )
 
 from .arrays import TiledArray
-from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_away, is_gone, key_for, may_still_be_done
+from .connecting import PROBE_TIMEOUT, address_of, ask, catalog_errors, is_gone, may_still_be_done
 from .held import Held, ValueSum
 from .mimetypes import Mimetypes
 from .nodes import NodePath, Nodes, replace_entries
@@ -63,7 +62,7 @@ from .tables import TiledTable
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
-__all__ = ["TiledCatalog", "connected_or_away"]
+__all__ = ["TiledCatalog"]
 
 _MARK = "filestore"
 
@@ -83,7 +82,7 @@ class TiledCatalog:
     def __init__(self, client: "Container | Callable[[], Container]", uri: str = "") -> None:
         # Now, and not in the thread that delivers.
         check_installed("write", "tiled", "pyarrow")
-        self._lock = threading.Lock()
+        self._lock, self._is_closed = threading.Lock(), False
         self._client: Container | None = None
         self._doubted, self._claimed = set[str](), set[str]()
         self._held = Held()
@@ -116,6 +115,10 @@ class TiledCatalog:
         try:
             if self._client is None:
                 client = self._make_client()
+                if self._is_closed and self._makes_client:
+                    # By a thread that had begun to ask for it before.
+                    client.context.close()
+                    raise CatalogUnreachableError(f"the catalog at {self.uri} is not asked any more.")
                 self._documents = DocumentStore(client) if takes_documents(client) else None
                 self._once = without_retries(client)
                 self._mimetypes, self._streams = Mimetypes(self._once), Streams(self._once)
@@ -126,7 +129,8 @@ class TiledCatalog:
             self._lock.release()
 
     def close(self) -> None:
-        """Close the client that was made, if one was; one that was given stays open."""
+        """Close the client that was made, if one was, and make none any more; one that was given stays open."""
+        self._is_closed = True
         if self._client is not None and self._makes_client:
             self._client.context.close()
 
@@ -328,23 +332,3 @@ class TiledCatalog:
     def _check_run(self, run: str) -> None:
         self._held.check(run, self._nodes)
         self._doubted.discard(run)
-
-
-def connected_or_away(
-    uri: str, make_client: "Callable[[], Container]", client_kwargs: Mapping[str, Any], *, may_be_away: bool = True
-) -> TiledCatalog:
-    """The catalog at an address, asked once, which may be away then.
-
-    Raises
-    ------
-    CatalogError
-        If it answers, and cannot be used; if it is away, and may not be, or there is no API key: Tiled would ask for a
-        password when it is back.
-    """
-    catalog = TiledCatalog(make_client, container_address(uri))
-    try:
-        catalog.connect()
-    except CatalogError as error:
-        if not (may_be_away and is_away(error) and key_for(uri, client_kwargs)):
-            raise
-    return catalog
