@@ -3,11 +3,12 @@
 from itertools import islice
 
 import pytest
+from effort import times
 from simulation.documents import make_files
 from simulation.many import kinds_of, lived, told
 from simulation.mends import MENDS
 
-HISTORIES, AT_ONCE = 750, 25
+HISTORIES, AT_ONCE = times(1000), 25
 AT_MOST, MOST_SEEDS = 100, 10_000
 
 
