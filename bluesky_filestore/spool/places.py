@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
@@ -71,11 +72,14 @@ def kept_instead(place: Path) -> list[Path]:
         The directory that was to be their spool, or the one that it was to be in.
     """
     meant = _digest(os.path.realpath(place))
-    parents = dict.fromkeys(Path(parent) for parent in (_IN_MEMORY, gettempdir()))
-    names = (f"{_PRIVATE}-{meant}-*", f"{_PRIVATE}-*-{meant}-*")
-    found = (path for parent in parents for name in names for path in sorted(parent.glob(name)))
+    found: list[Path] = []
+    for parent in dict.fromkeys((_IN_MEMORY, gettempdir())):
+        # Names alone: there may be thousands, and a page looks again and again.
+        with suppress(OSError), os.scandir(parent) as entries:
+            names = (entry.name for entry in entries if entry.name.startswith(f"{_PRIVATE}-"))
+            found += [Path(parent, name) for name in sorted(names) if meant in name.split("-")[2:4]]
     # Others may make directories beside ours, by whatever name.
-    return [path for path in dict.fromkeys(found) if _is_ours(path) and (path / FILE_NAME).is_file()]
+    return [path for path in found if _is_ours(path) and (path / FILE_NAME).is_file()]
 
 
 def is_private(spool: Path) -> bool:
