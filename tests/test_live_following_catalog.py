@@ -7,7 +7,9 @@ import event_model
 import numpy as np
 import pytest
 from document_streams import Camera, Case, Step, build
+from proxy import Proxy
 from small_runs import SmallRun
+from tiled.client import from_context, from_uri
 
 from bluesky_filestore import CatalogWriter, follow
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
@@ -63,6 +65,28 @@ def test_the_same_from_everywhere(catalog, writer, data_directory):
             for key in event.frames:
                 np.testing.assert_array_equal(event[key], other[key], strict=True)
     assert {array.source for array in of_client._source._arrays.values()} == {"files"}
+
+
+def test_an_array_that_is_another_since(catalog, writer, data_directory):
+    """An array that is made anew while it is read is no error while the run goes on: it is asked for again."""
+    run = SmallRun(data_directory, 12)
+    for name, doc in run.documents[:6]:
+        writer(name, doc)
+    writer.flush()
+    refused = []
+
+    def twice(request):
+        if "/array/full/" in request.path and len(refused) < 2:
+            refused.append(request.path)
+            return 422
+        return None
+
+    with Proxy(catalog.uri) as proxy, closing(from_uri(proxy.uri, api_key=catalog.api_key).context) as context:
+        proxy.fault = twice
+        events = follow(from_context(context)[run.uid], interval=0.02, spool=False)
+        assert events.poll(20.0).seq_num == 1
+        events.close()
+    assert len(refused) == 2
 
 
 def test_as_it_comes(catalog, writer, data_directory):

@@ -92,7 +92,10 @@ def test_a_run_of_a_catalog(formatter, catalog, data_directory, tmp_path):
     with closing(CatalogWriter(catalog.client, spool=tmp_path / "spool")) as writer:
         for pair in run.documents:
             writer(*pair)
-    table = formatter(catalog.client[run.uid])
+    # A picture is left out for which one would have to wait.
+    table, deadline = "", time.monotonic() + 30
+    while "image, event 12" not in table and time.monotonic() < deadline:
+        table = formatter(catalog.client[run.uid])
     assert "<td>12</td>" in table
     assert HOSTILE not in table
     assert "camera" in table

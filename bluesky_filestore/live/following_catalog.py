@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -135,8 +136,8 @@ class EventsOfCatalog:
                 has_ended = any(entry in self._node.metadata for entry in _ENDS)
                 events = self._read_all(has_ended=has_ended, connections=connections)
         except CatalogError as error:
-            if is_there and not has_ended and is_gone(error):
-                # A table whose values turn out to be others is made anew.
+            if is_there and not has_ended and (is_gone(error) or _is_another(error)):
+                # Tables and small arrays whose values turn out to be others are made anew while they are read.
                 return ()
             if not is_away(error):
                 raise
@@ -247,3 +248,10 @@ class EventsOfCatalog:
         """Listen no more; the client is somebody else's."""
         if self._news is not None:
             self._news.close()
+
+
+def _is_another(error: CatalogError) -> bool:
+    """Whether what was asked for cannot be, as of an array that has another shape since its client was made."""
+    cause = error.__cause__
+    status = cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else 0
+    return status == httpx.codes.UNPROCESSABLE_ENTITY
