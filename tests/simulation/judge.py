@@ -49,13 +49,7 @@ def _waits(history: History) -> Iterator[str]:
         if call.error and is_right and not is_troubled:
             yield f"{call.words} says, and nothing is wrong: {call.error}"
     for call in history.calls:
-        others = {"service", "resume", "second writer", "losses", "losses below runs"} & history.kinds
-        if (
-            call.unsettled
-            and call.well_for > 0
-            and not (history.longest_lock or EXCUSES_STOPS & history.kinds)
-            and not others
-        ):
+        if call.unsettled and call.well_for > 0 and not EXCUSES_SETTLING & history.kinds:
             yield f"{call.words} and leaves {call.unsettled} to settle, whose files came"
         # A database that is damaged is left for another one, for which others are waited for, too.
         if call.seconds > call.promised + 0.01 + (0.05 if history.world.damaged else 0.0):
