@@ -321,6 +321,25 @@ def test_some_at_a_time(tmp_path, monkeypatch):
     assert taken(tmp_path) == {uid: ("", documents)}
 
 
+def test_one_at_a_time(tmp_path, monkeypatch, caplog):
+    """A disk that is slow, so that the last one that waited is in just when the time is over, has no trouble left."""
+    monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 0.02)
+    monkeypatch.setattr("bluesky_filestore.spool.store._PAUSE_SECONDS", 0.0)
+    uid, documents = run_documents(200)
+    with closing(Store(tmp_path)) as store:
+        store._producer.connection.execute("PRAGMA max_page_count = 20")
+        append_all(store, documents)
+        assert store.error is not None
+        store._producer.connection.execute("PRAGMA max_page_count = 100000")
+        wait_until_saved(store)
+        assert store.error is None
+        deadline = time.monotonic() + 30
+        while "takes documents again" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert caplog.text.count("takes documents again") == 1
+    assert taken(tmp_path) == {uid: ("", documents)}
+
+
 def test_counted(tmp_path):
     """What was counted is written down when it is closed, at the latest."""
     with closing(Store(tmp_path)) as store:

@@ -94,7 +94,8 @@ class Store:
     @property
     def error(self) -> SpoolError | None:
         """Why documents wait in memory, if they do for longer than somebody else may have the database."""
-        return None if self._trouble is None else self._why(self._trouble)
+        trouble = self._trouble
+        return self._why(trouble) if trouble is not None and self._unsaved else None
 
     @property
     def open_runs(self) -> tuple[str, ...]:
@@ -233,7 +234,7 @@ class Store:
                     self._insert((self._unsaved[0],))
                     self._unsaved.popleft()
                     self._busy_since = None
-                    if time.monotonic() > until:
+                    if self._unsaved and time.monotonic() > until:
                         return
             finally:
                 self._producer.connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
