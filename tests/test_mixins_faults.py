@@ -1,5 +1,7 @@
 """An IOC that dies, disks that are full, settings that can't be put back: what the mixins make of them."""
 
+import os
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -467,9 +469,6 @@ def test_ioc_dies_in_an_exposure(tmp_path):
 
 def hung_ioc(ioc):
     """An IOC that is there but does not answer any more, in an exposure."""
-    import os
-    import signal
-
     detector = make(ioc, hdf5=(OurHDF5, {"stage_timeout": 2}))
     set_size(detector, 48, 32)
     detector.trigger_timeout = 1
@@ -545,9 +544,9 @@ def death_in_stage(ioc):
         # Some of its records may have been asked for the first time while it died.
         detector.wait_for_connection(timeout=30)
         for device in (detector.cam, detector.hdf5, detector.tiff):
-            for signal in list(device._signals.values()):
+            for component in list(device._signals.values()):
                 with suppress(TimeoutError):
-                    signal.wait_for_connection(timeout=5)
+                    component.wait_for_connection(timeout=5)
         set_size(detector, 48, 32)
     return told, states, len(frames_in(documented_file([pair for pair in take(detector, 2) if is_hdf5(pair)])))
 
@@ -563,6 +562,30 @@ def test_ioc_dies_in_stage(tmp_path):
     assert [words.partition(":")[0] for words in told] == ["IOCUnreachableError"] * 2, told
     assert states == ["no"] * 4
     assert frames == 2
+
+
+def request_fails_first(ioc):
+    """A stage in which a request fails by the loss of the connection before that itself is heard."""
+    detector = make(ioc, hdf5=OurHDF5)
+    set_size(detector, 48, 32)
+
+    def get(**_):
+        os.kill(ioc._child.pid, signal.SIGSTOP)
+        raise epics.ca.ChannelAccessGetFailure("Get failed; status code: 192", chid=1, status=192)
+
+    detector.cam.image_mode.get = get
+    try:
+        return outcome(detector.stage, 60)
+    finally:
+        os.kill(ioc._child.pid, signal.SIGCONT)
+
+
+def test_a_request_fails_before_the_loss_is_heard(tmp_path):
+    """It is not the failed request that the error is about."""
+    said = in_fresh_ioc(request_fails_first, tmp_path)
+    assert said.startswith("IOCUnreachableError: det could not be staged")
+    assert "does not answer any more" in said
+    assert "(ChannelAccessGetFailure: Get failed; status code: 192)" in said
 
 
 def test_a_setting_that_cannot_be_read(ioc, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 from ophyd.signal import EpicsSignalBase, EpicsSignalRO
 
 from .upstream import seen_format
-from .waiting import is_connected, optional, pv_name
+from .waiting import answers, optional, pv_name
 
 __all__ = ["arriving_codec", "bytes_of_frame", "likely_causes", "write_error"]
 
@@ -35,7 +35,8 @@ def bytes_of_frame(plugin: Any) -> int:
 
 def likely_causes(plugin: Any) -> str:
     """What of the present settings keeps frames from being written, as the end of an error's text."""
-    if not is_connected(getattr(plugin, "file_path", None)):
+    file_path = getattr(plugin, "file_path", None)
+    if file_path is not None and not answers(file_path):
         return " Its IOC does not answer any more: it may have died with the file open."
     causes = [cause(plugin) for cause in (_full_disk, _skipped, _acquiring, _compressed, _positions)]
     return "".join(f" {cause}" for cause in causes if cause)

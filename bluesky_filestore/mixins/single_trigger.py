@@ -43,7 +43,7 @@ from bluesky_filestore.errors import IOCUnreachableError, MissingFramesError, St
 
 from .plugin import FileStorePluginBase
 from .staging import PutBackReport, devices_below, end_stage_not_begun, errors_gathered, raise_together
-from .waiting import is_connected, optional, pv_name, wait_until_connected
+from .waiting import answers, is_connected, optional, pv_name, wait_until_connected
 
 __all__ = ["SingleTrigger"]
 
@@ -99,7 +99,7 @@ class SingleTrigger(stock.SingleTrigger):
             staged = super().stage()
         except Exception as error:
             end_stage_not_begun(self)
-            if is_connected(signal):
+            if answers(signal):
                 raise
             # Whatever was being asked for or waited for just then: that is not the reason.
             raise IOCUnreachableError(

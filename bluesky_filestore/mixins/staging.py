@@ -57,7 +57,7 @@ from ophyd.utils import RedundantStaging
 from bluesky_filestore.errors import IOCUnreachableError, StageError
 from bluesky_filestore.logs import get_logger
 
-from .waiting import CaptureSetting, TimedSetting, Wait, is_connected, pv_name, values_before
+from .waiting import CaptureSetting, TimedSetting, Wait, answers, is_connected, pv_name, values_before
 
 __all__ = ["PutBackReport", "StageGuard", "Undo", "devices_below", "end_stage_not_begun", "errors_gathered"]
 __all__ += ["raise_together"]
@@ -257,7 +257,7 @@ class PutBackReport:
                 raise IOCUnreachableError(f"its IOC does not answer; look whether {pv_name(setting.signal)} is served.")
             setting.set(value).wait()
         except Exception as error:  # noqa: BLE001 - it is reported, and the other values must be put back all the same
-            self._is_dead = self._is_dead or not _answers(setting.signal)
+            self._is_dead = self._is_dead or not answers(setting.signal)
             if isinstance(setting, CaptureSetting) and not self._is_dead:
                 self.captures.append(error)
             words = f"{pv_name(setting.signal)} could not be put back to {value!r}"
@@ -270,15 +270,6 @@ class PutBackReport:
         if self._words:
             why = ", since its IOC does not answer" if self._is_dead else ""
             _log.warning("Not all settings of %s could be put back%s: %s", name, why, "; ".join(self._words))
-
-
-def _answers(signal: Any) -> bool:
-    """Whether the record's IOC still says something."""
-    try:
-        signal.get()
-    except Exception:  # noqa: BLE001 - a get that a disconnection breaks off raises what the client library likes
-        return False
-    return is_connected(signal)
 
 
 class _PutBack:

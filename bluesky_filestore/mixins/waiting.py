@@ -17,6 +17,7 @@ __all__ = [
     "PathSetting",
     "TimedSetting",
     "Wait",
+    "answers",
     "components_with",
     "is_connected",
     "optional",
@@ -44,6 +45,21 @@ def pv_name(signal: Any) -> str:
 def is_connected(signal: Any) -> bool:
     """Whether a signal's records are there; a soft signal's always are."""
     return bool(getattr(signal, "connected", True))
+
+
+def answers(signal: Any) -> bool:
+    """Whether the record's IOC still says something, when it is asked now.
+
+    That a connection is lost is heard a moment after the first request has failed by it.
+    """
+    if not is_connected(signal):
+        return False
+    fresh = {"use_monitor": False} if isinstance(signal, EpicsSignalBase) else {}
+    try:
+        signal.get(**fresh)
+    except Exception:  # noqa: BLE001 - a get that a disconnection breaks off raises what the client library likes
+        return False
+    return is_connected(signal)
 
 
 def optional(device: Any, name: str) -> Any:

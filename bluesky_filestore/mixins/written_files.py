@@ -64,7 +64,8 @@ def missing_rows(path: Path, frames: int, dataset: str = _DATA or "") -> tuple[l
         # The plugin has closed it; whoever else reads it must not keep us from looking.
         file = open_hdf5(str(path), locking=False)
     except OSError as error:
-        return list(range(frames)), f"{path} can't be opened, as after a full disk or an IOC that died: {error}"
+        words = f"{path} can't be opened, as after a full disk or an IOC that died: {str(error).rstrip('.')}"
+        return list(range(frames)), words
     with file:
         if dataset not in file:
             return list(range(frames)), (
