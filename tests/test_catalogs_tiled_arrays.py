@@ -29,9 +29,10 @@ from bluesky_filestore.handlers.asking import inspect
 from bluesky_filestore.model.addressing import FILE_SERIES, HDF5_ROWS
 from bluesky_filestore.model.asset_paths import path_of_asset
 from bluesky_filestore.model.frame_map import Assets
-from bluesky_filestore.model.specs import HDF5, TIFF_SERIES
+from bluesky_filestore.model.specs import HDF5, OPAQUE, TIFF_SERIES
 from bluesky_filestore.operations.operations import (
     AppendArray,
+    CheckRun,
     CloseRun,
     CreateRun,
     CreateStream,
@@ -198,6 +199,38 @@ def test_dropped_in_between(stream):
     opened(client, uid).apply(DropArray(uid, "primary", "image"))
     opened(client, uid).apply(DropArray(uid, "primary", "image"))
     assert "image" not in client[uid]["primary"]
+
+
+@pytest.mark.parametrize("mimetype", [TIFF_SERIES, OPAQUE])
+@pytest.mark.parametrize("late", ["registration", "removal"])
+def test_what_comes_late(stream, mimetype, late):
+    """A request of before that is carried out after the run's end is found by the second look, whatever it was."""
+    client, uid, directory = stream
+    images(directory)
+    placed, dropped = replace(place(uid, directory, range(2)), mimetype=mimetype), DropArray(uid, "primary", "image")
+    catalog = opened(client, uid)
+    for operation in (placed, dropped) if late == "registration" else (placed,):
+        catalog.apply(operation)
+    catalog.doubt(uid)
+    catalog.apply(CloseRun(uid, {"stop": {}}))
+    opened(client, uid).apply(placed if late == "registration" else dropped)
+    with pytest.raises(RowsDifferError, match=r"primary/image has . rows; expected"):
+        catalog.apply(CheckRun(uid))
+
+
+@pytest.mark.parametrize("mimetype", [TIFF_SERIES, OPAQUE])
+def test_nothing_comes_late(stream, mimetype):
+    """A run that holds what it should, and an array less that it should not, is in doubt no more."""
+    client, uid, directory = stream
+    images(directory)
+    catalog = opened(client, uid)
+    placed = replace(place(uid, directory, range(2)), mimetype=mimetype)
+    for operation in (placed, replace(placed, data_key="other"), DropArray(uid, "primary", "image")):
+        catalog.apply(operation)
+    catalog.doubt(uid)
+    catalog.apply(CloseRun(uid, {"stop": {}}))
+    catalog.apply(CheckRun(uid))
+    assert not catalog.in_doubt(uid)
 
 
 def test_files_that_cannot_follow(stream):

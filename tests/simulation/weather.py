@@ -1,5 +1,6 @@
 """What befalls the writers of a history, and whoever delivers: outages, failures, full disks, other people."""
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -13,6 +14,9 @@ from .network import Rule
 
 if TYPE_CHECKING:
     from .history import History
+
+_UNNOTICED = 0.2
+"""Seconds in which the database is free, and whoever waits for it may not have asked."""
 
 
 class Weather:
@@ -115,6 +119,7 @@ class Weather:
 
     def _locks(self) -> None:
         world, chance = self._world, self._chance
+        began = ended = -math.inf
         for _ in self._pauses():
             if not (self._history.spool / FILE_NAME).exists():
                 continue
@@ -127,7 +132,10 @@ class Weather:
                 except sqlite3.Error:
                     continue
                 world.fault("locked", f"for {seconds:g} s")
-                self._history.longest_lock = max(self._history.longest_lock, seconds)
+                if world.now > ended + _UNNOTICED:
+                    began = world.now
+                ended = world.now + seconds
+                self._history.longest_lock = max(self._history.longest_lock, ended - began)
                 world.wait(seconds)
 
     def _commands(self) -> None:

@@ -18,7 +18,8 @@ has of the other kind, or in another order, is dropped before.
 
 Else an array has
 
-- `expected`: how many rows it should have by the last operation; None if there should be none;
+- `expected`: how many rows it should have by the last operation, for which a file that is bytes is one; 0 if there
+  should be no array, and None before there was an operation;
 - `checksum`: of the values that were sent, where they came in events;
 - `files`: only in PLACED and LONGER;
 - `placed`: only in LONGER, the operation with all files that were asked for;
@@ -156,7 +157,7 @@ class TiledArray:
         else:
             _put(node, _external_source(operation, wanted, first=len(present)))
         surplus = present[len(wanted) :]
-        rows = None if operation.mimetype == OPAQUE else operation.shape[0]
+        rows = 1 if operation.mimetype == OPAQUE else operation.shape[0]
         self.files, self.expected = [*wanted, *surplus], rows
         self.placed = replace(operation, files=tuple(wanted), first_file=0) if surplus else None
         self._change(_Event.PLACE_FEWER if surplus else _Event.PLACE)
@@ -164,7 +165,7 @@ class TiledArray:
     def drop(self) -> None:
         """Have it no more."""
         self._nodes.remove(self._path)
-        self.files, self.placed, self.expected = [], None, None
+        self.files, self.placed, self.expected = [], None, 0
         self.checksum = ValueSum()
         self._change(_Event.DROP)
 

@@ -285,10 +285,12 @@ def replace_entries(node: Any, entries: Mapping[str, Any]) -> None:
 
 
 def row_count(node: Any) -> int:
-    """How many rows a table or an array has on the server; none if there is no node."""
+    """How many rows a table or an array has on the server; none if there is no node, one of a file that is bytes."""
     if node is None:
         return 0
-    return len(read_table(node, node.columns[:1])) if hasattr(node, "columns") else int(node.shape[0])
+    if hasattr(node, "columns"):
+        return len(read_table(node, node.columns[:1]))
+    return int(node.shape[0]) if hasattr(node, "shape") else 1
 
 
 def _check_name(name: str) -> None:
