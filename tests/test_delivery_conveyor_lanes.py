@@ -23,6 +23,7 @@ from bluesky_filestore.operations.operations import (
     CreateStream,
     EndStreams,
     InsertDocument,
+    PlaceArray,
 )
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.spooled_run import find_run
@@ -180,6 +181,26 @@ def test_a_stop_that_is_unusable(conveyor, ledger, catalog):
     assert states(ledger, catalog) == {uid: "parked"}
     assert table(catalog, uid) == [0.0, 1.0]
     assert catalog.closed()[uid]["notes"][0] == STOP_UNUSABLE
+
+
+@pytest.mark.parametrize("whose", ["nobody", "the first"])
+def test_announced_by_others(conveyor, ledger, catalog, tmp_path, whose):
+    """A run may refer to files that were announced without a run, or by an earlier one that goes its own way."""
+    (first, begun), run = run_documents(3), SmallRun(tmp_path, 2)
+    at = [name for name, _ in run.documents].index("resource")
+    announced = {**run.documents[at][1], "run_start": first}
+    if whose == "nobody":
+        del announced["run_start"]
+    catalog.errors[AppendRows] = [RowsDifferError("other rows", first)]
+    with closing(Store(tmp_path)) as store:
+        for document in begun[:-1]:
+            store.append(*document)
+        conveyor.move()
+        assert conveyor._own
+        for document in [("resource", announced), *run.documents[:at], *run.documents[at + 1 :], begun[-1]]:
+            store.append(*document)
+        conveyor.move()
+    assert any(isinstance(each, PlaceArray) and each.run == run.uid for each in catalog.operations)
 
 
 def test_patience_is_kept(conveyor, ledger, catalog, clock):

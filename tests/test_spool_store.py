@@ -14,7 +14,7 @@ from spooled import put_and_die, run_documents
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.database import connect, transaction
-from bluesky_filestore.spool.measures import measured
+from bluesky_filestore.spool.measures import Measures, measured
 
 URI = "http://localhost/api/v1/metadata/"
 
@@ -325,11 +325,16 @@ def test_one_at_a_time(tmp_path, monkeypatch, caplog):
     """A disk that is slow, so that the last one that waited is in just when the time is over, has no trouble left."""
     monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 0.02)
     monkeypatch.setattr("bluesky_filestore.spool.store._PAUSE_SECONDS", 0.0)
+    left, save = [], Store._save_unsaved
+    monkeypatch.setattr(
+        Store, "_save_unsaved", lambda store, **until: (save(store, **until), left.append(store.unsaved))
+    )
     uid, documents = run_documents(200)
     with closing(Store(tmp_path)) as store:
         store._producer.connection.execute("PRAGMA max_page_count = 20")
         append_all(store, documents)
         assert store.error is not None
+        wait, _ = store.unsaved, left.clear()
         store._producer.connection.execute("PRAGMA max_page_count = 100000")
         wait_until_saved(store)
         assert store.error is None
@@ -337,7 +342,21 @@ def test_one_at_a_time(tmp_path, monkeypatch, caplog):
         while "takes documents again" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.01)
     assert caplog.text.count("takes documents again") == 1
+    assert [number for number in left if number < wait] == list(range(wait - 1, -1, -1))
     assert taken(tmp_path) == {uid: ("", documents)}
+
+
+def test_synced_once(tmp_path, monkeypatch):
+    """What is on the disk is not put there again every second."""
+    monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 0.01)
+    synced, rounds, sync, keep = [], [], os.fsync, Measures.save
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (sync(descriptor), synced.append(descriptor)))
+    monkeypatch.setattr(Measures, "save", lambda *args, **options: (keep(*args, **options), rounds.append(1)))
+    with closing(Store(tmp_path)) as store:
+        append_all(store, run_documents(3)[1][:-1])
+        while not synced or len(rounds) < 20:
+            time.sleep(0.01)
+        assert len(synced) <= 5
 
 
 def test_counted(tmp_path):
@@ -389,6 +408,7 @@ def test_damaged_while_open(tmp_path, caplog):
         assert (store.error, store.unsaved, store.open_runs) == (None, 0, ())
     (aside,) = tmp_path.glob("damaged-*")
     assert f"moved to {aside}" in caplog.text
+    assert "does not take documents" not in caplog.text
     found = taken(tmp_path)
     assert before not in found
     reason, left = found[broken]

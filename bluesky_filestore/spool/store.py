@@ -197,7 +197,8 @@ class Store:
             try:
                 while self._unsaved:
                     self._save_unsaved()
-                    time.sleep(_PAUSE_SECONDS if self._unsaved else 0)
+                    if self._unsaved:
+                        time.sleep(_PAUSE_SECONDS)
             finally:
                 self._sync()
                 self.measures.save(at_once=True)
