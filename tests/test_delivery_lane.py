@@ -336,6 +336,28 @@ def test_doubted(going, clock):
     assert going.find(run) == (Finding.COMPLETE, "")
 
 
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [(CatalogError("refused"), 1), (RowsDifferError("has other rows", ""), 1), (CatalogFaultError("no room"), 3)],
+)
+def test_doubted_for_good(clock, error, failures):
+    """A run that cannot be written again, and whose look fails, is done with: nobody waits for it for ever."""
+    going = Going(may_begin_again=lambda _: False)
+    uid, docs = run_documents(1)
+    going.catalog.doubted = {uid}
+    run = going.take(uid, docs)
+    going.lane.write()
+    clock.now += 121.0
+    going.lane.settle()
+    going.catalog.errors[CheckRun] = [error] * failures
+    for _ in range(failures):
+        going.lane.write()
+        clock.now += 100.0
+    assert not run.operations
+    assert not run.is_unsettled
+    assert going.find(run) == (Finding.INCOMPLETE, f"CheckRun of {uid}: {error}")
+
+
 def missing(directory):
     """A run whose file is away, and its file."""
     small = SmallRun(directory, 1, 3)

@@ -291,8 +291,6 @@ class Lane:
         else:
             self._health.succeeded(run.uid)
             run.has_given_up = run.has_given_up or is_refused
-            if isinstance(run.operations[0], CheckRun):
-                run.doubted_since = None
             run.succeeded()
 
     def _differs_or_is_away(self, run: RunDelivery, error: CatalogError) -> bool:

@@ -51,7 +51,7 @@ from typing import Any, TypeAlias
 from bluesky_filestore.errors import CatalogError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.document_run import DocumentRun
-from bluesky_filestore.operations.operations import CloseRun, EndStreams, Operation
+from bluesky_filestore.operations.operations import CheckRun, CloseRun, EndStreams, Operation
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.operations.run_metadata import sentences
 from bluesky_filestore.spool.entries import ENDED, DeliveryState, Entry
@@ -274,8 +274,9 @@ class RunDelivery:
         self.held_until = self.next_try = 0.0
 
     def succeeded(self) -> None:
-        """The first operation is done with."""
-        self.operations.popleft()
+        """The first operation is done with, whatever came of it."""
+        if isinstance(self.operations.popleft(), CheckRun):
+            self.doubted_since = None
         self.error, self.failures, self.next_try = None, 0, 0.0
         self.only_end_is_left = False
 
