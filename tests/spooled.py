@@ -118,6 +118,12 @@ class Failing(Applied):
         """The runs of which not every answer came."""
         self.claimed = set()
         """The runs that are known to be ours."""
+        self.forgotten = 0
+        """How often it was told to forget its answers."""
+
+    def forget_answers(self):
+        """It counts that."""
+        self.forgotten += 1
 
     def check(self):
         """It answers, unless it is away."""

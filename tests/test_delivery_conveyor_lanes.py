@@ -278,24 +278,83 @@ def test_what_another_process_knew(ledger, catalog, clock):
     assert states(ledger, catalog) == {doubted: "uploading", begun: "uploading", waiting: "delivered"}
 
 
-def test_asked_for_again(conveyor, ledger, catalog):
+@pytest.mark.parametrize("came", [1, 4])
+def test_asked_for_again(conveyor, ledger, catalog, came):
     """A run that is parked in the middle is left alone, and comes whole when it is asked for again."""
     (uid, docs), (other, more) = run_documents(4), run_documents(2)
     with closing(Store(ledger.directory)) as store:
-        for pair in docs[:4]:
+        for pair in docs[:came]:
             store.append(*pair)
         conveyor.move()
         find_run([ledger.directory], uid)[0].park("not wanted")
         conveyor.look_around()
-        for pair in (*docs[4:], *more):
+        for pair in more:
             store.append(*pair)
         assert [entry.uid for entry in conveyor.move()[0]] == [other]
-        assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "parked", other: "delivered"}, [0.0, 1.0])
+        assert states(ledger, catalog) == {uid: "parked", other: "delivered"}
+        assert table(catalog, uid) == [0.0, 1.0, 2.0, 3.0][: max(0, came - 2)]
         find_run([ledger.directory], uid)[0].ask_again()
         conveyor.look_around()
+        for pair in docs[came:]:
+            store.append(*pair)
         assert [entry.uid for entry in conveyor.move()[0]] == [uid]
     assert states(ledger, catalog)[uid] == "delivered"
     assert table(catalog, uid) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_asked_for_again_before_anything_else_came(conveyor, ledger, catalog):
+    """The same of a run of which no more than its start had come, which was the last document of all."""
+    uid, docs = run_documents(2)
+    with closing(Store(ledger.directory)) as store:
+        store.append(*docs[0])
+        conveyor.move()
+        find_run([ledger.directory], uid)[0].park("not wanted")
+        conveyor.look_around()
+        find_run([ledger.directory], uid)[0].ask_again()
+        conveyor.look_around()
+        for pair in docs[1:]:
+            store.append(*pair)
+        conveyor.move()
+    assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
+
+
+def test_parked_in_a_lane_of_its_own(conveyor, ledger, catalog, clock):
+    """A run that goes its own way, and whose process is gone, is left alone as soon as somebody wants it so."""
+    uid, docs = run_documents(2)
+    put(ledger.directory, docs)
+    catalog.errors[AppendRows] = [RowsDifferError("other rows", uid), CatalogFaultError("no room")]
+    for _ in range(2):
+        conveyor.move()
+    conveyor.look_around()
+    assert conveyor._own
+    assert not conveyor._shared
+    find_run([ledger.directory], uid)[0].park("not wanted")
+    conveyor.look_around()
+    clock.now += 100.0
+    conveyor.move()
+    assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "parked"}, [])
+
+
+def test_counted_once(conveyor, ledger, catalog):
+    """The documents of a run that passes by again, since another one begins again, are counted once."""
+    (first, docs), (second, more) = run_documents(3), run_documents(3)
+    catalog.errors[AppendRows] = [RowsDifferError("other rows", first)]
+    with closing(Store(ledger.directory)) as store:
+        for pair in (*docs[:-1], *more[:-1]):
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+        for pair in (docs[-1], more[-1]):
+            store.append(*pair)
+        conveyor.move()
+    for uid, own in ((first, docs), (second, more)):
+        assert ledger.progress(uid) == [(catalog.uri, "delivered", "", len(own), len(own))]
+
+
+def test_asks_anew(ledger, catalog):
+    """Whoever takes up the delivery believes nothing that the catalog remembers of before."""
+    Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
+    assert catalog.forgotten == 1
 
 
 def test_tried_at_once(conveyor, ledger, catalog):

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from spooled import put_and_die, run_documents
 
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool import Ledger, Store
-from bluesky_filestore.spool.database import connect, transaction
+from bluesky_filestore.spool.database import BUSY_SECONDS, connect, identity, transaction
 from bluesky_filestore.spool.measures import Measures, measured
 
 URI = "http://localhost/api/v1/metadata/"
@@ -299,6 +300,8 @@ def test_full(tmp_path, caplog):
         store._producer.connection.execute("PRAGMA max_page_count = 100000")
         assert append_all(store, more) == []
         assert (store.unsaved, store.error) == (0, None)
+        # Somebody else who has the database is waited for again.
+        assert store._producer.connection.execute("PRAGMA busy_timeout").fetchone() == (int(BUSY_SECONDS * 1000),)
     assert taken(tmp_path) == {uid: ("", documents), other: ("", more)}
 
 
@@ -357,6 +360,26 @@ def test_synced_once(tmp_path, monkeypatch):
         while not synced or len(rounds) < 20:
             time.sleep(0.01)
         assert len(synced) <= 5
+
+
+def test_nobody_wakes(tmp_path, monkeypatch):
+    """The thread that nobody waits for sleeps for its second, however many documents come."""
+    monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 3600.0)
+    rounds, keep = [], Measures.save
+    monkeypatch.setattr(Measures, "save", lambda *args, **options: (keep(*args, **options), rounds.append(1)))
+    with closing(Store(tmp_path)) as store:
+        append_all(store, run_documents(300)[1])
+        assert not rounds
+
+
+def test_closing(tmp_path, monkeypatch):
+    """What came last is put on the disk, and no file stays open."""
+    synced, sync, store = [], os.fsync, Store(tmp_path)
+    append_all(store, run_documents(3)[1][:-1])
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (sync(descriptor), synced.append(descriptor)))
+    store.close()
+    assert synced[-1:] == store._wals
+    assert not [file for file in Path("/proc/self/fd").iterdir() if tmp_path in file.resolve().parents]
 
 
 def test_counted(tmp_path):
@@ -452,6 +475,21 @@ def test_put_aside_by_another(tmp_path, caplog):
         broken: ("the spool was damaged in the middle of the run", torn[-1:]),
         later: ("", whole),
     }
+
+
+def test_put_aside_while_nothing_comes(tmp_path, monkeypatch):
+    """It goes on in the new one without a start or end, too, so that events are where others read."""
+    monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 0.02)
+    uid, documents = run_documents(3)
+    with closing(Store(tmp_path)) as store:
+        append_all(store, documents[:2])
+        with closing(Ledger(tmp_path)) as ledger:
+            ledger.put_aside("somebody found it damaged")
+        deadline = time.monotonic() + 30
+        while store._identity != identity(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        append_all(store, documents[2:4])
+        assert taken(tmp_path)[uid] == ("the spool was damaged in the middle of the run", documents[2:4])
 
 
 def test_no_room_for_a_new_database(tmp_path, monkeypatch):

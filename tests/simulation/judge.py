@@ -154,6 +154,9 @@ def _is_true(history: History, taken: Taken, reason: str) -> bool:
     if "does not match the dtype" in reason:
         # An array is made anew for values of another type, and this one could not be removed.
         return any(rule.run == uid and rule.status == 404 for rule in history.network.made)
+    if reason.startswith("CheckRun"):
+        # It was written again as often as that is tried, since the server fails at it; what came after that stays.
+        return uid in history.network.came_late and _fails_for_long(history, uid)
     if "no catalog answers" in reason or "simulated" in reason or "has other rows" in reason:
         # Of one of its requests no try was answered, while others were; or the server fails at it; or three times a
         # table was not to be made as it should be. A run of its own at which nothing fails is not held up, and loses
