@@ -318,6 +318,34 @@ def test_asked_for_again_before_anything_else_came(conveyor, ledger, catalog):
     assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
 
 
+@pytest.mark.parametrize("who", ["somebody", "the delivery"])
+@pytest.mark.parametrize("is_another", [False, True])
+def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):
+    """Of a run that is asked for again a request of before may still come, whoever parked it or delivers it now."""
+    uid, docs = run_documents(2)
+    conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+    if who == "the delivery":
+        catalog.errors[AppendRows] = [CatalogError("too many columns")]
+    catalog.doubted = {uid}
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs[: len(docs) if who == "the delivery" else 4]:
+            store.append(*pair)
+        conveyor.move()
+        if who == "somebody":
+            find_run([ledger.directory], uid)[0].park("not wanted")
+        conveyor.look_around()
+        assert states(ledger, catalog) == {uid: "parked"}
+        catalog.doubted = set()
+        if is_another:
+            conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+            conveyor.move()
+        find_run([ledger.directory], uid)[0].ask_again()
+        conveyor.look_around()
+        conveyor.move()
+    assert catalog.doubted == {uid}
+    assert ledger.progress(uid)[0][2] == IN_DOUBT
+
+
 def test_parked_in_a_lane_of_its_own(conveyor, ledger, catalog, clock):
     """A run that goes its own way, and whose process is gone, is left alone as soon as somebody wants it so."""
     uid, docs = run_documents(2)

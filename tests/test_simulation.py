@@ -28,7 +28,7 @@ def test_histories(tmp_path, files, first):
         assert not found, f"seed {seed}\n{told(history, found)}"
 
 
-@pytest.mark.parametrize("seed", [202386, 15886, 303725, 304563, 314193, 400591, 402660])
+@pytest.mark.parametrize("seed", [202386, 15886, 303725, 304563, 314193, 400591, 402660, 411102])
 def test_histories_that_found_something(tmp_path, files, seed):
     """Those that were found among many thousands."""
     history, found = lived(seed, tmp_path / "it", files)

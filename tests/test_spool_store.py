@@ -305,6 +305,32 @@ def test_full(tmp_path, caplog):
     assert taken(tmp_path) == {uid: ("", documents), other: ("", more)}
 
 
+@pytest.mark.parametrize("way", [Store.close, Store.save])
+def test_full_and_then_in_other_hands(tmp_path, way):
+    """That somebody else just has the database is waited for, and not taken for the trouble of before."""
+    uid, documents = run_documents(300)
+    store = Store(tmp_path)
+    store._producer.connection.execute("PRAGMA max_page_count = 20")
+    assert append_all(store, documents)
+    taken_by_another = threading.Event()
+
+    def take():
+        with closing(connect(tmp_path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            taken_by_another.set()
+            time.sleep(0.3)
+            connection.execute("ROLLBACK")
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    taken_by_another.wait(60)
+    store._producer.connection.execute("PRAGMA max_page_count = 100000")
+    way(store)
+    thread.join()
+    store.close()
+    assert taken(tmp_path) == {uid: ("", documents)}
+
+
 def test_some_at_a_time(tmp_path, monkeypatch):
     """What waited for room is put on the disk by itself, many at a time, without another document."""
     monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 0.02)
@@ -373,12 +399,16 @@ def test_nobody_wakes(tmp_path, monkeypatch):
 
 
 def test_closing(tmp_path, monkeypatch):
-    """What came last is put on the disk, and no file stays open."""
-    synced, sync, store = [], os.fsync, Store(tmp_path)
-    append_all(store, run_documents(3)[1][:-1])
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (sync(descriptor), synced.append(descriptor)))
+    """What waited until then is put in, and on the disk, and no file stays open."""
+    monkeypatch.setattr("bluesky_filestore.spool.store._SYNC_SECONDS", 3600.0)
+    done, sync, insert, store = [], os.fsync, Store._insert, Store(tmp_path)
+    store._producer.connection.execute("PRAGMA max_page_count = 20")
+    assert append_all(store, run_documents(300)[1])
+    store._producer.connection.execute("PRAGMA max_page_count = 100000")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (sync(descriptor), done.append("on the disk")))
+    monkeypatch.setattr(Store, "_insert", lambda *arguments: (insert(*arguments), done.append("in")))
     store.close()
-    assert synced[-1:] == store._wals
+    assert done[-2:] == ["in", "on the disk"]
     assert not [file for file in Path("/proc/self/fd").iterdir() if tmp_path in file.resolve().parents]
 
 

@@ -21,7 +21,7 @@ from .document_lane import DocumentLane
 from .health import CatalogHealth
 from .lane import Lane
 from .problems import Problems
-from .run_delivery import CUT_SHORT, IN_DOUBT, STOP_UNUSABLE, TRANSITIONS, Finding, RunDelivery
+from .run_delivery import CUT_SHORT, STOP_UNUSABLE, TRANSITIONS, Finding, RunDelivery
 from .settings import AS_USUAL, DeliverySettings
 
 __all__ = ["Conveyor"]
@@ -181,8 +181,6 @@ class Conveyor:
                 self._catalog.reads(mimetype)
         waiting = [entry for entry in self._ledger.entries(self._number) if entry.state not in ENDED]
         for entry in waiting:
-            if entry.reason == IN_DOUBT:
-                self._catalog.doubt(entry.uid)
             if entry.state == "uploading":
                 self._catalog.claim(entry.uid)
         self._ledger.count_anew(self._number)

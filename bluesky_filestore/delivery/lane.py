@@ -100,6 +100,8 @@ class Lane:
 
     def expect(self, entry: Entry) -> RunDelivery:
         """The documents of a run will come here; those of others are no concern of this lane."""
+        if entry.is_in_doubt:
+            self._catalog.doubt(entry.uid)
         run = self.runs[entry.uid] = RunDelivery(entry)
         return run
 

@@ -54,7 +54,7 @@ from bluesky_filestore.operations.document_run import DocumentRun
 from bluesky_filestore.operations.operations import CheckRun, CloseRun, EndStreams, Operation
 from bluesky_filestore.operations.run import Run
 from bluesky_filestore.operations.run_metadata import sentences
-from bluesky_filestore.spool.entries import ENDED, DeliveryState, Entry
+from bluesky_filestore.spool.entries import ENDED, IN_DOUBT, DeliveryState, Entry, with_doubt
 
 __all__ = ["CUT_SHORT", "IN_DOUBT", "STOP_UNUSABLE", "TRANSITIONS", "Finding", "RunDelivery", "RunDocuments"]
 
@@ -66,9 +66,6 @@ CUT_SHORT = "The run was cut short: its writer ended before its stop document ca
 
 STOP_UNUSABLE = "The stop document of the run could not be used."
 """What is noted of a run whose stop document came, and is wrong."""
-
-IN_DOUBT = "The catalog did not answer to everything; it is looked at again."
-"""What is said of a run on its way of which not every answer came; the next process that delivers goes by it."""
 
 _logger = get_logger(__name__)
 _NOT_BEGUN = "Its start document could not be used."
@@ -209,7 +206,9 @@ class RunDelivery:
         if self.is_unsettled:
             return Finding.UNSETTLED, "" if self.doubted_since is None else IN_DOUBT
         reason = loss or ("" if self.is_closed else _NOT_BEGUN)
-        return (Finding.INCOMPLETE if reason else Finding.COMPLETE), reason
+        if not reason:
+            return Finding.COMPLETE, ""
+        return Finding.INCOMPLETE, with_doubt(reason) if in_doubt else reason
 
     def closed(self, closing: CloseRun) -> None:
         """The catalog has learned of its end, and of what was then known of its arrays."""

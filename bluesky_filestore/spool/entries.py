@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from .encoding import decode, read
 
-__all__ = ["ENDED", "READABLE", "STATES", "DeliveryState", "Entry", "Spooled"]
+__all__ = ["DOUBT", "ENDED", "IN_DOUBT", "READABLE", "STATES", "DeliveryState", "Entry", "Spooled", "with_doubt"]
 
 DeliveryState: TypeAlias = Literal["waiting", "uploading", "settling", "delivered", "parked"]
 """How far a run has come. Settling: it is readable, and files are looked for that were missing when it ended."""
@@ -13,6 +13,9 @@ DeliveryState: TypeAlias = Literal["waiting", "uploading", "settling", "delivere
 STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
 ENDED = ("delivered", "parked")
 READABLE = ("settling", *ENDED)
+DOUBT = "The catalog did not answer to everything"
+IN_DOUBT = f"{DOUBT}; it is looked at again."
+"""What is said of a run on its way of which not every answer came; the next process that delivers goes by it."""
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum", "datum_page")
 
 
@@ -70,3 +73,13 @@ class Entry:
     """How far it has come."""
     reason: str
     """Why it is parked."""
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether something that was asked of the catalog may still come, by what was written down."""
+        return DOUBT in self.reason
+
+
+def with_doubt(reason: str) -> str:
+    """Why a run is parked of which a request may still be carried out: whoever asks for it again has to know."""
+    return f"{reason.rstrip('.')}. {DOUBT}."

@@ -241,7 +241,9 @@ class Store:
                 self._producer.connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         except (sqlite3.DatabaseError, SpoolError) as error:
             self._failed(error)
-            if self._trouble is not None:
+            # Who may wait tries again where others just have the database: what was in the way before may be over.
+            is_waiting = until == math.inf and is_busy(error) and self._trouble is not error
+            if self._trouble is not None and not is_waiting:
                 raise self._why(self._trouble) from error
             return
         self._busy_since = None

@@ -126,7 +126,8 @@ def _run(history: History, client: Any, taken: Taken, entry: Entry | None) -> It
     if entry.state not in ("delivered", "parked"):
         yield f"is {entry.state}"
         return
-    if entry.state == "parked" and entry.reason == _INCOMPLETE and (taken.planned.comes_at or taken.planned.is_bad):
+    is_missing_files = taken.planned.comes_at or taken.planned.is_bad
+    if entry.state == "parked" and entry.reason.startswith(_INCOMPLETE) and is_missing_files:
         yield from _as_taken(history, client[taken.planned.uid], taken)
         return
     if entry.state == "parked":
