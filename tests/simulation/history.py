@@ -261,7 +261,9 @@ class History:
         if late and (self.spool / FILE_NAME).exists():
             with suppress(SpoolError, SpoolDamagedError, sqlite3.Error), closing(Ledger(self.spool)) as ledger:
                 entries = ledger.entries(ledger.register_catalog(CATALOG))
-                return [entry.uid for entry in entries if entry.uid in late and entry.state == "settling"]
+                settling = [entry for entry in entries if entry.uid in late and entry.state == "settling"]
+                # One in doubt is looked at again for the sake of that.
+                return [entry.uid for entry in settling if not entry.is_in_doubt]
         return []
 
     def _spooling(self) -> Spooling:
