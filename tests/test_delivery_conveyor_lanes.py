@@ -346,6 +346,22 @@ def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):
     assert ledger.progress(uid)[0][2] == IN_DOUBT
 
 
+@pytest.mark.parametrize(("ago", "doubted"), [(60.0, True), (180.0, False)])
+def test_doubt_ends(ledger, catalog, clock, monkeypatch, ago, doubted):
+    """Of a run that was parked long ago nothing comes any more: nobody has to wait for that."""
+    uid, docs = run_documents(2)
+    put(ledger.directory, docs)
+    catalog.errors[AppendRows] = [CatalogError("too many columns")]
+    catalog.doubted = {uid}
+    Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
+    catalog.doubted = set()
+    now = time.time()
+    monkeypatch.setattr("bluesky_filestore.spool.ledger.time", SimpleNamespace(time=lambda: now + ago))
+    find_run([ledger.directory], uid)[0].ask_again()
+    Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
+    assert (uid in catalog.doubted) is doubted
+
+
 def test_parked_in_a_lane_of_its_own(conveyor, ledger, catalog, clock):
     """A run that goes its own way, and whose process is gone, is left alone as soon as somebody wants it so."""
     uid, docs = run_documents(2)

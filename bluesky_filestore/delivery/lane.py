@@ -25,7 +25,7 @@ from bluesky_filestore.model.validate import schema_fault
 from bluesky_filestore.operations.announcing import announce
 from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, EndStreams, Operation, name_of
 from bluesky_filestore.operations.run import Run
-from bluesky_filestore.spool.entries import ENDED, Entry
+from bluesky_filestore.spool.entries import ENDED, LATEST_SECONDS, Entry
 
 from .health import CatalogHealth
 from .problems import Problems
@@ -37,7 +37,7 @@ from .stamping import sizes_of
 __all__ = ["Lane"]
 
 _logger = get_logger(__name__)
-_LATEST_SECONDS = 120.0
+_LATEST_SECONDS = LATEST_SECONDS
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
 _TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")

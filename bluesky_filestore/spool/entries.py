@@ -5,7 +5,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from .encoding import decode, read
 
-__all__ = ["DOUBT", "ENDED", "IN_DOUBT", "READABLE", "STATES", "DeliveryState", "Entry", "Spooled", "with_doubt"]
+__all__ = ["DOUBT", "ENDED", "IN_DOUBT", "LATEST_SECONDS", "READABLE", "STATES", "DeliveryState", "Entry", "Spooled"]
+__all__ += ["with_doubt"]
 
 DeliveryState: TypeAlias = Literal["waiting", "uploading", "settling", "delivered", "parked"]
 """How far a run has come. Settling: it is readable, and files are looked for that were missing when it ended."""
@@ -16,6 +17,8 @@ READABLE = ("settling", *ENDED)
 DOUBT = "The catalog did not answer to everything"
 IN_DOUBT = f"{DOUBT}; it is looked at again."
 """What is said of a run on its way of which not every answer came; the next process that delivers goes by it."""
+LATEST_SECONDS = 120.0
+"""For how long a gateway may hold a request, before it is carried out."""
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum", "datum_page")
 
 

@@ -12,7 +12,7 @@ from bluesky_filestore.errors import SpoolDamagedError
 
 from .database import BACKSTOP_PAGES, ascending, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
-from .entries import DOUBT, IN_DOUBT, DeliveryState, Entry, Spooled
+from .entries import DOUBT, IN_DOUBT, LATEST_SECONDS, DeliveryState, Entry, Spooled
 from .handoffs import Handoff, insert_handoffs
 from .lease import Lease, is_source
 from .measures import Measures
@@ -232,12 +232,13 @@ class Ledger:
 
     def begin_again(self, catalog: int, runs: Iterable[int], *, is_asked: bool = False) -> None:
         """Runs shall be delivered from their first document on; those that somebody parked only if that is asked."""
+        now = time.time()
         with self.transaction():
             self._connection.executemany(
                 "INSERT INTO deliveries (run, catalog, state, changed) VALUES (?, ?, 'waiting', ?) ON CONFLICT DO "
-                "UPDATE SET state = 'waiting', reason = CASE WHEN instr(reason, ?) THEN ? ELSE '' END, "
-                "documents = 0, changed = excluded.changed WHERE ? OR state <> 'parked'",
-                [(run, catalog, time.time(), DOUBT, IN_DOUBT, is_asked) for run in runs],
+                "UPDATE SET state = 'waiting', documents = 0, changed = excluded.changed, "
+                "reason = CASE WHEN instr(reason, ?) AND changed > ? THEN ? ELSE '' END WHERE ? OR state <> 'parked'",
+                [(run, catalog, now, DOUBT, now - LATEST_SECONDS, IN_DOUBT, is_asked) for run in runs],
             )
 
     def count_anew(self, catalog: int) -> None:
