@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from h5py._objects import phil
 
 from bluesky_filestore.errors import (
     ForbiddenFileError,
@@ -20,6 +22,7 @@ from bluesky_filestore.errors import (
     UnreadableFileError,
 )
 from bluesky_filestore.files.hdf5 import HDF5Files
+from bluesky_filestore.files.hdf5_frames import stored_chunk
 from bluesky_filestore.files.hdf5_rows import HDF5Dataset, HDF5Frames, SpanIndex
 from bluesky_filestore.files.readable import Roots
 from bluesky_filestore.files.rows import array_of
@@ -329,3 +332,17 @@ def test_many_threads_and_few_files(tmp_path):
         assert len(files) <= 3
     assert len(files) == 0
     assert threading.active_count() < 50
+
+
+def test_nobody_reads_beside(tmp_path):
+    """While a chunk is read as it is stored no other thread may call HDF5, whatever h5py does."""
+    free = []
+
+    def read(corner):
+        with ThreadPoolExecutor(1) as pool:
+            free.append(pool.submit(phil.acquire, False).result())
+        return 0, bytes(corner)
+
+    dataset = SimpleNamespace(id=SimpleNamespace(read_direct_chunk=read))
+    assert stored_chunk(dataset, (1, 2)) == (0, b"\x01\x02")
+    assert free == [False]

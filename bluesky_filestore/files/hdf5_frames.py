@@ -21,7 +21,7 @@ from .rows import AxisKey, Frames, runs_of
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["PackedChunks", "frames_at_places", "frames_through_hdf5"]
+__all__ = ["PackedChunks", "frames_at_places", "frames_through_hdf5", "stored_chunk"]
 
 _BATCH_BYTES = 16 * 2**20
 
@@ -63,6 +63,19 @@ def frames_through_hdf5(dataset: "h5py.Dataset", frames: Frames, part: tuple[Axi
         if into.size:
             dataset.read_direct(into, taken)
     return values[(slice(None), *order)]
+
+
+def stored_chunk(dataset: "h5py.Dataset", corner: tuple[int, ...]) -> tuple[int, bytes]:
+    """Which filters were left out of a chunk, and its bytes as they are in the file.
+
+    Before 3.16 h5py has HDF5 read them without the lock that it takes for all else (its pull request 2764), and HDF5,
+    which knows no threads, ends the process if another one reads.
+    """
+    from h5py._objects import phil
+
+    with phil:
+        mask, payload = dataset.id.read_direct_chunk(corner)
+    return mask, payload
 
 
 @dataclass(slots=True)
@@ -133,7 +146,7 @@ class PackedChunks:
         for row in rows:
             for other in itertools.product(*others):
                 corner = (row * self.dataset.chunks[0], *other)
-                mask, payload = self.dataset.id.read_direct_chunk(corner)
+                mask, payload = stored_chunk(self.dataset, corner)
                 unpacked = unpacked_size(self.filters, mask, payload)
                 if unpacked not in (None, self.size) and not _may_be_as_it_is(self.dataset, len(payload), corner):
                     raise self._of_another_size(row, str(unpacked))
@@ -144,7 +157,7 @@ class PackedChunks:
         values: NDArray[np.generic] | None = None
         for row in np.unique(rows).tolist():
             corner = (row * per_chunk, *(0,) * (self.dataset.ndim - 1))
-            mask, payload = self.dataset.id.read_direct_chunk(corner)
+            mask, payload = stored_chunk(self.dataset, corner)
             if _may_be_as_it_is(self.dataset, len(payload), corner[:1]):
                 return None
             at = np.flatnonzero(rows == row)
