@@ -407,6 +407,18 @@ def test_what_is_lost_at_the_end(going, clock, monkeypatch):
     assert going.problems.loss(uid) == "rows cannot be written: RuntimeError('overlooked')"
 
 
+def test_what_comes_after_a_run_was_cut_short(going):
+    """What its writer puts in after all, who was taken for dead, is left out, and that is told."""
+    uid, docs = run_documents(2)
+    run = going.take(uid, docs[:-2])
+    going.lane.cut_short(uid, CUT_SHORT)
+    going.take(uid, docs[-2:])
+    going.lane.write()
+    assert run.stop == {}
+    assert f"event {docs[-2][1]['uid']!r} is left out: its run was closed before it came" in going.problems.of(uid)[0]
+    assert going.catalog.kinds().count(AppendRows) == 1
+
+
 def _overlooked():
     raise RuntimeError("overlooked")
 

@@ -83,6 +83,19 @@ def test_keys_that_are_no_texts():
     assert decode(encode(doc)) == {"value": {1: "a", None: "b", (2, 3): "c", 4: "d", 5.5: "e"}}
 
 
+def test_changes_are_told_once():
+    """A document that is read twice, for the sake of a key that is a pair, has its changes told once."""
+    _, changes = read(encode({"value": np.complex64(1j), "keys": {(2, 3): "c"}}))
+    assert len(changes) == 1
+
+
+def test_arrays_beside_what_cannot_be_kept():
+    """They stay arrays, however the rest has to be looked at."""
+    found = decode(encode({"odd": nested(3000), "wave": np.arange(3), "deep": {"wave": np.ones((2, 2))}}))
+    assert isinstance(found["wave"], np.ndarray)
+    assert isinstance(found["deep"]["wave"], np.ndarray)
+
+
 def test_nesting():
     """What is nested very deeply is taken too."""
     doc = inner = {}

@@ -157,7 +157,8 @@ class Lane:
             return
         run.held_until = 0.0
         if run.documents is None or not run.is_open:
-            raise DocumentError(f"{name} {doc['uid']!r} is left out: the start of its run could not be written.")
+            why = "its run was closed before it came, or has no start that could be written"
+            raise DocumentError(f"{name} {doc['uid']!r} is left out: {why}.")
         run.documents.receive(name, doc)
         if name == "stop":
             self._take_operations(run, run.documents)
