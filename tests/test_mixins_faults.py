@@ -32,6 +32,7 @@ from mixin_detectors import (
 from ophyd import Component, Signal
 from ophyd.areadetector.plugins import CodecPlugin_V34, ColorConvPlugin_V34, TransformPlugin_V34
 from ophyd.device import Staged
+from ophyd.signal import EpicsSignalBase
 
 from bluesky_filestore import open_array
 from bluesky_filestore.errors import MissingFramesError
@@ -547,6 +548,11 @@ def death_in_stage(ioc):
             for component in list(device._signals.values()):
                 with suppress(TimeoutError):
                     component.wait_for_connection(timeout=5)
+            # These it serves in any case, however long a loaded machine may take to find them again.
+            for each in device.stage_sigs:
+                component = getattr(device, each) if isinstance(each, str) else each
+                if isinstance(component, EpicsSignalBase):
+                    component.wait_for_connection(timeout=30)
         set_size(detector, 48, 32)
     return told, states, len(frames_in(documented_file([pair for pair in take(detector, 2) if is_hdf5(pair)])))
 
