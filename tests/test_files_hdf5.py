@@ -334,13 +334,18 @@ def test_many_threads_and_few_files(tmp_path):
     assert threading.active_count() < 50
 
 
-def test_nobody_reads_beside(tmp_path):
+def test_nobody_reads_beside():
     """While a chunk is read as it is stored no other thread may call HDF5, whatever h5py does."""
     free = []
 
+    def take():
+        free.append(phil.acquire(False))
+        if free[-1]:
+            phil.release()
+
     def read(corner):
         with ThreadPoolExecutor(1) as pool:
-            free.append(pool.submit(phil.acquire, False).result())
+            pool.submit(take).result()
         return 0, bytes(corner)
 
     dataset = SimpleNamespace(id=SimpleNamespace(read_direct_chunk=read))
