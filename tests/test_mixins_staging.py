@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,9 +30,10 @@ from mixin_detectors import (
     set_size,
     staged,
 )
-from ophyd import Component, Signal, SimDetector
+from ophyd import Component, Device, Signal, SimDetector
 from ophyd.areadetector.plugins import TIFFPlugin_V34
 from ophyd.areadetector.trigger_mixins import MultiTrigger
+from ophyd.device import Staged
 
 from bluesky_filestore import FileStoreHDF5IterativeWrite, FileStoreIterativeWrite, FileStoreTIFFSquashing
 from bluesky_filestore.errors import (
@@ -40,6 +43,7 @@ from bluesky_filestore.errors import (
     StageTimeoutError,
 )
 from bluesky_filestore.mixins import PathInfo
+from bluesky_filestore.mixins.staging import PutBackReport
 from bluesky_filestore.sim import SimDetectorHDF5, client_environment, pattern
 
 
@@ -92,6 +96,59 @@ def test_timeout_puts_everything_back(small):
     del hdf5.stage_sigs[stubborn]
     with staged(detector):
         point(detector)
+
+
+class Hanging(Signal):
+    """A signal of an IOC that hangs: what is put is heard of never, and what is asked is not answered."""
+
+    def __init__(self, *args, host="", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._read_pv, self.puts = SimpleNamespace(host=host), 0
+
+    def put(self, value, **kwargs):
+        """Nothing happens."""
+        self.puts += 1
+
+    def get(self, **kwargs):
+        """No answer."""
+        raise TimeoutError("no answer")
+
+
+class Gone(Hanging):
+    """A signal of an IOC that is gone."""
+
+    connected = False
+
+
+class AtThreeIOCs(Device):
+    """A device with settings of an IOC that is there, of one that hangs and of one that is gone."""
+
+    mode = Component(Signal, value=1)
+    hangs = Component(Hanging, value=1, host="a:5064")
+    hangs_too = Component(Hanging, value=1, host="a:5064")
+    gone = Component(Gone, value=1, host="b:5064")
+    capture = Component(Signal, value=1)
+
+
+def test_an_ioc_that_hangs_beside_another(caplog):
+    """The others' settings are put back all the same, in any order; of the one that hangs the first is waited for."""
+    for names in permutations(["mode", "hangs", "hangs_too", "gone", "capture"]):
+        caplog.clear()
+        device = AtThreeIOCs("", name="det")
+        for name in names:
+            device._original_vals[getattr(device, name)] = 0
+        device._staged = Staged.yes
+        report = PutBackReport(0.01)
+        report.attach(device)
+        device.unstage()
+        report.log("det")
+        assert (device.mode.get(), device.capture.get()) == (0, 0)
+        assert device.hangs.puts + device.hangs_too.puts == 1
+        assert device.gone.puts == 0
+        (said,) = (record.getMessage() for record in caplog.records if record.name.startswith("bluesky_filestore"))
+        assert said.startswith("Not all settings of det could be put back, since its IOC does not answer: ")
+        for name in ("hangs", "hangs_too", "gone"):
+            assert f"det_{name} could not be put back to 0" in said
 
 
 def test_failure_of_one_plugin_unstages_the_others(small):

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import OrderedDict
 
 import pytest
 from mixin_detectors import (
@@ -22,6 +23,7 @@ from mixin_detectors import (
     set_size,
     staged,
 )
+from ophyd import Signal
 
 from bluesky_filestore.errors import DirectoryMissingError, MissingFramesError, StageError, UnprimedPluginError
 from bluesky_filestore.sim import pattern
@@ -303,6 +305,47 @@ def test_read_waits_for_the_last_frame(tmp_path):
     counts = in_fresh_ioc(scenario_slow_disk, tmp_path, plugin_delay=0.2)
     assert counts["stock"] < 3
     assert counts["ours"] == 3
+
+
+class Slow(Signal):
+    """A setting of a beamline's own that takes its time."""
+
+    def put(self, value, **options):
+        """Put it, after a while."""
+        time.sleep(0.6)
+        super().put(value, **options)
+
+
+def scenario_late_frames(ioc):
+    """What comes of a stage while frames that somebody took are still on their way to the plugin, which saves each."""
+    aside = ioc.directory / "aside"
+    aside.mkdir()
+    detector = make(ioc, hdf5=OurHDF5)
+    set_size(detector, 48, 32)
+    with staged(detector):
+        pass
+    cam, plugin = detector.cam, detector.hdf5
+    settings = list(plugin.stage_sigs.items())
+    settings.insert([name for name, _ in settings].index("auto_save") + 1, (Slow(name="slow", value=0), 1))
+    plugin.stage_sigs = OrderedDict(settings)
+    plugin.enable.set("Enable").wait(20)
+    plugin.auto_save.set("Yes").wait(20)
+    plugin.file_path.put(f"{aside}/")
+    plugin.file_name.put("of_somebody")
+    plugin.file_template.put("%s%s_%6.6d.h5")
+    cam.image_mode.set("Multiple").wait(20)
+    cam.num_images.set(15).wait(20)
+    cam.acquire.put(1, wait=False)
+    while not list(aside.iterdir()):
+        time.sleep(0.01)
+    return outcome(detector.stage, 30), plugin.full_file_name.get(), plugin._fn
+
+
+def test_frames_that_come_late(tmp_path):
+    """They move no number on while a plugin is staged that was at Single, and saved each."""
+    said, opened, documented = in_fresh_ioc(scenario_late_frames, tmp_path, plugin_delay=0.2)
+    assert said == "done"
+    assert opened == documented
 
 
 # -- trap 8: how frames are counted ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from ophyd.areadetector.filestore_mixins import new_short_uid, new_uid, resource_factory
 from ophyd.areadetector.trigger_mixins import (
-    ADTriggerStatus,
     ContinuousAcquisitionTrigger,
     MultiTrigger,
     TriggerBase,
@@ -23,6 +22,7 @@ from .file_stores import (
 from .flying import FlyableFileStore
 from .plugin import FileStorePluginBase
 from .single_trigger import SingleTrigger
+from .statuses import ADTriggerStatus
 
 __all__ = [
     "ADTriggerStatus",

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ophyd.device import BlueskyInterface, Staged
-from ophyd.status import DeviceStatus
 
 from bluesky_filestore.errors import MissingFramesError, StageError
 
 from .frames import FileStoreWithFrames
+from .statuses import FlightStatus
 from .waiting import components_with, poll_until
 
 __all__ = ["FlyableFileStore"]
@@ -33,7 +33,7 @@ class FlyableFileStore(BlueskyInterface):
         super().__init__(*args, **kwargs)
         self._flight_frames = 0
 
-    def prepare(self, frames: int) -> DeviceStatus:
+    def prepare(self, frames: int) -> FlightStatus:
         """Get ready to take so many frames in one go.
 
         Raises
@@ -54,7 +54,7 @@ class FlyableFileStore(BlueskyInterface):
         self._flight_frames = frames
         return self._finished()
 
-    def kickoff(self) -> DeviceStatus:
+    def kickoff(self) -> FlightStatus:
         """Start the acquisition.
 
         Raises
@@ -69,13 +69,13 @@ class FlyableFileStore(BlueskyInterface):
         self.cam.acquire.put(1, wait=False)
         return self._finished()
 
-    def complete(self) -> DeviceStatus:
+    def complete(self) -> FlightStatus:
         """A status that is done when all frames are written, or failed when no further one comes."""
-        status = DeviceStatus(self)
+        status = FlightStatus(self)
         threading.Thread(target=self._watch_flight, args=(status,), daemon=True).start()
         return status
 
-    def _watch_flight(self, status: DeviceStatus) -> None:
+    def _watch_flight(self, status: FlightStatus) -> None:
         try:
             longest = max(writer.stage_timeout for writer in self._flying_writers()) + self._frame_time()
             while (before := self.get_index()) < self._flight_frames:
@@ -129,7 +129,7 @@ class FlyableFileStore(BlueskyInterface):
         components = (getattr(self, name) for name in components_with(self, "tells_streams"))
         return [device for device in components if isinstance(device, FileStoreWithFrames) and device.tells_streams]
 
-    def _finished(self) -> DeviceStatus:
-        status = DeviceStatus(self)
+    def _finished(self) -> FlightStatus:
+        status = FlightStatus(self)
         status.set_finished()
         return status

@@ -231,8 +231,8 @@ class FileStorePluginBase(StageGuard, FileStoreWithFrames):
     def _free_number(
         self, sigs: "OrderedDict[Any, Any]", name: str, read_path: str, write_path: str, flavour: PathSemantics
     ) -> int:
-        # The template and the mode are set later, but the number must be known before the capture begins.
-        mode = sigs.get(self.file_write_mode, self.file_write_mode.get())
+        # The template is set later, but the number must be known before the capture begins.
+        mode = self.file_write_mode.get()
         return free_number(
             self,
             str(sigs.get(self.file_template, self.file_template.get())),
@@ -250,12 +250,15 @@ class FileStorePluginBase(StageGuard, FileStoreWithFrames):
         undo.remember(PathSetting(self.file_path, self, self.stage_timeout))
         for signal in (self.file_name, self.file_number):
             undo.remember(TimedSetting(signal, self, self.stage_timeout))
-        create_directory = optional(self, "create_directory")
-        if create_directory is not None and create_directory in sigs:
-            setting = TimedSetting(create_directory, self, self.stage_timeout)
-            before = setting.get()
-            setting.set(sigs.pop(create_directory)).wait()
-            values_before(self)[setting] = before
+        # Until it is to capture, a plugin that gathers or streams writes nothing; with AutoSave one that is at Single
+        # writes what comes late of somebody's frames, and counts FileNumber on. What is set first is put back last.
+        for name in ("file_write_mode", "create_directory"):
+            signal = optional(self, name)
+            if signal is not None and signal in sigs:
+                setting = TimedSetting(signal, self, self.stage_timeout)
+                before = setting.get()
+                setting.set(sigs.pop(signal)).wait()
+                values_before(self)[setting] = before
 
     def _stage_with(self, sigs: "OrderedDict[Any, Any]") -> list[object]:
         # ophyd's stage waits for each signal for ever; these waits end, at stage and at unstage.

@@ -26,7 +26,9 @@ any                 `unstage()`                        not staged: watches are c
 has brought, after `_status` has been dealt with. From when ``Acquire`` is put, `_acquire_put`, until the monitor brings
 something, for a second at most, the detector is not free, whatever else is seen. Each trigger has an `AcquisitionWatch`
 in a thread of its own, until its status is done, whoever ends it; of the detector it touches `_status`, `_acquire_put`
-and `_waiting` only, when it is its turn to begin.
+and `_waiting` only, when it is its turn to begin. What it reads of the camera `stage` has made:
+ophyd makes a signal when it is asked for first, and pyepics mixes up channels that are made by a thread while another
+one clears others.
 """
 
 import math
@@ -37,12 +39,12 @@ from typing import Any
 
 from ophyd.areadetector import trigger_mixins as stock
 from ophyd.device import Staged
-from ophyd.utils.errors import InvalidState
 
 from bluesky_filestore.errors import IOCUnreachableError, MissingFramesError, StageError
 
 from .plugin import FileStorePluginBase
 from .staging import PutBackReport, devices_below, end_stage_not_begun, errors_gathered, raise_together
+from .statuses import ADTriggerStatus, fail
 from .waiting import answers, is_connected, optional, pv_name, wait_until_connected
 
 __all__ = ["SingleTrigger"]
@@ -56,6 +58,7 @@ _SOON = 0.01
 """The same while a running acquisition is waited for."""
 _LATEST_MONITOR = 1.0
 """Seconds after which it is no longer expected that a record says that it was put."""
+_MOVING = ("array_counter", "num_images_counter", "detector_state")
 _TIMES = ("acquire_time", "acquire_period")
 
 
@@ -75,6 +78,8 @@ class SingleTrigger(stock.SingleTrigger):
         Seconds without a further frame, beyond exposure time and period, after which a trigger's status ends with an
         error; None to wait for ever, as for rare external triggers.
     """
+
+    _status_type: Any = ADTriggerStatus
 
     def __init__(self, *args: Any, trigger_timeout: float | None = 60.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,6 +101,9 @@ class SingleTrigger(stock.SingleTrigger):
         wait_until_connected(self, [signal], _SETTING_TIMEOUT)
         self._status, self._waiting = None, []
         try:
+            for name in (*_MOVING, *_TIMES):
+                # Made before a thread that watches asks for it.
+                optional(self, f"cam.{name}")
             staged = super().stage()
         except Exception as error:
             end_stage_not_begun(self)
@@ -145,7 +153,7 @@ class SingleTrigger(stock.SingleTrigger):
 
         Returns
         -------
-        ophyd.areadetector.trigger_mixins.ADTriggerStatus
+        ADTriggerStatus
             It is finished when the camera is; it fails with an `IOCUnreachableError` if the IOC is gone, and with a
             `MissingFramesError` if no frame comes for `trigger_timeout` seconds.
 
@@ -209,16 +217,6 @@ class SingleTrigger(stock.SingleTrigger):
             if status is not None:
                 fail(status, lost_connection(self, self._acquisition_signal))
         self._status, self._waiting = None, []
-
-
-def fail(status: Any, error: Exception) -> None:
-    """End a status with an error, unless it has ended already."""
-    try:
-        if not status.done:
-            status.set_exception(error)
-    except InvalidState:
-        # Somebody else was faster.
-        return
 
 
 class AcquisitionWatch:
@@ -292,9 +290,8 @@ class AcquisitionWatch:
 
     def _news(self) -> tuple[Any, ...] | None:
         """Something that changes as long as the camera takes frames; None if its IOC does not answer."""
-        names = ("array_counter", "num_images_counter", "detector_state")
         try:
-            return tuple(signal.get() for name in names if (signal := self._of_camera(name)) is not None)
+            return tuple(signal.get() for name in _MOVING if (signal := self._of_camera(name)) is not None)
         except Exception:  # noqa: BLE001 - a get that a disconnection breaks off raises what the client library likes
             return None
 

@@ -57,7 +57,7 @@ from ophyd.utils import RedundantStaging
 from bluesky_filestore.errors import IOCUnreachableError, StageError
 from bluesky_filestore.logs import get_logger
 
-from .waiting import CaptureSetting, TimedSetting, Wait, answers, is_connected, pv_name, values_before
+from .waiting import CaptureSetting, TimedSetting, Wait, answers, ioc_of, is_connected, pv_name, values_before
 
 __all__ = ["PutBackReport", "StageGuard", "Undo", "devices_below", "end_stage_not_begun", "errors_gathered"]
 __all__ += ["raise_together"]
@@ -236,7 +236,8 @@ class PutBackReport:
         self.captures: list[Exception] = []
         """Those of captures that did not end although their IOC answers: their files may not be whole."""
         self._words: list[str] = []
-        self._is_dead = False
+        self._unanswered: list[str] = []
+        self._dead: set[object] = set()
 
     def attach(self, device: Any) -> None:
         """Let the device's next `unstage` go on after what fails, and note that here."""
@@ -253,23 +254,29 @@ class PutBackReport:
     def put(self, setting: TimedSetting, value: Any) -> None:
         """Put a value back, or note why not."""
         try:
-            if self._is_dead or not is_connected(setting.signal):
+            if ioc_of(setting.signal) in self._dead or not is_connected(setting.signal):
                 raise IOCUnreachableError(f"its IOC does not answer; look whether {pv_name(setting.signal)} is served.")
             setting.set(value).wait()
         except Exception as error:  # noqa: BLE001 - it is reported, and the other values must be put back all the same
-            self._is_dead = self._is_dead or not answers(setting.signal)
-            if isinstance(setting, CaptureSetting) and not self._is_dead:
+            ioc = ioc_of(setting.signal)
+            if ioc not in self._dead and not answers(setting.signal):
+                # What else it serves is not waited for; other IOCs may well be there.
+                self._dead.add(ioc)
+            if isinstance(setting, CaptureSetting) and ioc not in self._dead:
                 self.captures.append(error)
             words = f"{pv_name(setting.signal)} could not be put back to {value!r}"
             error.add_note(f"{words}.")
             self.problems.append(error)
-            self._words.append(words if self._is_dead else f"{words}: {error}")
+            if ioc in self._dead:
+                self._unanswered.append(words)
+            else:
+                self._words.append(f"{words}: {error}")
 
     def log(self, name: str) -> None:
         """Name in the log what could not be put back when the device of this name was unstaged."""
-        if self._words:
-            why = ", since its IOC does not answer" if self._is_dead else ""
-            _log.warning("Not all settings of %s could be put back%s: %s", name, why, "; ".join(self._words))
+        for words, why in ((self._words, ""), (self._unanswered, ", since its IOC does not answer")):
+            if words:
+                _log.warning("Not all settings of %s could be put back%s: %s", name, why, "; ".join(words))
 
 
 class _PutBack:

@@ -47,6 +47,12 @@ def is_connected(signal: Any) -> bool:
     return bool(getattr(signal, "connected", True))
 
 
+def ioc_of(signal: Any) -> object:
+    """What the signals of one IOC that is connected have in common, its address; of others each has its own."""
+    host = getattr(getattr(signal, "_read_pv", None), "host", None) if is_connected(signal) else None
+    return host or id(signal)
+
+
 def answers(signal: Any) -> bool:
     """Whether the record's IOC still says something, when it is asked now.
 
