@@ -135,7 +135,7 @@ def test_a_tag_that_is_not_ours_to_give(users):
     """A run with a tag that its writer may not give is parked, with the reason of the catalog; others go on."""
     alice, _, data = users
     run, other = tagged(data, 7, ["secret"]), tagged(data, 8, ["experiment"])
-    with CatalogWriter(alice) as writer:
+    with CatalogWriter(alice, park_after=3.0) as writer:
         for name, doc in [*run.documents, *other.documents]:
             writer(name, doc)
         # Closing says so of a run that the catalog fails at, and has not been given up yet.

@@ -11,7 +11,7 @@ from itertools import chain, count
 import httpx
 import pytest
 from acquiring import acquirer
-from effort import some
+from effort import some, times
 from proxy import Proxy, no_fault
 from serving import API_KEY, KillableServer
 from small_runs import SmallRun
@@ -274,13 +274,13 @@ def test_two_processes_into_one_spool_and_one_catalog(catalog, data_directory, t
         run.compare(catalog.client)
 
 
-def test_ten_thousand_documents_wait(chance, catalog, data_directory, tmp_path):
+def test_thousands_of_documents_wait(chance, catalog, data_directory, tmp_path):
     """A backlog is delivered, by one that is ended at some point and another that goes on."""
-    runs = [new_run(data_directory, events) for events in (2500, 1, 2000, 510)]
+    runs = [new_run(data_directory, events) for events in (times(500), 1, times(400), times(102))]
     spool, uri = tmp_path / "spool", catalog.client.uri
     put(spool, *(run.documents for run in runs), catalogs=[uri])
     total = sum(len(run.documents) for run in runs)
-    assert total > 10_000
+    assert total > times(2000)
     (status,) = look_at(spool).catalogs
     assert status.waiting == total
     assert status.runs == {"waiting": 4}
