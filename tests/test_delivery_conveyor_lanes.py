@@ -8,8 +8,8 @@ import pytest
 from small_runs import SmallRun
 from spooled import Failing, put, run_documents
 
+from bluesky_filestore.delivery import applying, health, lane, run_delivery
 from bluesky_filestore.delivery import conveyor as conveyor_module
-from bluesky_filestore.delivery import health, lane, run_delivery
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.health import CatalogHealth
 from bluesky_filestore.delivery.problems import Problems
@@ -36,7 +36,7 @@ SETTINGS = DeliverySettings(settle=5.0, park_after=0.0, reconcile=False)
 def clock(monkeypatch):
     """A clock that the test moves."""
     clock = SimpleNamespace(now=100.0)
-    for module in (conveyor_module, health, lane, run_delivery):
+    for module in (conveyor_module, applying, health, lane, run_delivery):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
     return clock
 

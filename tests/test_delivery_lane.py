@@ -6,7 +6,7 @@ import pytest
 from small_runs import SmallRun
 from spooled import Failing, run_documents
 
-from bluesky_filestore.delivery import health, lane, run_delivery
+from bluesky_filestore.delivery import applying, health, lane, run_delivery
 from bluesky_filestore.delivery.health import CatalogHealth
 from bluesky_filestore.delivery.lane import Lane
 from bluesky_filestore.delivery.problems import Problems
@@ -39,7 +39,7 @@ WHOLE = [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
 def clock(monkeypatch):
     """A clock that the test moves."""
     clock = SimpleNamespace(now=100.0)
-    for module in (health, lane, run_delivery):
+    for module in (applying, health, lane, run_delivery):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
