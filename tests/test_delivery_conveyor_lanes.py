@@ -147,9 +147,9 @@ def test_a_writer_that_died(conveyor, ledger, catalog, monkeypatch):
     assert [entry.uid for entry in conveyor.move()[0]] == [uid]
     assert table(catalog, uid) == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert catalog.closed()[uid]["notes"] == [CUT_SHORT]
-    assert len(conveyor._lanes) == 1
+    assert len(conveyor._lanes.all()) == 1
     conveyor.look_around()
-    assert (conveyor._lanes, conveyor.has_news) == ([], False)
+    assert (conveyor._lanes.all(), conveyor.has_news) == ([], False)
 
 
 def test_a_writer_that_lives(conveyor, ledger, catalog):
@@ -161,7 +161,7 @@ def test_a_writer_that_lives(conveyor, ledger, catalog):
         conveyor.move()
         conveyor.begin_again()
         conveyor.look_around()
-        assert len(conveyor._lanes) == 2
+        assert len(conveyor._lanes.all()) == 2
         for pair in docs[4:]:
             store.append(*pair)
         conveyor.move()
@@ -169,7 +169,7 @@ def test_a_writer_that_lives(conveyor, ledger, catalog):
         assert catalog.kinds(uid).count(CreateRun) == 2
         assert table(catalog, uid) == [0.0, 1.0, 2.0]
         conveyor.look_around()
-        (left,) = conveyor._lanes
+        (left,) = conveyor._lanes.all()
         assert not left.runs
 
 
@@ -196,7 +196,7 @@ def test_announced_by_others(conveyor, ledger, catalog, tmp_path, whose):
         for document in begun[:-1]:
             store.append(*document)
         conveyor.move()
-        assert conveyor._own
+        assert conveyor._lanes.own
         for document in [("resource", announced), *run.documents[:at], *run.documents[at + 1 :], begun[-1]]:
             store.append(*document)
         conveyor.move()
@@ -370,8 +370,8 @@ def test_parked_in_a_lane_of_its_own(conveyor, ledger, catalog, clock):
     for _ in range(2):
         conveyor.move()
     conveyor.look_around()
-    assert conveyor._own
-    assert not conveyor._shared
+    assert conveyor._lanes.own
+    assert not conveyor._lanes.shared
     find_run([ledger.directory], uid)[0].park("not wanted")
     conveyor.look_around()
     clock.now += 100.0

@@ -16,7 +16,7 @@ from bluesky_filestore.model.validate import schema_fault
 from bluesky_filestore.operations.announcing import announce
 from bluesky_filestore.operations.operations import Catalog, CheckRun, EndStreams
 from bluesky_filestore.operations.run import Run
-from bluesky_filestore.spool.entries import ENDED, LATEST_SECONDS, Entry
+from bluesky_filestore.spool.entries import ENDED, LATEST_SECONDS, Entry, Spooled
 
 from .applying import Applying
 from .health import CatalogHealth
@@ -100,6 +100,18 @@ class Lane:
         """Have nothing more to do with a run, whatever comes of it."""
         self.runs.pop(uid, None)
         self._health.forget(uid)
+
+    def read(self, document: Spooled, uid: str) -> None:
+        """Take one document out of the spool, of a run by its uid; empty if it is of none."""
+        try:
+            doc, changes = document.read()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            # What cannot be read today can never be, and must not stand in the way of what follows.
+            self._problems.add(uid, f"{document.name} document cannot be read out of the spool: {error!r}")
+        else:
+            for change in changes:
+                self._problems.add(uid, f"{document.name} document: {change}.", lost=False)
+            self.hand_on(document.name, doc)
 
     def hand_on(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, or a page of them; what is wrong with it is put among the problems."""

@@ -16,6 +16,7 @@ SUBJECTS = {
     "spool/encoding": "spool/encoding.py spool_encoding",
     "spool/ledger": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
     "delivery/conveyor": f"delivery_conveyor_lanes delivery_lane {_HISTORIES}",
+    "delivery/lanes": f"delivery_conveyor_lanes {_HISTORIES}",
     "delivery/applying": f"delivery_lane one_failure delivery_conveyor_lanes {_HISTORIES}",
     "delivery/lane": f"delivery_lane one_failure delivery_conveyor_lanes {_HISTORIES}",
 }
