@@ -10,6 +10,7 @@ from spooled import Failing, put, run_documents
 
 from bluesky_filestore.delivery import applying, health, lane, run_delivery
 from bluesky_filestore.delivery import conveyor as conveyor_module
+from bluesky_filestore.delivery import problems as problems_module
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.health import CatalogHealth
 from bluesky_filestore.delivery.problems import Problems
@@ -477,3 +478,18 @@ def test_away_in_the_middle(conveyor, ledger, catalog):
     catalog.away = None
     assert [entry.uid for entry in conveyor.move()[0]] == [other]
     assert states(ledger, catalog) == {uid: "delivered", other: "delivered"}
+
+
+def test_many_that_lack_something(conveyor, ledger, catalog, monkeypatch):
+    """However many runs of one round lack something, as after an outage, none of them is taken to be whole."""
+    monkeypatch.setattr(problems_module, "_MOST_RUNS", 3)
+    runs = dict(run_documents(2) for _ in range(12))
+    for docs in runs.values():
+        docs[3] = ("event", {**docs[3][1], "descriptor": "unknown"})
+    put(ledger.directory, *runs.values())
+    readable = []
+    for _ in range(3):
+        readable += conveyor.move()[0]
+    assert states(ledger, catalog) == dict.fromkeys(runs, "parked")
+    assert all("unknown" in entry.reason for entry in readable)
+    assert [len(closed["notes"]) for closed in catalog.closed().values()] == [1] * len(runs)

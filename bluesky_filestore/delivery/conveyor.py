@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from bluesky_filestore.errors import (
     CatalogAccessError,
@@ -103,7 +104,7 @@ class Conveyor:
         Returns
         -------
         list of Entry
-            The runs that can be read to their end now, or of which no more can be.
+            The runs that can be read to their end now, or of which no more can be, with what is lost of them.
         bool
             Whether more documents wait.
 
@@ -145,7 +146,9 @@ class Conveyor:
         asked = self._ledger.asked_for(self._number)
         parked = {number for number in self._runs if asked.get(number) == "parked"}
         for number in parked | {each for each in self._runs if self._ledger.entry(self._number, each) is None}:
-            self._lanes.drop(self._runs.pop(number).entry)
+            entry = self._runs.pop(number).entry
+            self._lanes.drop(entry)
+            self._problems.end(entry.uid)
             self._end(number)
         again = [number for number, state in asked.items() if state == "waiting" and number not in self._runs]
         self._ended.difference_update(again)
@@ -160,6 +163,7 @@ class Conveyor:
 
     def _begin(self) -> None:
         self._catalog.forget_answers()
+        self._problems.end_all()
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
         with self._health.asking():
             self._takes_documents = self._catalog.takes_documents
@@ -281,7 +285,7 @@ class Conveyor:
             finding, reason = run.find(self._problems.loss(run.uid), is_behind=is_behind, in_doubt=doubt)
             run.state = TRANSITIONS[before][finding]
             if before not in READABLE and run.becomes_readable():
-                self._readable.append(run.entry)
+                self._readable.append(replace(run.entry, reason=self._problems.loss(run.uid)))
             # What waits is not delivered: whoever flushes goes by these numbers.
             more = 0 if finding is Finding.WAITS else run.more
             if more or (run.state, reason) != (before, run.reason):
@@ -295,4 +299,6 @@ class Conveyor:
                 self._end(number)
         if states:
             write_down(self._ledger, (self._number, self._catalog.uri), states, ended, self._settings.on_complete)
+        for run in ended:
+            self._problems.end(run.uid)
         self._is_written_down = True

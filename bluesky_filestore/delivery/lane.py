@@ -93,6 +93,7 @@ class Lane:
         """The documents of a run will come here; those of others are no concern of this lane."""
         if entry.is_in_doubt:
             self._catalog.doubt(entry.uid)
+        self._problems.begin(entry.uid)
         run = self.runs[entry.uid] = RunDelivery(entry)
         return run
 

@@ -170,7 +170,7 @@ class Uploader:
 
     def why_parked(self, uid: str) -> str:
         """Why a run is parked, or will be; empty if it is not."""
-        return self.problems.loss(uid) if self.delivers else self._readable.get(uid, "")
+        return (self.delivers and self.problems.loss(uid)) or self._readable.get(uid, "")
 
     def _is_readable(self, uid: str) -> bool:
         if uid not in self._readable and not self.delivers:
@@ -184,10 +184,10 @@ class Uploader:
     def _look_for_awaited(self, ledger: Ledger) -> None:
         for uid in tuple(self._awaited):
             entries = ledger.entries(ledger.register_catalog(self.catalog.uri), uid=uid)
-            self._remember({entry.uid: entry.reason for entry in entries if entry.state in READABLE})
+            self._remember({entry.uid: entry.why_parked for entry in entries if entry.state in READABLE})
 
     def _remember(self, readable: Mapping[str, str]) -> None:
-        """Know which runs can be read, and why they are parked as far as another process said so."""
+        """Know which runs can be read, and why they are parked, or will be."""
         with self._news:
             self._readable.update(readable)
             while len(self._readable) > _REMEMBERED:
@@ -320,7 +320,7 @@ class Uploader:
 
     def _tell(self, readable: Iterable[Entry], conveyor: Conveyor) -> None:
         self.unsettled_runs = conveyor.unsettled_runs
-        if known := {entry.uid: "" for entry in readable}:
+        if known := {entry.uid: entry.reason for entry in readable}:
             # What is missing now is looked for soon.
             self._look, self._next_look = _FIRST_LOOK, 0.0
         self._remember(known)
