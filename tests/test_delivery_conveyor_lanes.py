@@ -347,6 +347,27 @@ def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):
     assert ledger.progress(uid)[0][2] == IN_DOUBT
 
 
+def test_doubt_of_a_run_that_gave_something_up(ledger, catalog, clock, tmp_path):
+    """Of a run that lacks something, and whose files are looked for, the next process knows, too."""
+    small = SmallRun(tmp_path, 1)
+    (file,) = tmp_path.glob("*.h5")
+    file.unlink()
+    put(ledger.directory, small.documents)
+    catalog.errors[AppendRows] = [CatalogError("too many columns")]
+    catalog.doubted = {small.uid}
+    conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+    conveyor.move()
+    (entry,) = ledger.entries(ledger.register_catalog(catalog.uri))
+    assert (entry.state, entry.reason, entry.why_parked) == ("settling", IN_DOUBT, "")
+    following = Failing()
+    Conveyor(ledger, following, Problems(), settings=SETTINGS).move()
+    assert following.doubted == {small.uid}
+    clock.now += 10.0
+    conveyor.look_again()
+    (entry,) = ledger.entries(ledger.register_catalog(catalog.uri))
+    assert (entry.state, entry.is_in_doubt, entry.why_parked) == ("parked", True, entry.reason)
+
+
 @pytest.mark.parametrize(("ago", "doubted"), [(60.0, True), (180.0, False)])
 def test_doubt_ends(ledger, catalog, clock, monkeypatch, ago, doubted):
     """Of a run that was parked long ago nothing comes any more: nobody has to wait for that."""

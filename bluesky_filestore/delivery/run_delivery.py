@@ -204,7 +204,7 @@ class RunDelivery:
         if self.is_open or not self.is_handed_on:
             return Finding.GOES_ON, IN_DOUBT if in_doubt else ""
         if self.is_unsettled:
-            return Finding.UNSETTLED, "" if self.doubted_since is None else IN_DOUBT
+            return Finding.UNSETTLED, IN_DOUBT if in_doubt else ""
         reason = loss or ("" if self.is_closed else _NOT_BEGUN)
         if not reason:
             return Finding.COMPLETE, ""
