@@ -27,6 +27,8 @@ from bluesky_filestore.operations.operations import (
     PlaceArray,
 )
 from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool import states as states_module
+from bluesky_filestore.spool.entries import with_doubt
 from bluesky_filestore.spool.spooled_run import find_run
 
 WHOLE = [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
@@ -347,6 +349,32 @@ def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):
     assert ledger.progress(uid)[0][2] == IN_DOUBT
 
 
+@pytest.mark.parametrize("ago", [0.0, 100.0])
+def test_doubt_after_a_run_was_parked(conveyor, ledger, catalog, monkeypatch, ago):
+    """A request that hangs while somebody parks its run, and is not answered, counts from then for who asks again."""
+    uid, docs = run_documents(2)
+    put(ledger.directory, docs)
+    now = time.time()
+
+    def apply(operation):
+        if isinstance(operation, AppendRows):
+            find_run([ledger.directory], uid)[0].park("it hangs")
+            monkeypatch.setattr(states_module, "time", SimpleNamespace(time=lambda: now + ago))
+            catalog.doubt(uid)
+            raise CatalogUnreachableError("timed out")
+
+    monkeypatch.setattr(catalog, "apply", apply)
+    conveyor.move()
+    for _ in range(2):
+        assert ledger.progress(uid)[0][1:3] == ("parked", with_doubt("it hangs"))
+        conveyor.look_around()
+    monkeypatch.setattr(states_module, "time", SimpleNamespace(time=lambda: now + ago + 60.0))
+    find_run([ledger.directory], uid)[0].ask_again()
+    following = Failing()
+    Conveyor(ledger, following, Problems(), settings=SETTINGS).move()
+    assert (following.doubted, states(ledger, catalog)) == ({uid}, {uid: "settling"})
+
+
 def test_doubt_of_a_run_that_gave_something_up(ledger, catalog, clock, tmp_path):
     """Of a run that lacks something, and whose files are looked for, the next process knows, too."""
     small = SmallRun(tmp_path, 1)
@@ -378,7 +406,7 @@ def test_doubt_ends(ledger, catalog, clock, monkeypatch, ago, doubted):
     Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
     catalog.doubted = set()
     now = time.time()
-    monkeypatch.setattr("bluesky_filestore.spool.ledger.time", SimpleNamespace(time=lambda: now + ago))
+    monkeypatch.setattr("bluesky_filestore.spool.states.time", SimpleNamespace(time=lambda: now + ago))
     find_run([ledger.directory], uid)[0].ask_again()
     Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
     assert (uid in catalog.doubted) is doubted

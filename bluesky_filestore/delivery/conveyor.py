@@ -145,6 +145,9 @@ class Conveyor:
         """See to what others asked for, and to the runs of processes that died."""
         asked = self._ledger.asked_for(self._number)
         parked = {number for number in self._runs if asked.get(number) == "parked"}
+        if doubted := [number for number in parked if self._catalog.in_doubt(self._runs[number].uid)]:
+            # From now on nothing more is asked for them.
+            self._ledger.note_doubt(self._number, doubted)
         for number in parked | {each for each in self._runs if self._ledger.entry(self._number, each) is None}:
             entry = self._runs.pop(number).entry
             self._lanes.drop(entry)

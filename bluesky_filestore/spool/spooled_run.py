@@ -13,7 +13,7 @@ import numpy as np
 
 from bluesky_filestore.errors import RunNotFoundError, SpoolError
 
-from .entries import ENDED, Entry, with_doubt
+from .entries import ENDED, Entry
 from .ledger import Ledger
 from .pruning import forget
 
@@ -65,8 +65,7 @@ class SpooledRun:
         with closing(Ledger(self.directory)) as ledger:
             numbers = _numbers(ledger)
             for uri, entry in open_ends:
-                why = with_doubt(reason) if entry.is_in_doubt else reason
-                ledger.set_states(numbers[uri], {entry.number: ("parked", why, 0)})
+                ledger.park(numbers[uri], entry.number, reason)
         return len(open_ends)
 
     def ask_again(self) -> None:

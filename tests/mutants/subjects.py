@@ -15,6 +15,7 @@ SUBJECTS = {
     "spool/producer": "spool_producer spool_belonging spool_store",
     "spool/encoding": "spool/encoding.py spool_encoding",
     "spool/ledger": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
+    "spool/states": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
     "delivery/conveyor": f"delivery_conveyor_lanes delivery_lane {_HISTORIES}",
     "delivery/lanes": f"delivery_conveyor_lanes {_HISTORIES}",
     "delivery/applying": f"delivery_lane one_failure delivery_conveyor_lanes {_HISTORIES}",

@@ -245,7 +245,7 @@ MENDS = {
         "TiledTable.verify",
         "if present != self.expected:",
         "if False:",
-        100,
+        633,
         "expected",
         frozenset(("losses below runs",)),
     ),
