@@ -132,6 +132,6 @@ class Applying:
             return False
         if isinstance(operation, CloseRun):
             run.closed(operation)
-            if is_complete and self._catalog.in_doubt(run.uid):
-                run.doubted_since = time.monotonic()
+            in_doubt = is_complete and self._catalog.in_doubt(run.uid)
+            run.doubted_since = time.monotonic() if in_doubt else None
         return True

@@ -241,7 +241,9 @@ class Lane:
         for run in self.runs.values():
             if run.settle_until is not None and run.documents is not None:
                 self._settle(run, run.documents, run.settle_until)
-            if run.doubted_since is not None and time.monotonic() - run.doubted_since > _LATEST_SECONDS:
+            is_late = run.doubted_since is not None and time.monotonic() - run.doubted_since > _LATEST_SECONDS
+            if is_late and not run.operations:
+                # What is asked before it may come late in its turn: whatever closes the run anew begins the time anew.
                 run.add([CheckRun(run.uid)])
                 run.doubted_since = math.inf
 

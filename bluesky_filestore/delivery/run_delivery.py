@@ -141,7 +141,8 @@ class RunDelivery:
     settle_until: float | None = None
     """Until when its files are looked for, on the monotonic clock; None if there is nothing to be looked for."""
     doubted_since: float | None = None
-    """Since when, on the monotonic clock, an answer of the catalog is missing of it; None if none is."""
+    """Since when, on the monotonic clock, it is to be looked at again, for an answer of the catalog is missing; None if
+    none is, or if something was left out anyway."""
     operations: deque[Operation] = field(default_factory=deque)
     """What is to be done; the first is the one that is tried."""
     error: CatalogError | None = None
@@ -295,7 +296,7 @@ class RunDelivery:
 
     def give_up(self, *, is_end: bool) -> None:
         """Leave the first operation out; the run's end, which comes last, is tried now and then all the same."""
-        self.has_given_up = True
+        self.has_given_up, self.doubted_since = True, None
         if is_end:
             self.only_end_is_left, self.failures = True, 0
             self.next_try = time.monotonic() + _LONGEST_WAIT
