@@ -321,6 +321,54 @@ def test_asked_for_again_before_anything_else_came(conveyor, ledger, catalog):
     assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
 
 
+@pytest.mark.parametrize("ended", ["delivered", "parked", "settling"])
+@pytest.mark.parametrize("whose", ["ours", "another one's", "one that took over"])
+def test_a_run_that_comes_once_more(ledger, catalog, clock, ended, whose):
+    """It is gone through again, once, as if somebody had asked for it: it may have been removed from the catalog."""
+    uid, docs = run_documents(2)
+    catalog.doubted = {uid} if ended == "settling" else set()
+    if ended == "parked":
+        catalog.errors[AppendRows] = [CatalogError("too many columns")]
+    conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs:
+            store.append(*pair)
+        conveyor.move()
+        assert states(ledger, catalog) == {uid: ended}
+        if whose != "ours":
+            conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+        if whose == "another one's":
+            conveyor.move()
+        catalog.operations.clear()
+        for pair in docs[:4]:
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+        assert ledger.waiting_documents(ledger.register_catalog(catalog.uri))[0] == 0
+        for pair in docs[4:]:
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+            conveyor.look_around()
+    assert ledger.progress(uid)[0][1:] == (
+        ("settling", IN_DOUBT, 10, 10) if ended == "settling" else ("delivered", "", 10, 10)
+    )
+    assert catalog.kinds() == WHOLE
+    assert conveyor._problems.all() == ()
+
+
+def test_a_run_that_comes_once_more_at_once(conveyor, ledger, catalog):
+    """Before it was delivered the first time: once is enough, and nothing is wrong."""
+    uid, docs = run_documents(2)
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs * 2:
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+    assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
+    assert (catalog.kinds(), conveyor._problems.all()) == (WHOLE, ())
+
+
 @pytest.mark.parametrize("who", ["somebody", "the delivery"])
 @pytest.mark.parametrize("is_another", [False, True])
 def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):

@@ -184,7 +184,8 @@ class Conveyor:
         """Hand on the documents that come next; whether they were all."""
         size, fetched = 0, self._ledger.documents_after(self._cursor, self._at_once, _MOST_BYTES_AT_ONCE)
         for document in fetched:
-            self._hand_on(document)
+            if not self._hand_on(document):
+                return False
             self._cursor = document.number
             size += document.size
         return len(fetched) < self._at_once and size < _MOST_BYTES_AT_ONCE
@@ -197,29 +198,40 @@ class Conveyor:
             self._lanes.of(run.entry).cut_short(run.uid, STOP_UNUSABLE)
         return bool(unusable)
 
-    def _hand_on(self, document: Spooled) -> None:
-        run = self._run_of(document)
+    def _hand_on(self, document: Spooled) -> bool:
+        """Give a document to its lanes; False if its run is gone through again instead, and the cursor went back."""
+        cursor, run = self._cursor, self._run_of(document)
+        if self._cursor < cursor:
+            return False
         lanes: Iterable[Lane] = () if run is None else (self._lanes.of(run.entry),)
         if document.is_announcement or document.run is None:
             lanes = self._lanes.of_announcement(document)
         if run is not None and document.number > self._lanes.of(run.entry).cursor:
-            run.more += 1
-            run.is_handed_on = run.is_handed_on or document.name == "stop"
+            run.follow(document.name)
         for lane in lanes:
             if document.number > lane.cursor:
                 lane.cursor = document.number
-                lane.read(document, "" if run is None else run.uid)
+                if run is None or not run.comes_again:
+                    lane.read(document, "" if run is None else run.uid)
+        return True
 
     def _run_of(self, document: Spooled) -> RunDelivery | None:
-        if document.run is None or document.run in self._ended:
+        is_start = document.name == "start"
+        if document.run is None or (document.run in self._ended and not is_start):
             return None
-        if document.run not in self._runs:
-            entry = self._ledger.entry(self._number, document.run)
-            if entry is None or entry.state in ENDED:
-                self._end(document.run)
-                return None
-            self._runs[document.run] = self._lanes.of_producer(entry.producer, document.number).expect(entry)
-        return self._runs[document.run]
+        run = self._runs.get(document.run)
+        if run is not None and not (is_start and run.state == "settling"):
+            return run
+        entry = self._ledger.entry(self._number, document.run)
+        if entry is not None and entry.state == "waiting" and entry.first < document.number:
+            # It was asked for again, or its documents come once more.
+            self._ended.discard(entry.number)
+            self._go_back([entry])
+        elif run is None and (entry is None or entry.state in ENDED):
+            self._end(document.run)
+        elif run is None and entry is not None:
+            run = self._runs[document.run] = self._lanes.of_producer(entry.producer, document.number).expect(entry)
+        return run
 
     def _end(self, run: int) -> None:
         # Only to spare the ledger the question.

@@ -132,6 +132,8 @@ class RunDelivery:
     """Whether its start document was used, and neither its stop document nor the lack of one."""
     is_handed_on: bool = False
     """Whether its last document was handed on, whatever became of that."""
+    comes_again: bool = False
+    """Whether its documents come once more, after the last one: what came first counts."""
     more: int = 0
     """How many of its documents were handed on that the ledger does not know of."""
     is_closed: bool = False
@@ -259,6 +261,14 @@ class RunDelivery:
         first = self.operations[0]
         self.operations.clear()
         self.operations.append(first)
+
+    def follow(self, name: str) -> None:
+        """One more of its documents is handed on."""
+        self.more += 1
+        if name == "start" and self.is_handed_on:
+            self.comes_again, self.is_handed_on = True, False
+            _logger.warning("Run %s comes once more; its documents of before count.", self.uid)
+        self.is_handed_on = self.is_handed_on or name == "stop"
 
     def begin(self, documents: RunDocuments, start: Mapping[str, Any]) -> None:
         """Its start document came: whoever else makes runs of such goes first."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from .entries import DOUBT, IN_DOUBT, LATEST_SECONDS, DeliveryState, with_doubt
 
-__all__ = ["State", "begin_again", "count_anew", "note_doubt", "park", "put_states"]
+__all__ = ["State", "begin_again", "come_again", "count_anew", "note_doubt", "park", "put_states"]
 
 State = tuple[DeliveryState, str, int]
 """State, reason, and how many more documents were taken."""
@@ -57,6 +57,17 @@ def begin_again(connection: sqlite3.Connection, catalog: int, runs: Iterable[int
         "UPDATE SET state = 'waiting', documents = 0, changed = excluded.changed, "
         "reason = CASE WHEN instr(reason, ?) AND changed > ? THEN ? ELSE '' END WHERE ? OR state <> 'parked'",
         [(run, catalog, now, DOUBT, now - LATEST_SECONDS, IN_DOUBT, is_asked) for run in runs],
+    )
+
+
+def come_again(connection: sqlite3.Connection, run: int) -> None:
+    """The documents of a run that had ended come once more: it is delivered again, wherever its delivery has ended."""
+    now = time.time()
+    connection.execute(
+        "UPDATE deliveries SET state = 'waiting', documents = 0, changed = ?, "
+        "reason = CASE WHEN instr(reason, ?) AND changed > ? THEN ? ELSE '' END "
+        "WHERE run = ? AND state IN ('settling', 'delivered', 'parked')",
+        (now, DOUBT, now - LATEST_SECONDS, IN_DOUBT, run),
     )
 
 
