@@ -266,8 +266,9 @@ class RunDelivery:
         """One more of its documents is handed on."""
         self.more += 1
         if name == "start" and self.is_handed_on:
+            if not self.comes_again:
+                _logger.warning("Run %s comes once more; its documents of before count.", self.uid)
             self.comes_again, self.is_handed_on = True, False
-            _logger.warning("Run %s comes once more; its documents of before count.", self.uid)
         self.is_handed_on = self.is_handed_on or name == "stop"
 
     def begin(self, documents: RunDocuments, start: Mapping[str, Any]) -> None:
