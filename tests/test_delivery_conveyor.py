@@ -253,7 +253,7 @@ def test_nothing_is_remembered(tmp_path, tiled, make):
                 store.append(*pair)
             move_all(conveyor)
     assert not conveyor._runs
-    (lane,) = conveyor._lanes
+    (lane,) = conveyor._lanes.all()
     assert not lane.runs
 
 

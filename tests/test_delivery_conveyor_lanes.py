@@ -8,8 +8,9 @@ import pytest
 from small_runs import SmallRun
 from spooled import Failing, put, run_documents
 
+from bluesky_filestore.delivery import applying, health, lane, run_delivery
 from bluesky_filestore.delivery import conveyor as conveyor_module
-from bluesky_filestore.delivery import health, lane, run_delivery
+from bluesky_filestore.delivery import problems as problems_module
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.delivery.health import CatalogHealth
 from bluesky_filestore.delivery.problems import Problems
@@ -26,6 +27,8 @@ from bluesky_filestore.operations.operations import (
     PlaceArray,
 )
 from bluesky_filestore.spool import Ledger, Store
+from bluesky_filestore.spool import states as states_module
+from bluesky_filestore.spool.entries import with_doubt
 from bluesky_filestore.spool.spooled_run import find_run
 
 WHOLE = [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
@@ -36,7 +39,7 @@ SETTINGS = DeliverySettings(settle=5.0, park_after=0.0, reconcile=False)
 def clock(monkeypatch):
     """A clock that the test moves."""
     clock = SimpleNamespace(now=100.0)
-    for module in (conveyor_module, health, lane, run_delivery):
+    for module in (conveyor_module, applying, health, lane, run_delivery):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
     return clock
 
@@ -147,9 +150,9 @@ def test_a_writer_that_died(conveyor, ledger, catalog, monkeypatch):
     assert [entry.uid for entry in conveyor.move()[0]] == [uid]
     assert table(catalog, uid) == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert catalog.closed()[uid]["notes"] == [CUT_SHORT]
-    assert len(conveyor._lanes) == 1
+    assert len(conveyor._lanes.all()) == 1
     conveyor.look_around()
-    assert (conveyor._lanes, conveyor.has_news) == ([], False)
+    assert (conveyor._lanes.all(), conveyor.has_news) == ([], False)
 
 
 def test_a_writer_that_lives(conveyor, ledger, catalog):
@@ -161,7 +164,7 @@ def test_a_writer_that_lives(conveyor, ledger, catalog):
         conveyor.move()
         conveyor.begin_again()
         conveyor.look_around()
-        assert len(conveyor._lanes) == 2
+        assert len(conveyor._lanes.all()) == 2
         for pair in docs[4:]:
             store.append(*pair)
         conveyor.move()
@@ -169,7 +172,7 @@ def test_a_writer_that_lives(conveyor, ledger, catalog):
         assert catalog.kinds(uid).count(CreateRun) == 2
         assert table(catalog, uid) == [0.0, 1.0, 2.0]
         conveyor.look_around()
-        (left,) = conveyor._lanes
+        (left,) = conveyor._lanes.all()
         assert not left.runs
 
 
@@ -196,7 +199,7 @@ def test_announced_by_others(conveyor, ledger, catalog, tmp_path, whose):
         for document in begun[:-1]:
             store.append(*document)
         conveyor.move()
-        assert conveyor._own
+        assert conveyor._lanes.own
         for document in [("resource", announced), *run.documents[:at], *run.documents[at + 1 :], begun[-1]]:
             store.append(*document)
         conveyor.move()
@@ -318,6 +321,54 @@ def test_asked_for_again_before_anything_else_came(conveyor, ledger, catalog):
     assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
 
 
+@pytest.mark.parametrize("ended", ["delivered", "parked", "settling"])
+@pytest.mark.parametrize("whose", ["ours", "another one's", "one that took over"])
+def test_a_run_that_comes_once_more(ledger, catalog, clock, ended, whose):
+    """It is gone through again, once, as if somebody had asked for it: it may have been removed from the catalog."""
+    uid, docs = run_documents(2)
+    catalog.doubted = {uid} if ended == "settling" else set()
+    if ended == "parked":
+        catalog.errors[AppendRows] = [CatalogError("too many columns")]
+    conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs:
+            store.append(*pair)
+        conveyor.move()
+        assert states(ledger, catalog) == {uid: ended}
+        if whose != "ours":
+            conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+        if whose == "another one's":
+            conveyor.move()
+        catalog.operations.clear()
+        for pair in docs[:4]:
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+        assert ledger.waiting_documents(ledger.register_catalog(catalog.uri))[0] == 0
+        for pair in docs[4:]:
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+            conveyor.look_around()
+    assert ledger.progress(uid)[0][1:] == (
+        ("settling", IN_DOUBT, 10, 10) if ended == "settling" else ("delivered", "", 10, 10)
+    )
+    assert catalog.kinds() == WHOLE
+    assert conveyor._problems.all() == ()
+
+
+def test_a_run_that_comes_once_more_at_once(conveyor, ledger, catalog):
+    """Before it was delivered the first time: once is enough, and nothing is wrong."""
+    uid, docs = run_documents(2)
+    with closing(Store(ledger.directory)) as store:
+        for pair in docs * 2:
+            store.append(*pair)
+        for _ in range(3):
+            conveyor.move()
+    assert (states(ledger, catalog), table(catalog, uid)) == ({uid: "delivered"}, [0.0, 1.0])
+    assert (catalog.kinds(), conveyor._problems.all()) == (WHOLE, ())
+
+
 @pytest.mark.parametrize("who", ["somebody", "the delivery"])
 @pytest.mark.parametrize("is_another", [False, True])
 def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):
@@ -346,6 +397,53 @@ def test_doubt_survives_being_parked(ledger, catalog, clock, who, is_another):
     assert ledger.progress(uid)[0][2] == IN_DOUBT
 
 
+@pytest.mark.parametrize("ago", [0.0, 100.0])
+def test_doubt_after_a_run_was_parked(conveyor, ledger, catalog, monkeypatch, ago):
+    """A request that hangs while somebody parks its run, and is not answered, counts from then for who asks again."""
+    uid, docs = run_documents(2)
+    put(ledger.directory, docs)
+    now = time.time()
+
+    def apply(operation):
+        if isinstance(operation, AppendRows):
+            find_run([ledger.directory], uid)[0].park("it hangs")
+            monkeypatch.setattr(states_module, "time", SimpleNamespace(time=lambda: now + ago))
+            catalog.doubt(uid)
+            raise CatalogUnreachableError("timed out")
+
+    monkeypatch.setattr(catalog, "apply", apply)
+    conveyor.move()
+    for _ in range(2):
+        assert ledger.progress(uid)[0][1:3] == ("parked", with_doubt("it hangs"))
+        conveyor.look_around()
+    monkeypatch.setattr(states_module, "time", SimpleNamespace(time=lambda: now + ago + 60.0))
+    find_run([ledger.directory], uid)[0].ask_again()
+    following = Failing()
+    Conveyor(ledger, following, Problems(), settings=SETTINGS).move()
+    assert (following.doubted, states(ledger, catalog)) == ({uid}, {uid: "settling"})
+
+
+def test_doubt_of_a_run_that_gave_something_up(ledger, catalog, clock, tmp_path):
+    """Of a run that lacks something, and whose files are looked for, the next process knows, too."""
+    small = SmallRun(tmp_path, 1)
+    (file,) = tmp_path.glob("*.h5")
+    file.unlink()
+    put(ledger.directory, small.documents)
+    catalog.errors[AppendRows] = [CatalogError("too many columns")]
+    catalog.doubted = {small.uid}
+    conveyor = Conveyor(ledger, catalog, Problems(), settings=SETTINGS)
+    conveyor.move()
+    (entry,) = ledger.entries(ledger.register_catalog(catalog.uri))
+    assert (entry.state, entry.reason, entry.why_parked) == ("settling", IN_DOUBT, "")
+    following = Failing()
+    Conveyor(ledger, following, Problems(), settings=SETTINGS).move()
+    assert following.doubted == {small.uid}
+    clock.now += 10.0
+    conveyor.look_again()
+    (entry,) = ledger.entries(ledger.register_catalog(catalog.uri))
+    assert (entry.state, entry.is_in_doubt, entry.why_parked) == ("parked", True, entry.reason)
+
+
 @pytest.mark.parametrize(("ago", "doubted"), [(60.0, True), (180.0, False)])
 def test_doubt_ends(ledger, catalog, clock, monkeypatch, ago, doubted):
     """Of a run that was parked long ago nothing comes any more: nobody has to wait for that."""
@@ -356,7 +454,7 @@ def test_doubt_ends(ledger, catalog, clock, monkeypatch, ago, doubted):
     Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
     catalog.doubted = set()
     now = time.time()
-    monkeypatch.setattr("bluesky_filestore.spool.ledger.time", SimpleNamespace(time=lambda: now + ago))
+    monkeypatch.setattr("bluesky_filestore.spool.states.time", SimpleNamespace(time=lambda: now + ago))
     find_run([ledger.directory], uid)[0].ask_again()
     Conveyor(ledger, catalog, Problems(), settings=SETTINGS).move()
     assert (uid in catalog.doubted) is doubted
@@ -370,8 +468,8 @@ def test_parked_in_a_lane_of_its_own(conveyor, ledger, catalog, clock):
     for _ in range(2):
         conveyor.move()
     conveyor.look_around()
-    assert conveyor._own
-    assert not conveyor._shared
+    assert conveyor._lanes.own
+    assert not conveyor._lanes.shared
     find_run([ledger.directory], uid)[0].park("not wanted")
     conveyor.look_around()
     clock.now += 100.0
@@ -477,3 +575,18 @@ def test_away_in_the_middle(conveyor, ledger, catalog):
     catalog.away = None
     assert [entry.uid for entry in conveyor.move()[0]] == [other]
     assert states(ledger, catalog) == {uid: "delivered", other: "delivered"}
+
+
+def test_many_that_lack_something(conveyor, ledger, catalog, monkeypatch):
+    """However many runs of one round lack something, as after an outage, none of them is taken to be whole."""
+    monkeypatch.setattr(problems_module, "_MOST_RUNS", 3)
+    runs = dict(run_documents(2) for _ in range(12))
+    for docs in runs.values():
+        docs[3] = ("event", {**docs[3][1], "descriptor": "unknown"})
+    put(ledger.directory, *runs.values())
+    readable = []
+    for _ in range(3):
+        readable += conveyor.move()[0]
+    assert states(ledger, catalog) == dict.fromkeys(runs, "parked")
+    assert all("unknown" in entry.reason for entry in readable)
+    assert [len(closed["notes"]) for closed in catalog.closed().values()] == [1] * len(runs)

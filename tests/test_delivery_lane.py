@@ -6,7 +6,7 @@ import pytest
 from small_runs import SmallRun
 from spooled import Failing, run_documents
 
-from bluesky_filestore.delivery import health, lane, run_delivery
+from bluesky_filestore.delivery import applying, health, lane, run_delivery
 from bluesky_filestore.delivery.health import CatalogHealth
 from bluesky_filestore.delivery.lane import Lane
 from bluesky_filestore.delivery.problems import Problems
@@ -39,7 +39,7 @@ WHOLE = [CreateRun, CreateStream, AppendRows, CloseRun, EndStreams]
 def clock(monkeypatch):
     """A clock that the test moves."""
     clock = SimpleNamespace(now=100.0)
-    for module in (health, lane, run_delivery):
+    for module in (applying, health, lane, run_delivery):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
@@ -47,9 +47,9 @@ def clock(monkeypatch):
 class Going:
     """A lane, its catalog, and what is known of both."""
 
-    def __init__(self, **options):
+    def __init__(self, *, settle=5.0, park_after=0.0, **options):
         self.catalog, self.problems = Failing(), Problems()
-        settings = DeliverySettings(settle=5.0, park_after=0.0, reconcile=False)
+        settings = DeliverySettings(settle=settle, park_after=park_after, reconcile=False)
         self.lane = Lane(self.catalog, self.problems, CatalogHealth(self.catalog), settings, **options)
 
     def take(self, uid, docs, *, number=1):
@@ -334,6 +334,50 @@ def test_doubted(going, clock):
     assert going.lane.write()
     assert going.catalog.kinds() == [*WHOLE, CheckRun]
     assert going.find(run) == (Finding.COMPLETE, "")
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_doubted_when_a_file_comes(clock, tmp_path, failures):
+    """What is asked of the catalog when that look is due may come late, too: two minutes are waited from then."""
+    going = Going(settle=600.0, park_after=60.0)
+    small, elsewhere, file = missing(tmp_path)
+    going.catalog.doubted = {small.uid}
+    run = going.take(small.uid, small.documents)
+    going.lane.write()
+    clock.now += 121.0
+    elsewhere.rename(file)
+    going.catalog.errors[PlaceArray] = [CatalogFaultError("504")] * failures
+    done = len(going.catalog.operations)
+    for _ in range(60):
+        going.lane.settle()
+        going.lane.write()
+        clock.now += 2.0
+    assert going.catalog.kinds()[done:] == [PlaceArray, CloseRun, EndStreams]
+    assert going.find(run)[0] is Finding.UNSETTLED
+    clock.now += 10.0
+    going.lane.settle()
+    going.lane.write()
+    assert going.catalog.kinds()[-1] is CheckRun
+    assert going.find(run) == (Finding.COMPLETE, "")
+
+
+@pytest.mark.parametrize("kind", [PlaceArray, CloseRun])
+def test_doubted_and_given_up(going, clock, tmp_path, kind):
+    """A run that lacks something after all is not looked at again, and nobody waits for that."""
+    small, elsewhere, file = missing(tmp_path)
+    going.catalog.doubted = {small.uid}
+    run = going.take(small.uid, small.documents)
+    going.lane.write()
+    assert going.find(run)[0] is Finding.UNSETTLED
+    elsewhere.rename(file)
+    going.catalog.errors[kind] = [CatalogFaultError("no room")] * 5
+    for _ in range(10):
+        going.lane.settle()
+        going.lane.write()
+        clock.now += 100.0
+    assert CheckRun not in going.catalog.kinds()
+    finding, reason = going.find(run)
+    assert (finding, reason[: len(kind.__name__)], reason[-7:]) == (Finding.INCOMPLETE, kind.__name__, "no room")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from disks import fill, garble, small_disk
-from spooled import run_documents, states
+from spooled import Failing, run_documents, states
 
 from bluesky_filestore import CatalogWriter, documents, serve_catalog
 from bluesky_filestore.delivery import spooling
 from bluesky_filestore.delivery.conveyor import Conveyor
 from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
+from bluesky_filestore.operations.operations import AppendRows, CloseRun
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.database import connect
 
@@ -329,3 +330,26 @@ def test_forked(tmp_path, catalog):
         writer(*docs[-1])
         writer.flush()
     assert [name for name, _ in documents(catalog.client[uid])] == [name for name, _ in docs]
+
+
+def test_a_run_that_comes_once_more(tmp_path, caplog):
+    """Its stop waits until the catalog has it again, and it is not said before; what is there would stay once."""
+    caplog.set_level("INFO")
+    catalog = Failing()
+    uid, docs = run_documents(3)
+    ours = spooling.Spooling(tmp_path, [catalog], wait_on_stop=30.0, durability="normal")
+    for times in (1, 2):
+        for pair in docs:
+            ours.put(*pair)
+        assert catalog.kinds().count(CloseRun) == times
+    catalog.away = CatalogUnreachableError("nobody answers")
+    for pair in docs:
+        ours.put(*pair)
+    catalog.away = None
+    ours.close()
+    ends = [record.message for record in caplog.records if "(success)" in record.message]
+    assert ["; not in" in end for end in ends] == [False, False, True]
+    taken = [each for each in catalog.operations if isinstance(each, AppendRows)]
+    rows = {each.first_row + place: value for each in taken for place, value in enumerate(each.columns["x"])}
+    assert rows == {0: 0.0, 1: 1.0, 2: 2.0}
+    assert states(tmp_path, catalog.uri) == {uid: "delivered"}

@@ -293,7 +293,7 @@ def test_forgets_processes_that_ended(tmp_path, tiled, ledger):
         put(tmp_path, waves([[1, 2, 3]])[1])
         move(conveyor)
         conveyor.look_around()
-    assert not list(conveyor._lanes)
+    assert not list(conveyor._lanes.all())
 
 
 def test_other_rows_without_a_spool(catalog, caplog):
@@ -350,4 +350,4 @@ def test_others_go_on_where_one_begins_again(ledger, catalog):
     assert counting.asked.count((bad, "CreateRun")) == 2
     assert counting.asked.count((good, "CreateRun")) == 1
     assert not conveyor._runs
-    assert not conveyor._own
+    assert not conveyor._lanes.own

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 from disks import garble
@@ -12,6 +13,7 @@ from spooled import put, put_and_die, run_documents
 from bluesky_filestore.errors import DocumentError, SpoolDamagedError, SpoolError
 from bluesky_filestore.spool import Ledger, Store
 from bluesky_filestore.spool.database import connect, identity, put_aside
+from bluesky_filestore.spool.entries import IN_DOUBT, with_doubt
 from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.measures import measured
 from bluesky_filestore.spool.pruning import prune
@@ -217,6 +219,26 @@ def test_parked_and_begun_again(ledger):
     assert states(ledger, THERE)["first"] == "waiting"
     assert ledger.entry(here, first).reason == ""
     assert ledger.waiting_documents(here)[0] == 6
+
+
+def test_parked_in_doubt(ledger, monkeypatch):
+    """That an answer is missing is kept of a run that is parked, whichever is known first, for two minutes."""
+    here, first, second = numbers(ledger)
+    runs = [find_run([ledger.directory], uid)[0] for uid in ("first", "second")]
+    ledger.set_states(here, {first: ("uploading", IN_DOUBT, 1)})
+    for run in runs:
+        run.park("not wanted.")
+    ledger.set_states(here, {second: ("uploading", IN_DOUBT, 1)})
+    assert ledger.parked(here, 10) == dict.fromkeys(("first", "second"), with_doubt("not wanted."))
+    assert ledger.parked(ledger.register_catalog(THERE), 10) == dict.fromkeys(("first", "second"), "not wanted.")
+    now = time.time()
+    monkeypatch.setattr("bluesky_filestore.spool.states.time", SimpleNamespace(time=lambda: now + 100.0))
+    ledger.note_doubt(here, [second])
+    assert ledger.parked(here, 1) == {"second": with_doubt("not wanted.")}
+    monkeypatch.setattr("bluesky_filestore.spool.states.time", SimpleNamespace(time=lambda: now + 200.0))
+    for run in runs:
+        find_run([ledger.directory], run.uid)[0].ask_again()
+    assert [ledger.entry(here, number).reason for number in (first, second)] == ["", IN_DOUBT]
 
 
 def test_forget(ledger):

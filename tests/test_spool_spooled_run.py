@@ -123,6 +123,13 @@ def test_put_there_twice(tmp_path):
     assert lines_of(tmp_path, uid) == docs
 
 
+def test_put_there_once_more(tmp_path):
+    """A run that one writer was given a second time is exported once."""
+    uid, docs = run_documents(3)
+    put(tmp_path, [*docs, *docs])
+    assert lines_of(tmp_path, uid) == docs
+
+
 def test_odd_documents(tmp_path):
     """What is not of its schema, and keys that JSON has nothing for, are exported as they can be."""
     uid, docs = run_documents(1)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from bluesky_filestore.errors import (
     CatalogAccessError,
@@ -20,6 +21,7 @@ from .completed import write_down
 from .document_lane import DocumentLane
 from .health import CatalogHealth
 from .lane import Lane
+from .lanes import Lanes
 from .problems import Problems
 from .run_delivery import CUT_SHORT, STOP_UNUSABLE, TRANSITIONS, Finding, RunDelivery
 from .settings import AS_USUAL, DeliverySettings
@@ -39,9 +41,8 @@ class Conveyor:
     at once.
 
     `_runs` is the one place that knows which runs are on their way, by their number in the spool: from the first of
-    their documents until they are delivered, parked or dropped. Each goes through a lane: `_shared`, that of its
-    producer, or, if it was begun again beside others of that producer, one of its `_own`. `_cursor` is the number of
-    the last document that was looked at; lanes that are ahead of it pass by what they had.
+    their documents until they are delivered, parked or dropped. Each goes through one of `_lanes`. `_cursor` is the
+    number of the last document that was looked at; lanes that are ahead of it pass by what they had.
 
     Parameters
     ----------
@@ -72,8 +73,7 @@ class Conveyor:
         self._ledger, self._catalog, self._problems, self._settings = ledger, catalog, problems, settings
         self._number = ledger.register_catalog(catalog.uri)
         self._since = ledger.last_document() if since is None else since
-        self._shared: dict[int, Lane] = {}
-        self._own: dict[int, Lane] = {}
+        self._lanes = Lanes(ledger, self._new_lane)
         self._runs: dict[int, RunDelivery] = {}
         self._ended: set[int] = set()
         self._made_anew: dict[str, int] = {}
@@ -95,13 +95,8 @@ class Conveyor:
     @property
     def has_news(self) -> bool:
         """Whether there is something to hand on, or left from the last time."""
-        is_known = self._began and self._is_written_down and not any(lane.is_due for lane in self._lanes)
+        is_known = self._began and self._is_written_down and not any(lane.is_due for lane in self._lanes.all())
         return not is_known or self._ledger.last_document() > self._cursor
-
-    @property
-    def _lanes(self) -> list[Lane]:
-        """All lanes, as they are now."""
-        return [*self._shared.values(), *self._own.values()]
 
     def move(self) -> tuple[list[Entry], bool]:
         """Hand on some of the documents that wait.
@@ -109,7 +104,7 @@ class Conveyor:
         Returns
         -------
         list of Entry
-            The runs that can be read to their end now, or of which no more can be.
+            The runs that can be read to their end now, or of which no more can be, with what is lost of them.
         bool
             Whether more documents wait.
 
@@ -131,7 +126,7 @@ class Conveyor:
 
     def try_again(self) -> None:
         """Let nothing wait that the catalog has failed at."""
-        for lane in self._lanes:
+        for lane in self._lanes.all():
             lane.try_again()
 
     def begin_again(self) -> None:
@@ -141,7 +136,7 @@ class Conveyor:
 
     def look_again(self) -> list[Entry]:
         """Look again at runs that ended, and their files, if they were not settled; returns and raises as `move`."""
-        for lane in self._lanes:
+        for lane in self._lanes.all():
             lane.settle()
         self._write()
         return self._take_readable()
@@ -150,8 +145,13 @@ class Conveyor:
         """See to what others asked for, and to the runs of processes that died."""
         asked = self._ledger.asked_for(self._number)
         parked = {number for number in self._runs if asked.get(number) == "parked"}
+        if doubted := [number for number in parked if self._catalog.in_doubt(self._runs[number].uid)]:
+            # From now on nothing more is asked for them.
+            self._ledger.note_doubt(self._number, doubted)
         for number in parked | {each for each in self._runs if self._ledger.entry(self._number, each) is None}:
-            self._drop(self._runs.pop(number).entry)
+            entry = self._runs.pop(number).entry
+            self._lanes.drop(entry)
+            self._problems.end(entry.uid)
             self._end(number)
         again = [number for number, state in asked.items() if state == "waiting" and number not in self._runs]
         self._ended.difference_update(again)
@@ -161,19 +161,12 @@ class Conveyor:
             dead = not self._ledger.is_alive(run.entry.producer)
             if dead and self._ledger.last_document(run.entry.number) <= self._cursor:
                 run.is_handed_on, self._is_written_down = True, False
-                self._lane_of(run).cut_short(run.uid, CUT_SHORT)
-        self._forget_lanes()
-
-    def _forget_lanes(self) -> None:
-        """Keep nothing of processes that ended, and all of whose runs did."""
-        for number in [number for number, lane in self._own.items() if not lane.runs]:
-            del self._own[number]
-        idle = (producer for producer, lane in self._shared.items() if not lane.runs)
-        for producer in [producer for producer in idle if not self._ledger.is_alive(producer)]:
-            del self._shared[producer]
+                self._lanes.of(run.entry).cut_short(run.uid, CUT_SHORT)
+        self._lanes.forget_idle()
 
     def _begin(self) -> None:
         self._catalog.forget_answers()
+        self._problems.end_all()
         # Asked for here, and remembered by the catalog: later it could be away when a run's end has to know.
         with self._health.asking():
             self._takes_documents = self._catalog.takes_documents
@@ -191,7 +184,8 @@ class Conveyor:
         """Hand on the documents that come next; whether they were all."""
         size, fetched = 0, self._ledger.documents_after(self._cursor, self._at_once, _MOST_BYTES_AT_ONCE)
         for document in fetched:
-            self._hand_on(document)
+            if not self._hand_on(document):
+                return False
             self._cursor = document.number
             size += document.size
         return len(fetched) < self._at_once and size < _MOST_BYTES_AT_ONCE
@@ -199,47 +193,45 @@ class Conveyor:
     def _close_unusable(self) -> bool:
         """Close the runs whose stop document could not be used: there will be no other; whether there are any."""
         ended = (run for run in self._runs.values() if run.is_handed_on and run.is_open)
-        unusable = [run for run in ended if not self._lane_of(run).is_behind]
+        unusable = [run for run in ended if not self._lanes.of(run.entry).is_behind]
         for run in unusable:
-            self._lane_of(run).cut_short(run.uid, STOP_UNUSABLE)
+            self._lanes.of(run.entry).cut_short(run.uid, STOP_UNUSABLE)
         return bool(unusable)
 
-    def _hand_on(self, document: Spooled) -> None:
-        run = self._run_of(document)
-        lanes: Iterable[Lane] = () if run is None else (self._lane_of(run),)
+    def _hand_on(self, document: Spooled) -> bool:
+        """Give a document to its lanes; False if its run is gone through again instead, and the cursor went back."""
+        cursor, run = self._cursor, self._run_of(document)
+        if self._cursor < cursor:
+            return False
+        lanes: Iterable[Lane] = () if run is None else (self._lanes.of(run.entry),)
         if document.is_announcement or document.run is None:
-            # Later runs may refer to it, whatever lane they are in.
-            own = [lane for lane in self._own.values() if lane.producer == document.producer]
-            lanes = [self._shared_lane(document.producer, document.number), *own]
-        if run is not None and document.number > self._lane_of(run).cursor:
-            run.more += 1
-            run.is_handed_on = run.is_handed_on or document.name == "stop"
+            lanes = self._lanes.of_announcement(document)
+        if run is not None and document.number > self._lanes.of(run.entry).cursor:
+            run.follow(document.name)
         for lane in lanes:
             if document.number > lane.cursor:
                 lane.cursor = document.number
-                self._read_into(lane, document, "" if run is None else run.uid)
-
-    def _read_into(self, lane: Lane, document: Spooled, uid: str) -> None:
-        try:
-            doc, changes = document.read()
-        except Exception as error:  # noqa: BLE001 - whatever it is
-            # What cannot be read today can never be, and must not stand in the way of what follows.
-            self._problems.add(uid, f"{document.name} document cannot be read out of the spool: {error!r}")
-        else:
-            for change in changes:
-                self._problems.add(uid, f"{document.name} document: {change}.", lost=False)
-            lane.hand_on(document.name, doc)
+                if run is None or not run.comes_again:
+                    lane.read(document, "" if run is None else run.uid)
+        return True
 
     def _run_of(self, document: Spooled) -> RunDelivery | None:
-        if document.run is None or document.run in self._ended:
+        is_start = document.name == "start"
+        if document.run is None or (document.run in self._ended and not is_start):
             return None
-        if document.run not in self._runs:
-            entry = self._ledger.entry(self._number, document.run)
-            if entry is None or entry.state in ENDED:
-                self._end(document.run)
-                return None
-            self._runs[document.run] = self._shared_lane(entry.producer, document.number).expect(entry)
-        return self._runs[document.run]
+        run = self._runs.get(document.run)
+        if run is not None and not (is_start and run.state == "settling"):
+            return run
+        entry = self._ledger.entry(self._number, document.run)
+        if entry is not None and entry.state == "waiting" and entry.first < document.number:
+            # It was asked for again, or its documents come once more.
+            self._ended.discard(entry.number)
+            self._go_back([entry])
+        elif run is None and (entry is None or entry.state in ENDED):
+            self._end(document.run)
+        elif run is None and entry is not None:
+            run = self._runs[document.run] = self._lanes.of_producer(entry.producer, document.number).expect(entry)
+        return run
 
     def _end(self, run: int) -> None:
         # Only to spare the ledger the question.
@@ -247,37 +239,17 @@ class Conveyor:
             self._ended.clear()
         self._ended.add(run)
 
-    def _lane_of(self, run: RunDelivery) -> Lane:
-        return self._own.get(run.entry.number) or self._shared[run.entry.producer]
-
-    def _shared_lane(self, producer: int, before: int) -> Lane:
-        """The lane of all runs of a producer that were not begun again; a new one begins at a document."""
-        if producer not in self._shared:
-            self._shared[producer] = self._new_lane(producer, before)
-        return self._shared[producer]
-
-    def _new_lane(self, producer: int, before: int) -> Lane:
-        """A lane of a producer that knows what was announced before a document."""
+    def _new_lane(self) -> Lane:
         delivery = (self._catalog, self._problems, self._health, self._settings)
         kind = DocumentLane if self._takes_documents else Lane
-        lane = kind(*delivery, lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE, self._ledger.notes)
-        lane.producer = producer
-        for announced in self._ledger.announced_before(before, producer):
-            self._read_into(lane, announced, "")
-        return lane
-
-    def _drop(self, entry: Entry) -> None:
-        """Have nothing more to do with a run."""
-        self._own.pop(entry.number, None)
-        if entry.producer in self._shared:
-            self._shared[entry.producer].drop(entry.uid)
+        return kind(*delivery, lambda uid: self._made_anew.get(uid, 0) < _TRIES_AT_A_TABLE, self._ledger.notes)
 
     def _write(self) -> None:
         """Have the catalog take what was handed on, and write down once a second, and at the end, how far it came."""
         try:
-            for lane in self._lanes:
+            for lane in self._lanes.all():
                 # To the end: a run is written down as delivered when nothing of it waits any more.
-                while any(lane is each for each in self._lanes) and not self._write_for_a_second(lane):
+                while any(lane is each for each in self._lanes.all()) and not self._write_for_a_second(lane):
                     self._write_down()
         finally:
             self._write_down()
@@ -317,20 +289,18 @@ class Conveyor:
         for entry in entries:
             self._problems.forget(entry.uid)
             self._ledger.begin_again(self._number, [entry.number])
-            self._drop(entry)
-            lane = self._own[entry.number] = self._new_lane(entry.producer, entry.first)
-            lane.cursor = entry.first - 1
-            self._runs[entry.number] = lane.expect(entry)
+            self._lanes.drop(entry)
+            self._runs[entry.number] = self._lanes.begin_own(entry).expect(entry)
             self._cursor = min(self._cursor, entry.first - 1)
 
     def _write_down(self) -> None:
         states, ended = {}, []
         for number, run in list(self._runs.items()):
-            before, is_behind, doubt = run.state, self._lane_of(run).is_behind, self._catalog.in_doubt(run.uid)
+            before, is_behind, doubt = run.state, self._lanes.of(run.entry).is_behind, self._catalog.in_doubt(run.uid)
             finding, reason = run.find(self._problems.loss(run.uid), is_behind=is_behind, in_doubt=doubt)
             run.state = TRANSITIONS[before][finding]
             if before not in READABLE and run.becomes_readable():
-                self._readable.append(run.entry)
+                self._readable.append(replace(run.entry, reason=self._problems.loss(run.uid)))
             # What waits is not delivered: whoever flushes goes by these numbers.
             more = 0 if finding is Finding.WAITS else run.more
             if more or (run.state, reason) != (before, run.reason):
@@ -339,9 +309,11 @@ class Conveyor:
             if run.state in ENDED:
                 self._ledger.measures.add(f"missing/{self._number}", run.lacking)
                 ended.append(run)
-                self._lane_of(run).let_go(run)
+                self._lanes.of(run.entry).let_go(run)
                 del self._runs[number]
                 self._end(number)
         if states:
             write_down(self._ledger, (self._number, self._catalog.uri), states, ended, self._settings.on_complete)
+        for run in ended:
+            self._problems.end(run.uid)
         self._is_written_down = True

@@ -4,18 +4,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from bluesky_filestore.errors import (
-    CatalogAccessError,
-    CatalogError,
-    CatalogFaultError,
-    CatalogUnreachableError,
-    DocumentError,
-    OtherWriterError,
-    RowsDifferError,
-)
+from bluesky_filestore.errors import CatalogAccessError, CatalogError, CatalogUnreachableError, DocumentError
 from bluesky_filestore.handlers.asking import has_handler, inspect
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.model.frame_map import Assets
@@ -23,10 +14,11 @@ from bluesky_filestore.model.normalize import unpacked
 from bluesky_filestore.model.order import Sequence
 from bluesky_filestore.model.validate import schema_fault
 from bluesky_filestore.operations.announcing import announce
-from bluesky_filestore.operations.operations import Catalog, CheckRun, CloseRun, EndStreams, Operation, name_of
+from bluesky_filestore.operations.operations import Catalog, CheckRun, EndStreams
 from bluesky_filestore.operations.run import Run
-from bluesky_filestore.spool.entries import ENDED, LATEST_SECONDS, Entry
+from bluesky_filestore.spool.entries import ENDED, LATEST_SECONDS, Entry, Spooled
 
+from .applying import Applying
 from .health import CatalogHealth
 from .problems import Problems
 from .reconciling import Reconciler
@@ -39,7 +31,6 @@ __all__ = ["Lane"]
 _logger = get_logger(__name__)
 _LATEST_SECONDS = LATEST_SECONDS
 _INCOMPLETE = "files were still missing, cut short or being written when they were no longer waited for"
-_TRIED_AGAIN = (CatalogUnreachableError, CatalogAccessError, CatalogFaultError, RowsDifferError)
 _ANNOUNCEMENTS = ("resource", "stream_resource", "datum")
 
 
@@ -74,8 +65,8 @@ class Lane:
         may_begin_again: Callable[[str], bool] = lambda _: False,
         notes_of: Callable[[int], Iterable[str]] = lambda _: (),
     ) -> None:
-        self._catalog, self._problems, self._health = catalog, problems, health
-        self._settings, self._may_begin_again, self._notes_of = settings, may_begin_again, notes_of
+        self._catalog, self._problems, self._health, self._settings = catalog, problems, health, settings
+        self._applying = Applying(catalog, problems, health, settings, may_begin_again, notes_of)
         self.runs: dict[str, RunDelivery] = {}
         """The runs that are delivered here, by uid: until the catalog has all of them, or they are dropped."""
         self.producer = 0
@@ -102,6 +93,7 @@ class Lane:
         """The documents of a run will come here; those of others are no concern of this lane."""
         if entry.is_in_doubt:
             self._catalog.doubt(entry.uid)
+        self._problems.begin(entry.uid)
         run = self.runs[entry.uid] = RunDelivery(entry)
         return run
 
@@ -109,6 +101,18 @@ class Lane:
         """Have nothing more to do with a run, whatever comes of it."""
         self.runs.pop(uid, None)
         self._health.forget(uid)
+
+    def read(self, document: Spooled, uid: str) -> None:
+        """Take one document out of the spool, of a run by its uid; empty if it is of none."""
+        try:
+            doc, changes = document.read()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            # What cannot be read today can never be, and must not stand in the way of what follows.
+            self._problems.add(uid, f"{document.name} document cannot be read out of the spool: {error!r}")
+        else:
+            for change in changes:
+                self._problems.add(uid, f"{document.name} document: {change}.", lost=False)
+            self.hand_on(document.name, doc)
 
     def hand_on(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, or a page of them; what is wrong with it is put among the problems."""
@@ -218,7 +222,7 @@ class Lane:
             while run.is_due:
                 if time.monotonic() > until:
                     return False
-                self._try_first(run)
+                self._applying.try_first(run)
             self.let_go(run)
         return True
 
@@ -237,7 +241,9 @@ class Lane:
         for run in self.runs.values():
             if run.settle_until is not None and run.documents is not None:
                 self._settle(run, run.documents, run.settle_until)
-            if run.doubted_since is not None and time.monotonic() - run.doubted_since > _LATEST_SECONDS:
+            is_late = run.doubted_since is not None and time.monotonic() - run.doubted_since > _LATEST_SECONDS
+            if is_late and not run.operations:
+                # What is asked before it may come late in its turn: whatever closes the run anew begins the time anew.
                 run.add([CheckRun(run.uid)])
                 run.doubted_since = math.inf
 
@@ -277,74 +283,3 @@ class Lane:
     def _note_losses(self, run: RunDelivery, documents: RunDocuments) -> None:
         for sentence in documents.take_losses():
             self._problems.add(run.uid, sentence)
-
-    def _try_first(self, run: RunDelivery) -> None:
-        """Have the catalog carry out the first operation of a run."""
-        try:
-            is_refused = not self._apply(run, run.operations[0])
-        except CatalogAccessError:
-            raise
-        except CatalogError as error:
-            if self._differs_or_is_away(run, error):
-                raise
-            is_answer = isinstance(error, RowsDifferError) and not isinstance(error.__cause__, CatalogError)
-            # It holds other rows, and would at another time: that is not tried again.
-            if is_answer or not run.failed(error, patience=self._settings.park_after):
-                self._leave_out(run, error)
-        else:
-            self._health.succeeded(run.uid)
-            run.has_given_up = run.has_given_up or is_refused
-            run.succeeded()
-
-    def _differs_or_is_away(self, run: RunDelivery, error: CatalogError) -> bool:
-        """Whether what failed is not for this run to wait for: it begins again, or nothing goes.
-
-        Raises
-        ------
-        CatalogError
-            If the catalog is away altogether.
-        """
-        differs = isinstance(error, RowsDifferError)
-        if not differs or isinstance(error.__cause__, CatalogError):
-            self._health.check()
-        if differs and not run.has_given_up and self._may_begin_again(run.uid):
-            return True
-        return not differs and not run.only_end_is_left and self._health.failed(run.uid)
-
-    def _leave_out(self, run: RunDelivery, error: CatalogError) -> None:
-        self._health.forget(run.uid)
-        self._problems.add(run.uid, f"{name_of(run.operations[0])}: {error}")
-        # A run that only lacks its end is parked, and gets that as soon as it goes.
-        run.give_up(is_end=isinstance(run.operations[0], CloseRun))
-
-    def _apply(self, run: RunDelivery, operation: Operation) -> bool:
-        """Carry out an operation; False if the catalog will not have it, which is put among the problems.
-
-        Raises
-        ------
-        CatalogError
-            If the catalog may take it at another time.
-        """
-        is_complete = not run.has_given_up
-        if isinstance(operation, CloseRun):
-            operation = operation.saying(*self._notes_of(run.entry.number), *self._problems.of(run.uid))
-            operation = replace(operation, is_complete=is_complete)
-        try:
-            with self._health.asking():
-                self._catalog.apply(operation)
-        except _TRIED_AGAIN:
-            raise
-        except Exception as error:
-            # One node that the catalog will not have, or that cannot be made, must not keep the rest from it.
-            if isinstance(error, OtherWriterError):
-                run.leave_to_others()
-            elif not isinstance(error, CatalogError):
-                _logger.exception("%s could not be applied.", name_of(operation))
-            words = error if isinstance(error, CatalogError) else repr(error)
-            self._problems.add(run.uid, f"{name_of(operation)}: {words}")
-            return False
-        if isinstance(operation, CloseRun):
-            run.closed(operation)
-            if is_complete and self._catalog.in_doubt(run.uid):
-                run.doubted_since = time.monotonic()
-        return True

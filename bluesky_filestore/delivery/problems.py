@@ -1,5 +1,7 @@
 """What went wrong while writing, in words, by run."""
 
+from collections import OrderedDict
+
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import storable
 
@@ -11,13 +13,35 @@ _MOST_RUNS = 1000
 
 
 class Problems:
-    """Sentences by run; each is logged and kept once, and of each run no more than some hundred are."""
+    """Sentences by run; each is logged and kept once, and of each run no more than some hundred are.
+
+    Of runs that are on their way (`_going`) all is kept: what they lack says whether they are delivered. Of the others,
+    and of what can be told of no run, that of the last thousand is, whose uids are in `_others`.
+    """
 
     def __init__(self) -> None:
+        self._going: set[str] = set()
+        self._others: OrderedDict[str, None] = OrderedDict()
         self._sentences: dict[str, dict[str, None]] = {}
         self._more: dict[str, int] = {}
         self._losses: dict[str, str] = {}
         self._said: dict[str, str] = {}
+
+    def begin(self, run: str) -> None:
+        """A run is on its way from now on."""
+        self._going.add(run)
+        self._others.pop(run, None)
+
+    def end(self, run: str) -> None:
+        """What has become of a run is written down, or it is no concern any more."""
+        self._going.discard(run)
+        if run in self._sentences or self.loss(run):
+            self._keep_some(run)
+
+    def end_all(self) -> None:
+        """Whoever delivered them does so no more."""
+        for run in list(self._going):
+            self.end(run)
 
     def add(self, run: str, sentence: str, *, lost: bool = True) -> None:
         """Put a sentence on record.
@@ -33,6 +57,7 @@ class Problems:
         """
         # It goes into databases and into JSON, and may quote names that are no UTF-8.
         sentence = storable(sentence)
+        self._keep_some(run)
         if lost:
             self._losses.setdefault(run, sentence)
         sentences = self._sentences.setdefault(run, {})
@@ -43,19 +68,15 @@ class Problems:
             return
         _logger.error("%s", sentence)
         sentences[sentence] = None
-        if len(self._sentences) > _MOST_RUNS:
-            oldest = next(iter(self._sentences))
-            del self._sentences[oldest]
-            self._losses.pop(oldest, None)
-            self._said.pop(oldest, None)
-            self._more.pop(oldest, None)
 
     def add_loss(self, run: str, sentence: str) -> None:
         """Something of a run is not in the catalog, which the run itself says already; what `add` is told is worse."""
+        self._keep_some(run)
         self._said.setdefault(run, storable(sentence))
 
     def forget(self, run: str) -> None:
         """The run is written again from its beginning."""
+        self._others.pop(run, None)
         for known in (self._sentences, self._more, self._losses, self._said):
             known.pop(run, None)
 
@@ -71,3 +92,10 @@ class Problems:
     def all(self) -> tuple[str, ...]:
         """The sentences about all runs."""
         return tuple(sentence for run in self._sentences for sentence in self.of(run))
+
+    def _keep_some(self, run: str) -> None:
+        """Know of a run that is not on its way, and forget the one of these that has been known for longest."""
+        if run not in self._going:
+            self._others[run] = None
+            if len(self._others) > _MOST_RUNS:
+                self.forget(next(iter(self._others)))

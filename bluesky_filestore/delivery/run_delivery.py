@@ -132,6 +132,8 @@ class RunDelivery:
     """Whether its start document was used, and neither its stop document nor the lack of one."""
     is_handed_on: bool = False
     """Whether its last document was handed on, whatever became of that."""
+    comes_again: bool = False
+    """Whether its documents come once more, after the last one: what came first counts."""
     more: int = 0
     """How many of its documents were handed on that the ledger does not know of."""
     is_closed: bool = False
@@ -141,7 +143,8 @@ class RunDelivery:
     settle_until: float | None = None
     """Until when its files are looked for, on the monotonic clock; None if there is nothing to be looked for."""
     doubted_since: float | None = None
-    """Since when, on the monotonic clock, an answer of the catalog is missing of it; None if none is."""
+    """Since when, on the monotonic clock, it is to be looked at again, for an answer of the catalog is missing; None if
+    none is, or if something was left out anyway."""
     operations: deque[Operation] = field(default_factory=deque)
     """What is to be done; the first is the one that is tried."""
     error: CatalogError | None = None
@@ -204,7 +207,7 @@ class RunDelivery:
         if self.is_open or not self.is_handed_on:
             return Finding.GOES_ON, IN_DOUBT if in_doubt else ""
         if self.is_unsettled:
-            return Finding.UNSETTLED, "" if self.doubted_since is None else IN_DOUBT
+            return Finding.UNSETTLED, IN_DOUBT if in_doubt else ""
         reason = loss or ("" if self.is_closed else _NOT_BEGUN)
         if not reason:
             return Finding.COMPLETE, ""
@@ -259,6 +262,15 @@ class RunDelivery:
         self.operations.clear()
         self.operations.append(first)
 
+    def follow(self, name: str) -> None:
+        """One more of its documents is handed on."""
+        self.more += 1
+        if name == "start" and self.is_handed_on:
+            if not self.comes_again:
+                _logger.warning("Run %s comes once more; its documents of before count.", self.uid)
+            self.comes_again, self.is_handed_on = True, False
+        self.is_handed_on = self.is_handed_on or name == "stop"
+
     def begin(self, documents: RunDocuments, start: Mapping[str, Any]) -> None:
         """Its start document came: whoever else makes runs of such goes first."""
         self.documents, self.start, self.is_open = documents, start, True
@@ -295,7 +307,7 @@ class RunDelivery:
 
     def give_up(self, *, is_end: bool) -> None:
         """Leave the first operation out; the run's end, which comes last, is tried now and then all the same."""
-        self.has_given_up = True
+        self.has_given_up, self.doubted_since = True, None
         if is_end:
             self.only_end_is_left, self.failures = True, 0
             self.next_try = time.monotonic() + _LONGEST_WAIT

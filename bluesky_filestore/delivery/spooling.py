@@ -168,6 +168,9 @@ class Spooling:
                 self._wake_uploaders()
         if name == "start":
             self._summary.start(doc)
+            for uploader in self.uploaders:
+                # Not even if it was before, and comes a second time.
+                uploader.readable.discard(str(doc.get("uid", "")))
         elif name == "stop" and (summary := self._summary.stop(doc)):
             self._after_stop(str(doc.get("run_start", "")), summary)
 

@@ -11,14 +11,13 @@ in trouble     the spool, or we ourselves, fail: `trouble`   takes lease, ledger
 
 Of all uploaders of one spool and catalog one delivers; another takes its place when it ends. The thread alone has
 `_ledger`, `_lease` and `_conveyor`, which come and go together, and what is about its rounds (`_wait`, `_look`,
-`_next_...`, `_said`). What others read it replaces as a whole; `rounds` and `_readable` change under `_news`. `error`
-is set by a question, too (`CatalogHealth`).
+`_next_...`, `_said`). What others read it replaces as a whole; `rounds` changes under `_news`. `error` is set by a
+question, too (`CatalogHealth`).
 """
 
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from math import inf
@@ -37,6 +36,7 @@ from .catalog_names import recognise
 from .conveyor import Conveyor
 from .health import CatalogHealth, Listener
 from .problems import Problems
+from .readable_runs import ReadableRuns
 from .settings import AS_USUAL, DeliverySettings
 from .webhook import Sender
 from .yielding import small_slices
@@ -45,7 +45,7 @@ __all__ = ["POLL_SECONDS", "Uploader"]
 
 _logger = get_logger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT, _FIRST_LOOK, _SLOWEST_LOOK = 0.5, 60.0, 0.05, 5.0
-_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, POLL_SECONDS, _REMEMBERED = 5.0, 0.5, 0.05, 10_000
+_HOUSEKEEPING_SECONDS, _PRUNING_SECONDS, POLL_SECONDS = 5.0, 0.5, 0.05
 
 
 class Uploader:
@@ -69,6 +69,8 @@ class Uploader:
         """Why nothing is delivered if the catalog is not to blame."""
         self.problems = Problems()
         """What went wrong with single documents or arrays."""
+        self.readable = ReadableRuns()
+        """The runs whose end the catalog has learned."""
         self.unsettled_runs: tuple[str, ...] = ()
         """The runs that ended with files missing or still being written, which are looked at again."""
         self.failing_runs: dict[str, str] = {}
@@ -80,7 +82,7 @@ class Uploader:
         self._directory = directory
         self._wake, self._news = threading.Event(), threading.Condition()
         self._closing = self._tries_again = self._was_down = False
-        self._readable, self._awaited = OrderedDict[str, str](), set[str]()
+        self._awaited = set[str]()
         self._ledger: Ledger | None = None
         self._lease: Lease | None = None
         self._conveyor: Conveyor | None = None
@@ -170,28 +172,25 @@ class Uploader:
 
     def why_parked(self, uid: str) -> str:
         """Why a run is parked, or will be; empty if it is not."""
-        return self.problems.loss(uid) if self.delivers else self._readable.get(uid, "")
+        return (self.delivers and self.problems.loss(uid)) or self.readable.why_parked(uid)
 
     def _is_readable(self, uid: str) -> bool:
-        if uid not in self._readable and not self.delivers:
+        if uid not in self.readable and not self.delivers:
             # Another process delivers, or did: our thread, which may be kept waiting by the database, looks.
             self.wake(POLL_SECONDS)
             if not self._thread.is_alive():
                 with closing(Ledger(self._directory)) as ledger:
                     self._look_for_awaited(ledger)
-        return uid in self._readable
+        return uid in self.readable
 
     def _look_for_awaited(self, ledger: Ledger) -> None:
         for uid in tuple(self._awaited):
             entries = ledger.entries(ledger.register_catalog(self.catalog.uri), uid=uid)
-            self._remember({entry.uid: entry.reason for entry in entries if entry.state in READABLE})
+            self._remember({entry.uid: entry.why_parked for entry in entries if entry.state in READABLE})
 
     def _remember(self, readable: Mapping[str, str]) -> None:
-        """Know which runs can be read, and why they are parked as far as another process said so."""
+        self.readable.add(readable)
         with self._news:
-            self._readable.update(readable)
-            while len(self._readable) > _REMEMBERED:
-                self._readable.popitem(last=False)
             self._news.notify_all()
 
     def _run(self) -> None:
@@ -320,7 +319,7 @@ class Uploader:
 
     def _tell(self, readable: Iterable[Entry], conveyor: Conveyor) -> None:
         self.unsettled_runs = conveyor.unsettled_runs
-        if known := {entry.uid: "" for entry in readable}:
+        if known := {entry.uid: entry.reason for entry in readable}:
             # What is missing now is looked for soon.
             self._look, self._next_look = _FIRST_LOOK, 0.0
         self._remember(known)

@@ -75,12 +75,17 @@ class Entry:
     state: DeliveryState
     """How far it has come."""
     reason: str
-    """Why it is parked."""
+    """Why it is parked, or what else is to be said of it."""
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether something that was asked of the catalog may still come, by what was written down."""
         return DOUBT in self.reason
+
+    @property
+    def why_parked(self) -> str:
+        """Why it is parked; empty if it is not."""
+        return self.reason if self.state == "parked" else ""
 
 
 def with_doubt(reason: str) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import SpoolDamagedError
 
+from . import states
 from .database import BACKSTOP_PAGES, ascending, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
-from .entries import DOUBT, IN_DOUBT, LATEST_SECONDS, DeliveryState, Entry, Spooled
+from .entries import DeliveryState, Entry, Spooled
 from .handoffs import Handoff, insert_handoffs
 from .lease import Lease, is_source
 from .measures import Measures
@@ -210,42 +211,36 @@ class Ledger:
             uid,
         )
 
-    def set_states(
-        self, catalog: int, states: Mapping[int, tuple[DeliveryState, str, int]], handoffs: Iterable[Handoff] = ()
-    ) -> None:
+    def set_states(self, catalog: int, runs: Mapping[int, states.State], handoffs: Iterable[Handoff] = ()) -> None:
         """Write down how far runs have come: state, reason, and how many more of their documents were taken.
 
         What somebody has parked stays parked. Messages that runs are complete are put in with it, or not at all.
         """
-        now = time.time()
-        with self.transaction():
-            self._connection.executemany(
-                "INSERT INTO deliveries (run, catalog, state, reason, documents, changed) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason, "
-                "documents = documents + excluded.documents, changed = excluded.changed "
-                "WHERE state <> 'parked'",
-                [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
-            )
-            insert_handoffs(self._connection, handoffs)
-        self.measures.add(f"delivered/{catalog}", sum(more for _, _, more in states.values()))
+        with self.transaction() as connection:
+            states.put_states(connection, catalog, runs)
+            insert_handoffs(connection, handoffs)
+        self.measures.add(f"delivered/{catalog}", sum(more for _, _, more in runs.values()))
         self.measures.save()
+
+    def note_doubt(self, catalog: int, runs: Iterable[int]) -> None:
+        """Of runs that somebody parked not every answer of the catalog came."""
+        with self.transaction() as connection:
+            states.note_doubt(connection, catalog, runs)
+
+    def park(self, catalog: int, run: int, reason: str) -> None:
+        """Have a run not delivered to a catalog, until somebody asks for it."""
+        with self.transaction() as connection:
+            states.park(connection, catalog, run, reason)
 
     def begin_again(self, catalog: int, runs: Iterable[int], *, is_asked: bool = False) -> None:
         """Runs shall be delivered from their first document on; those that somebody parked only if that is asked."""
-        now = time.time()
-        with self.transaction():
-            self._connection.executemany(
-                "INSERT INTO deliveries (run, catalog, state, changed) VALUES (?, ?, 'waiting', ?) ON CONFLICT DO "
-                "UPDATE SET state = 'waiting', documents = 0, changed = excluded.changed, "
-                "reason = CASE WHEN instr(reason, ?) AND changed > ? THEN ? ELSE '' END WHERE ? OR state <> 'parked'",
-                [(run, catalog, now, DOUBT, now - LATEST_SECONDS, IN_DOUBT, is_asked) for run in runs],
-            )
+        with self.transaction() as connection:
+            states.begin_again(connection, catalog, runs, is_asked=is_asked)
 
     def count_anew(self, catalog: int) -> None:
         """Runs that are on their way are gone through from their first document on, whatever was taken of them."""
         with self.transaction() as connection:
-            statement = "UPDATE deliveries SET documents = 0 WHERE catalog = ? AND state IN ('uploading', 'settling')"
-            connection.execute(statement, (catalog,))
+            states.count_anew(connection, catalog)
 
     def asked_for(self, catalog: int) -> dict[int, DeliveryState]:
         """The runs whose state somebody else may have changed: those that wait again, and those that are parked."""

@@ -11,6 +11,7 @@ from .database import FILE_NAME, database_errors, not_writable, open_or_make, tr
 from .encoding import decode
 from .lease import Lease, forget_source, register_producer
 from .notes import NOTE, insert_note
+from .states import come_again
 
 __all__ = ["Encoded", "Producer", "stretches"]
 
@@ -103,11 +104,13 @@ class Producer:
         uid = str(doc.get("uid" if name == "start" else "run_start", ""))
         with transaction(self.connection):
             if name == "start":
-                (run,) = self.connection.execute(
+                run, first = self.connection.execute(
                     "INSERT INTO runs (uid, producer, first, started) VALUES (?, ?, 0, ?) "
-                    "ON CONFLICT DO UPDATE SET uid = uid RETURNING id",
+                    "ON CONFLICT DO UPDATE SET stopped = NULL RETURNING id, first",
                     (uid, self.number, received),
                 ).fetchone()
+                if first and uid not in self.belonging.open_runs:
+                    come_again(self.connection, run)
             else:
                 run = self.belonging.run_of(name, doc)
             number = self.connection.execute(_INSERT, (self.number, run, name, received, body)).lastrowid

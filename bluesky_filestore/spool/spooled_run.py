@@ -3,7 +3,7 @@
 import base64
 import datetime
 import json
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from bluesky_filestore.errors import RunNotFoundError, SpoolError
 
-from .entries import ENDED, Entry, with_doubt
+from .entries import ENDED, Entry
 from .ledger import Ledger
 from .pruning import forget
 
@@ -65,8 +65,7 @@ class SpooledRun:
         with closing(Ledger(self.directory)) as ledger:
             numbers = _numbers(ledger)
             for uri, entry in open_ends:
-                why = with_doubt(reason) if entry.is_in_doubt else reason
-                ledger.set_states(numbers[uri], {entry.number: ("parked", why, 0)})
+                ledger.park(numbers[uri], entry.number, reason)
         return len(open_ends)
 
     def ask_again(self) -> None:
@@ -175,7 +174,7 @@ def run_documents(run: SpooledRun) -> Generator[tuple[str, Mapping[str, Any]], N
     """
     with closing(Ledger(run.directory)) as ledger:
         entry = max((entry for _, entry in run.deliveries), key=lambda entry: ledger.count(entry.number))
-        documents = ledger.documents_of(entry.number)
+        documents = _first_time(ledger.documents_of(entry.number))
         for name, doc in documents:
             yield name, doc
             if name == "start":
@@ -184,6 +183,14 @@ def run_documents(run: SpooledRun) -> Generator[tuple[str, Mapping[str, Any]], N
         announced = [each for each in ledger.announced_before(entry.first, entry.producer) if each.run != entry.number]
         yield from ((each.name, each.doc()) for each in announced if _announces(each.name, each.doc(), referred))
         yield from documents
+
+
+def _first_time(documents: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The documents of a run to its stop: after that they come once more."""
+    for name, doc in documents:
+        yield name, doc
+        if name == "stop":
+            return
 
 
 def _referred(ledger: Ledger, run: int) -> frozenset[str]:

@@ -15,7 +15,10 @@ SUBJECTS = {
     "spool/producer": "spool_producer spool_belonging spool_store",
     "spool/encoding": "spool/encoding.py spool_encoding",
     "spool/ledger": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
+    "spool/states": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
     "delivery/conveyor": f"delivery_conveyor_lanes delivery_lane {_HISTORIES}",
+    "delivery/lanes": f"delivery_conveyor_lanes {_HISTORIES}",
+    "delivery/applying": f"delivery_lane one_failure delivery_conveyor_lanes {_HISTORIES}",
     "delivery/lane": f"delivery_lane one_failure delivery_conveyor_lanes {_HISTORIES}",
 }
 """The modules of tests that mirror a module, single tests of them, or its own examples; the fast ones first."""

@@ -69,8 +69,8 @@ def _replaced(module_name: str, path: str, mend: str, before: str) -> Iterator[t
 MENDS = {
     "B1 status 5xx": Mend(
         "B1: one run at which the catalog fails held up all others",
-        "delivery.lane",
-        "Lane._differs_or_is_away",
+        "delivery.applying",
+        "Applying._differs_or_is_away",
         "return not differs and not run.only_end_is_left and self._health.failed(run.uid)",
         "return not differs",
         3,
@@ -115,10 +115,10 @@ MENDS = {
     ),
     "B3 operations": Mend(
         "B3: an operation was taken out before the catalog had carried it out",
-        "delivery.lane",
-        "Lane._try_first",
+        "delivery.applying",
+        "Applying.try_first",
         "is_refused = not self._apply(run, run.operations[0])",
-        "is_refused = not self._apply(run, run.operations.popleft()); run.operations.appendleft(EndStreams(run.uid))",
+        "is_refused = not self._apply(run, run.operations.popleft()); run.operations.appendleft(None)",
         2,
         "not all is settled",
     ),
@@ -245,7 +245,7 @@ MENDS = {
         "TiledTable.verify",
         "if present != self.expected:",
         "if False:",
-        100,
+        633,
         "expected",
         frozenset(("losses below runs",)),
     ),
