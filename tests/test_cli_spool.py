@@ -352,6 +352,19 @@ def test_resume_of_a_run_that_is_going_on(spool, catalog, key):
     assert list(documents(catalog.client[uid])) == docs
 
 
+def test_resume_behind_runs_that_never_end(spool, catalog, uri, key):
+    """However many runs of a source lack their stop, what came later is waited for."""
+    with closing(Store(spool, source="kafka://nowhere/topic")) as store:
+        for _ in range(120):
+            store.append("start", run_documents(0)[1][0][1])
+    late = [run_documents(3) for _ in range(2)]
+    put(spool, *(docs for _, docs in late), catalogs=[uri])
+    shown = invoke("resume", spool)
+    assert shown.exit_code == 0, shown.output
+    assert [list(documents(catalog.client[uid])) for uid, _ in late] == [docs for _, docs in late]
+    assert "What is still going on is delivered by the process that takes the data" in shown.stdout
+
+
 def test_park_and_resume(spool, catalog, uri, key):
     """A parked run is not delivered and others are; asked for, it is, from its first document."""
     (kept, kept_docs), (other, other_docs) = run_documents(3), run_documents(2)
