@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from proxy import Proxy, no_fault
 from spooled import run_documents
 
 from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.delivery.private_spools import remove_if_over
 from bluesky_filestore.delivery.service import spools_below
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool import places
@@ -25,7 +28,7 @@ uri, api_key, spool, docs = sys.argv[1:]
 writer = CatalogWriter.from_uri(uri, api_key=api_key, spool=spool, wait_on_stop=0)
 for name, doc in json.loads(docs):
     writer(name, doc)
-print(writer._private)
+print(writer.directory)
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -137,7 +140,45 @@ def test_no_room_anywhere(catalog, spool, tmp_path, monkeypatch):
         (made / "spool.db").mkdir()
         return made
 
-    monkeypatch.setattr("bluesky_filestore.catalog_writer.private_directory", private)
+    monkeypatch.setattr("bluesky_filestore.delivery.private_spools.private_directory", private)
     with pytest.raises(SpoolError, match=f"{made}"):
         CatalogWriter(catalog.client, spool=spool)
     assert not made.exists()
+
+
+def wait_for(condition, timeout=30.0):
+    """Wait until something is the case."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def feed(writer, docs):
+    """Give a writer documents."""
+    for name, doc in docs:
+        writer(name, doc)
+
+
+def test_resumed_while_it_is_closed(catalog, spool, monkeypatch):
+    """What a writer is at until it is closed stays there, whoever resumes meanwhile."""
+    monkeypatch.setattr("bluesky_filestore.bundles.follow_ups._AT_CLOSE_SECONDS", 60.0)
+    began, resumed = threading.Event(), threading.Event()
+
+    def slow(_):
+        began.set()
+        assert resumed.wait(30)
+
+    writer = CatalogWriter(catalog.client, spool=spool, on_run_complete=slow)
+    feed(writer, run_documents(3)[1])
+    assert began.wait(30)
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    wait_for(lambda: not list(writer.directory.glob("producer-*.lock")))
+    remove_if_over(writer.directory)
+    assert writer.directory.exists()
+    assert writer.status().open_runs == ()
+    resumed.set()
+    closing.join()
+    assert writer.status().problems[1:] == (), "but for that there was no spool"
+    assert not writer.directory.exists()

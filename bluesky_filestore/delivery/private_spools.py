@@ -1,52 +1,129 @@
-"""Spools of writers that have none: where documents are kept for as long as a process lives, or until it was killed."""
+"""Spools of writers that have none: where documents are kept for as long as a process lives, or until it was killed.
 
+A writer holds its own by a lease, from before anything is in it until it leaves it. Whoever resumes, or delivers for
+others, may deliver from it all the while, and removes it only when nobody holds it, and all that is in it is delivered.
+"""
+
+import atexit
+import os
 import shlex
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 
 from bluesky_filestore.errors import CatalogError, SpoolError
 from bluesky_filestore.logs import get_logger
+from bluesky_filestore.spool.database import not_writable
+from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.ledger import Ledger
-from bluesky_filestore.spool.places import kept_instead
+from bluesky_filestore.spool.places import HELD_NAME, kept_instead, private_directory
 from bluesky_filestore.spool.status import look_at
 
 from .spooling import Spooling
 
-__all__ = ["end_at_exit", "left_instead", "remove_if_delivered", "remove_if_over"]
+__all__ = ["PrivateSpool", "left_instead", "remove_if_over"]
 
 _logger = get_logger(__name__)
 
 
-def end_at_exit(spooling: Spooling, directory: Path) -> None:
-    """Deliver what a writer without a spool still has when its process ends, and leave nothing behind."""
-    if not spooling.store.is_ours:
-        return
+class PrivateSpool:
+    """A directory in which a writer without a spool keeps documents, held until it is left or its process ends.
+
+    Parameters
+    ----------
+    instead_of : Path, optional
+        The spool directory that cannot be used.
+
+    Raises
+    ------
+    SpoolError
+        If none can be made.
+    """
+
+    def __init__(self, instead_of: Path | None = None) -> None:
+        self.directory = private_directory(instead_of)
+        self._lease = Lease(self.directory / HELD_NAME)
+        self._spooling: Spooling | None = None
+        try:
+            self._lease.take()
+        except OSError as error:
+            self.remove()
+            raise not_writable(self.directory, error) from error
+
+    def deliver_at_exit(self, spooling: Spooling) -> None:
+        """Deliver what is still in it when its process ends: a script may end without closing its writer."""
+        self._spooling = spooling
+        atexit.register(self._end_at_exit)
+
+    def begin_close(self) -> None:
+        """Its writer is being closed, which sees to all that."""
+        atexit.unregister(self._end_at_exit)
+
+    def leave(self) -> None:
+        """Remove it if all that is in it is delivered, else say what is not; others may see to it from then on."""
+        try:
+            if self._lease.held and _deliverer(self.directory) in (None, os.getpid()):
+                _remove_or_say(self.directory)
+        except SpoolError as error:
+            _logger.error("%s is kept as it is: %s", self.directory, error)
+        finally:
+            self._lease.give_up()
+
+    def remove(self) -> None:
+        """Remove it, whatever is in it."""
+        rmtree(self.directory, ignore_errors=True)
+        self._lease.give_up()
+
+    def _end_at_exit(self) -> None:
+        if self._spooling is None or not self._spooling.store.is_ours:
+            return
+        try:
+            self._spooling.close()
+        except (CatalogError, SpoolError) as error:
+            _logger.error("%s", error)
+        self.leave()
+
+
+def remove_if_over(directory: Path) -> None:
+    """Remove a private spool that its writer has left, if all that is in it is delivered; else say what is not."""
+    with _left(directory) as is_left:
+        if is_left:
+            _remove_or_say(directory)
+
+
+@contextmanager
+def _left(directory: Path) -> Iterator[bool]:
+    """Whether nobody puts anything into a private spool, or delivers from it; nobody else removes it meanwhile."""
+    lease = Lease(directory / HELD_NAME)
     try:
-        spooling.close()
-    except (CatalogError, SpoolError) as error:
-        _logger.error("%s", error)
-    else:
-        remove_if_delivered(directory)
+        is_ours = lease.take()
+    except FileNotFoundError:
+        is_ours = False  # Somebody else has removed it.
+    try:
+        yield is_ours and _deliverer(directory) is None and not _is_written(directory)
+    finally:
+        lease.give_up()
 
 
-def remove_if_delivered(directory: Path) -> None:
-    """Remove a spool of which all runs are delivered; of others an error has named it, and `resume` delivers them."""
+def _deliverer(directory: Path) -> int | None:
+    """The process that delivers from a spool, if one does."""
+    with closing(Ledger(directory)) as ledger:
+        return next((holder for each in ledger.catalogs() if (holder := ledger.uploader(each)) is not None), None)
+
+
+def _is_written(directory: Path) -> bool:
+    with closing(Ledger(directory)) as ledger:
+        return any(ledger.is_written(producer) for (producer,) in ledger.rows("SELECT id FROM producers"))
+
+
+def _remove_or_say(directory: Path) -> None:
     found = look_at(directory)
     is_sent = not any(hook.waiting for hook in found.webhooks)
     if is_sent and all(catalog.waiting == 0 and not catalog.parked for catalog in found.catalogs):
         rmtree(directory, ignore_errors=True)
     else:
         _logger.warning("%s keeps what is not delivered.", directory)
-
-
-def remove_if_over(directory: Path) -> None:
-    """The same, if nobody is left who puts anything into it."""
-    with closing(Ledger(directory)) as ledger:
-        if any(ledger.is_written(producer) for (producer,) in ledger.rows("SELECT id FROM producers")):
-            return
-    remove_if_delivered(directory)
 
 
 def left_instead(spool: Path) -> Iterator[str]:

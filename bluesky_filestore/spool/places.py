@@ -14,12 +14,14 @@ from bluesky_filestore.errors import OptionError, SpoolError
 from .database import FILE_NAME
 
 __all__ = [
-    *("all_spools", "existing_spool", "home", "is_private", "kept_instead", "private_directory"),
+    *("HELD_NAME", "all_spools", "existing_spool", "home", "is_private", "kept_instead", "private_directory"),
     *("spool_for", "spool_in"),
 ]
 
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, which only this user may read
 _PRIVATE = "catalog-writer"
+HELD_NAME = "writer.lock"
+"""What a writer holds locked in a directory of its own, for as long as it is there."""
 
 
 def spool_for(uri: str) -> Path:
