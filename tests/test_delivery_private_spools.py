@@ -1,6 +1,7 @@
 """What a writer keeps that cannot use its spool is found by whoever looks into that, also when it was killed."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 from command_line import run as command
 from proxy import Proxy, no_fault
+from small_runs import SmallRun
 from spooled import run_documents
+from typer.testing import CliRunner
 
 from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.cli import app
 from bluesky_filestore.delivery.private_spools import remove_if_over
 from bluesky_filestore.delivery.service import spools_below
 from bluesky_filestore.errors import SpoolError
@@ -31,6 +35,18 @@ for name, doc in json.loads(docs):
 print(writer.directory)
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+LASTING = """
+import json, sys
+from bluesky_filestore import CatalogWriter
+
+uri, api_key, docs = sys.argv[1:]
+writer = CatalogWriter.from_uri(uri, api_key=api_key, spool=None, wait_on_stop=0)
+for name, doc in json.loads(docs):
+    writer(name, doc)
+print(writer.directory)
 """
 
 
@@ -146,6 +162,15 @@ def test_no_room_anywhere(catalog, spool, tmp_path, monkeypatch):
     assert not made.exists()
 
 
+@pytest.fixture
+def away(data_directory, tmp_path):
+    """A run whose file is still on its way from the machine of its detector, and what brings it."""
+    run = SmallRun(data_directory, 700 + len(list(data_directory.glob("small 7*.h5"))))
+    (file,) = [each for each in data_directory.glob("small *.h5") if each.stem == f"small {run.number}"]
+    file.rename(tmp_path / "away.h5")
+    return run, lambda: (tmp_path / "away.h5").rename(file)
+
+
 def wait_for(condition, timeout=30.0):
     """Wait until something is the case."""
     deadline = time.monotonic() + timeout
@@ -158,6 +183,61 @@ def feed(writer, docs):
     """Give a writer documents."""
     for name, doc in docs:
         writer(name, doc)
+
+
+def test_closed_while_files_are_missing(catalog, spool, away, caplog):
+    """A run that is to be looked at again is kept, which is said, and whoever resumes has its files when they come."""
+    run, bring = away
+    writer = CatalogWriter(catalog.client, spool=spool)
+    feed(writer, run.documents)
+    writer.close()
+    (kept,) = places.kept_instead(spool)
+    assert kept == writer.directory
+    named = f"{kept} keeps what is not delivered: 1 run settling for {catalog.client.uri} ({run.uid[:8]})."
+    assert f"{named} `bluesky-filestore resume {kept}` goes on with it." in caplog.messages
+    assert writer.status().unsettled_runs == (run.uid,)
+    bring()
+    spool.unlink()
+    with CatalogWriter(catalog.client, spool=spool) as another:
+        (said,) = another.status().problems
+    assert said.startswith(f"1 run waits to be looked at again in {kept}, ")
+    resumed = command("resume", spool, "--api-key", catalog.api_key)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    run.compare(catalog.client)
+    assert not kept.exists()
+    assert writer.status().unsettled_runs == (run.uid,), "it is as it was when the writer was closed"
+
+
+def test_script_that_ends_while_files_are_missing(catalog, away):
+    """So it is where a script ends that closes nothing, and wanted no spool."""
+    run, bring = away
+    arguments = [sys.executable, "-c", LASTING, catalog.uri, catalog.api_key, json.dumps(run.documents)]
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=True)
+    kept = Path(ended.stdout.strip())
+    assert f"{kept} keeps what is not delivered: 1 run settling for " in ended.stderr
+    bring()
+    resumed = command("resume", kept, "--api-key", catalog.api_key)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    run.compare(catalog.client)
+    assert not kept.exists()
+
+
+def test_closed_while_an_answer_is_missing(proxy, catalog, spool, data_directory, monkeypatch):
+    """A run of which not every answer came is looked at once more by whoever resumes, and only then let go."""
+    monkeypatch.setattr("bluesky_filestore.delivery.lane._LATEST_SECONDS", math.inf)
+    lost = iter(["drop answer"])
+    proxy.fault = lambda request: next(lost, None) if request.is_append else None
+    run = SmallRun(data_directory, 790)
+    with CatalogWriter.from_uri(proxy.uri, api_key=catalog.api_key, spool=spool) as writer:
+        feed(writer, run.documents)
+    assert places.kept_instead(spool) == [writer.directory]
+    monkeypatch.setattr("bluesky_filestore.delivery.lane._LATEST_SECONDS", 0.0)
+    before = proxy.requests
+    resumed = CliRunner().invoke(app, ["resume", str(spool), "--api-key", catalog.api_key], catch_exceptions=False)
+    assert resumed.exit_code == 0, resumed.output
+    assert proxy.requests > before
+    run.compare(catalog.client)
+    assert places.kept_instead(spool) == []
 
 
 def test_resumed_while_it_is_closed(catalog, spool, monkeypatch):

@@ -18,13 +18,14 @@ from bluesky_filestore.spool.database import not_writable
 from bluesky_filestore.spool.lease import Lease
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.places import HELD_NAME, kept_instead, private_directory
-from bluesky_filestore.spool.status import look_at
+from bluesky_filestore.spool.status import described_runs, look_at
 
 from .spooling import Spooling
 
 __all__ = ["PrivateSpool", "left_instead", "remove_if_over"]
 
 _logger = get_logger(__name__)
+_MOST_NAMED, _LENGTH = 5, 8
 
 
 class PrivateSpool:
@@ -118,21 +119,42 @@ def _is_written(directory: Path) -> bool:
 
 
 def _remove_or_say(directory: Path) -> None:
-    found = look_at(directory)
-    is_sent = not any(hook.waiting for hook in found.webhooks)
-    if is_sent and all(catalog.waiting == 0 and not catalog.parked for catalog in found.catalogs):
-        rmtree(directory, ignore_errors=True)
+    if left := "; ".join(_left_in(directory)):
+        words = "%s keeps what is not delivered: %s. `bluesky-filestore resume %s` goes on with it."
+        _logger.warning(words, directory, left, shlex.quote(str(directory)))
     else:
-        _logger.warning("%s keeps what is not delivered.", directory)
+        rmtree(directory, ignore_errors=True)
+
+
+def _left_in(directory: Path) -> Iterator[str]:
+    """What of a spool is still to be delivered, or looked at again, in words; nothing if all is done."""
+    found = look_at(directory)
+    with closing(Ledger(directory)) as ledger:
+        for catalog in found.catalogs:
+            runs = dict(catalog.runs)
+            runs.pop("delivered", None)
+            if runs:
+                unfinished = ledger.unfinished(ledger.known_catalog(catalog.catalog) or 0, _MOST_NAMED)
+                uids = [*(entry.uid for entry in unfinished), *catalog.parked][:_MOST_NAMED]
+                named = ", ".join(uid[:_LENGTH] for uid in uids)
+                yield f"{described_runs(runs)} for {catalog.catalog or 'a catalog that is not known'} ({named})"
+    yield from (f"{hook.waiting:,} messages for {hook.receiver}" for hook in found.webhooks if hook.waiting)
+    yield from (f"a damaged database in {path}" for path in found.damaged)
 
 
 def left_instead(spool: Path) -> Iterator[str]:
-    """What waits where writers kept documents that could not use a spool, and were killed; a sentence a place."""
+    """What waits where writers kept documents that could not use a spool, and have ended; a sentence a place."""
     for directory in kept_instead(spool):
         with suppress(SpoolError):
-            waiting = sum(each.waiting for each in look_at(directory).catalogs if each.uploader is None)
-            if waiting:
+            if Lease(directory / HELD_NAME).holder() is not None:
+                continue
+            found = [each for each in look_at(directory).catalogs if each.uploader is None]
+            waiting = sum(each.waiting for each in found)
+            settling = sum(each.runs.get("settling", 0) for each in found)
+            if waiting or settling:
+                runs = f"{settling:,} run{' waits' if settling == 1 else 's wait'} to be looked at again"
+                what = f"{waiting:,} documents wait" if waiting else runs
                 yield (
-                    f"{waiting:,} documents wait in {directory}, where a writer kept them that could not use the spool "
-                    f"in {spool}, and has ended; `bluesky-filestore resume {shlex.quote(str(spool))}` delivers them."
+                    f"{what} in {directory}, where a writer kept them that could not use the spool in {spool}, and has "
+                    f"ended; `bluesky-filestore resume {shlex.quote(str(spool))}` delivers them."
                 )
