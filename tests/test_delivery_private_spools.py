@@ -262,3 +262,14 @@ def test_resumed_while_it_is_closed(catalog, spool, monkeypatch):
     closing.join()
     assert writer.status().problems[1:] == (), "but for that there was no spool"
     assert not writer.directory.exists()
+
+
+def test_of_the_user(catalog, tmp_path):
+    """A spool that its user has called so is the user's, and stays."""
+    spool = tmp_path / "catalog-writer-beamline"
+    spool.mkdir()
+    (spool / "notes.txt").write_text("mine")
+    with CatalogWriter(catalog.client, spool=spool) as writer:
+        feed(writer, run_documents(1)[1])
+    assert command("resume", spool, "--api-key", catalog.api_key).returncode == 0
+    assert (spool / "notes.txt").exists()

@@ -85,8 +85,11 @@ def kept_instead(place: Path) -> list[Path]:
 
 
 def is_private(spool: Path) -> bool:
-    """Whether it is a directory as `private_directory` makes it: kept for as long as something in it waits."""
-    return spool.name.startswith(f"{_PRIVATE}-") and _is_ours(spool)
+    """Whether it is a directory as `private_directory` makes it: kept for as long as something in it waits.
+
+    A user may have called one of his own so, which is kept with all that is in it.
+    """
+    return spool.name.startswith(f"{_PRIVATE}-") and _is_ours(spool) and (spool / HELD_NAME).is_file()
 
 
 def _is_ours(directory: Path) -> bool:
