@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from command_line import COMMAND, run, running
-from proxy import Proxy
+from proxy import Proxy, no_fault
 from small_runs import image_documents
 from spooled import put, put_and_die, run_documents, states
 from typer.testing import CliRunner
@@ -70,6 +71,13 @@ def uri(catalog):
 def key(catalog, monkeypatch):
     """The key of the session's catalog is in the environment."""
     monkeypatch.setenv("TILED_API_KEY", catalog.api_key)
+
+
+@pytest.fixture
+def proxy(catalog):
+    """A proxy before the session's catalog."""
+    with Proxy(catalog.uri) as running:
+        yield running
 
 
 def test_status_without_spools(tmp_path, monkeypatch):
@@ -384,6 +392,25 @@ def test_park_and_resume(spool, catalog, uri, key):
     shown = invoke("resume", spool, "--run", kept[:13])
     assert shown.exit_code == 0, shown.output
     assert list(documents(catalog.client[kept])) == kept_docs
+
+
+def test_commands_that_are_said(spool, proxy, catalog, key):
+    """What an error, or a command, says to type works as it stands, also for a spool that its user named."""
+    uid, docs = run_documents(3)
+    writer = CatalogWriter.from_uri(proxy.uri, spool=spool, wait_on_stop=0)
+    proxy.fault = lambda request: "cut"
+    for pair in docs:
+        writer(*pair)
+    with pytest.raises(CatalogUnreachableError, match=r"and so does the next writer with that spool\.$") as refused:
+        writer.close()
+    proxy.fault = no_fault
+    _, said, _ = str(refused.value).split("`")
+    *_, undo = invoke("park", uid, "--spool", spool).stdout.split("Undo it with: ")
+    for command, words in ((said, "1 run parked"), (undo, "1 run delivered")):
+        program, *arguments = shlex.split(command)
+        assert program == "bluesky-filestore"
+        assert words in invoke(*arguments).stdout
+    assert list(documents(catalog.client[uid])) == docs
 
 
 def test_files_that_came_late(spool, catalog, data_directory, key):

@@ -1,5 +1,6 @@
 """The commands for what spools hold, one by one: park, forget, export, and rename for catalogs."""
 
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -56,7 +57,8 @@ def park(
 
     for run in find_run(spools_meant(spool), uid):
         run.park(reason)
-        _say(f"Run {run.uid} is parked in {run.directory}. Undo it with: bluesky-filestore resume --run {run.uid}")
+        undo = f"bluesky-filestore resume {shlex.quote(str(run.directory))} --run {run.uid}"
+        _say(f"Run {run.uid} is parked in {run.directory}. Undo it with: {undo}")
 
 
 def forget(
