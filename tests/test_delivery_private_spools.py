@@ -3,24 +3,29 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from command_line import run as command
 from proxy import Proxy, no_fault
 from small_runs import SmallRun
-from spooled import run_documents
+from spooled import put, run_documents
+from tiled.client import from_uri
 from typer.testing import CliRunner
 
 from bluesky_filestore import CatalogWriter, documents
+from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.cli import app
 from bluesky_filestore.delivery.private_spools import remove_if_over
-from bluesky_filestore.delivery.service import spools_below
+from bluesky_filestore.delivery.resuming import follow
+from bluesky_filestore.delivery.service import Service, spools_below
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.spool import places
 
@@ -238,6 +243,44 @@ def test_closed_while_an_answer_is_missing(proxy, catalog, spool, data_directory
     assert proxy.requests > before
     run.compare(catalog.client)
     assert places.kept_instead(spool) == []
+
+
+def test_service(proxy, catalog, spool, caplog):
+    """Who delivers for others leaves alone what a writer is at, and removes what one has left when all is delivered."""
+    uid, docs = run_documents(2)
+    kept = killed(proxy, catalog, spool, docs)
+    make_client = partial(from_uri, proxy.uri, api_key=catalog.api_key)
+    service = Service([spool], lambda: TiledCatalog(make_client, f"{proxy.uri}/api/v1/metadata/"))
+    caplog.set_level("INFO")
+    try:
+        with CatalogWriter(catalog.client, spool=spool) as writer:
+            service.look()
+            assert list(service.uploaders) == [kept]
+            feed(writer, run_documents(1)[1])
+            service._next_search = 0.0
+            service.look()
+            assert list(service.uploaders) == [kept]
+        wait_for(lambda: service.look() or not kept.exists())
+    finally:
+        service.close(10.0)
+    assert list(documents(catalog.client[uid])) == docs
+    assert f"All that was kept in {kept} is delivered, and it is removed." in caplog.messages
+    assert service.uploaders == {}
+    assert not [each for each in caplog.records if each.levelname == "ERROR" and ".delivery." in each.name]
+
+
+def test_gone_with_its_writer(catalog, spool, monkeypatch):
+    """Who watches how a writer delivers is not told of an error when the place goes with the writer."""
+
+    def ends(directory, *arguments, **options):
+        yield from follow(directory, *arguments, **options)
+        shutil.rmtree(directory)
+
+    monkeypatch.setattr("bluesky_filestore.delivery.resuming.follow", ends)
+    put(spool.parent / "there", run_documents(1)[1], catalogs=[f"{catalog.uri}/api/v1/metadata/"])
+    arguments = ["resume", str(spool.parent / "there"), "--api-key", catalog.api_key]
+    resumed = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert (resumed.exit_code, "all runs delivered" in resumed.output) == (0, True)
 
 
 def test_resumed_while_it_is_closed(catalog, spool, monkeypatch):

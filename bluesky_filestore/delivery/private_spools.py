@@ -22,7 +22,7 @@ from bluesky_filestore.spool.status import described_runs, look_at
 
 from .spooling import Spooling
 
-__all__ = ["PrivateSpool", "left_instead", "remove_if_over"]
+__all__ = ["PrivateSpool", "is_held", "is_over", "left_instead", "remove_if_over"]
 
 _logger = get_logger(__name__)
 _MOST_NAMED, _LENGTH = 5, 8
@@ -86,23 +86,35 @@ class PrivateSpool:
         self.leave()
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a private spool is that of a writer that lives, and delivers from it."""
+    return Lease(directory / HELD_NAME).holder() is not None
+
+
+def is_over(directory: Path) -> bool:
+    """Whether a private spool was left by its writer, all in it is delivered, and no other process sees to it."""
+    with _left(directory) as is_left:
+        return is_left and _deliverer(directory) in (None, os.getpid()) and not any(_left_in(directory))
+
+
 def remove_if_over(directory: Path) -> None:
     """Remove a private spool that its writer has left, if all that is in it is delivered; else say what is not."""
     with _left(directory) as is_left:
-        if is_left:
+        # Who delivers from it now sees to that later.
+        if is_left and _deliverer(directory) is None:
             _remove_or_say(directory)
 
 
 @contextmanager
 def _left(directory: Path) -> Iterator[bool]:
-    """Whether nobody puts anything into a private spool, or delivers from it; nobody else removes it meanwhile."""
+    """Whether nobody puts anything into a private spool any more; nobody else removes it meanwhile."""
     lease = Lease(directory / HELD_NAME)
     try:
         is_ours = lease.take()
     except FileNotFoundError:
         is_ours = False  # Somebody else has removed it.
     try:
-        yield is_ours and _deliverer(directory) is None and not _is_written(directory)
+        yield is_ours and not _is_written(directory)
     finally:
         lease.give_up()
 
@@ -146,7 +158,7 @@ def left_instead(spool: Path) -> Iterator[str]:
     """What waits where writers kept documents that could not use a spool, and have ended; a sentence a place."""
     for directory in kept_instead(spool):
         with suppress(SpoolError):
-            if Lease(directory / HELD_NAME).holder() is not None:
+            if is_held(directory):
                 continue
             found = [each for each in look_at(directory).catalogs if each.uploader is None]
             waiting = sum(each.waiting for each in found)
