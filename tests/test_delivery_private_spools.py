@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run as command
+from disks import fill, small_disk
 from proxy import Proxy, no_fault
 from small_runs import SmallRun
 from spooled import put, run_documents
@@ -188,6 +189,21 @@ def feed(writer, docs):
     """Give a writer documents."""
     for name, doc in docs:
         writer(name, doc)
+
+
+def test_no_room_in_memory(catalog, spool, tmp_path, monkeypatch):
+    """Where the place for files in memory is full another one is taken, and what is kept there is found, too."""
+    with small_disk(tmp_path / "shm") as mounted:
+        if not mounted:
+            pytest.skip("only root may mount a disk")
+        fill(tmp_path / "shm")
+        monkeypatch.setattr(places, "_IN_MEMORY", str(tmp_path / "shm"))
+        uid, docs = run_documents(2)
+        with CatalogWriter(catalog.client, spool=spool) as writer:
+            feed(writer, docs)
+            assert places.kept_instead(spool) == [writer.directory]
+        assert list(documents(catalog.client[uid])) == docs
+        assert places.kept_instead(spool) == []
 
 
 def test_closed_while_files_are_missing(catalog, spool, away, caplog):

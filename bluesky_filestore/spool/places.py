@@ -20,6 +20,7 @@ __all__ = [
 
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, which only this user may read
 _PRIVATE = "catalog-writer"
+_ROOM_BYTES = 16_000_000
 HELD_NAME = "writer.lock"
 """What a writer holds locked in a directory of its own, for as long as it is there."""
 
@@ -138,7 +139,7 @@ def private_directory(instead_of: Path | None = None) -> Path:
     meant = () if instead_of is None else (os.path.realpath(instead_of.parent), os.path.realpath(instead_of))
     prefix = "-".join([_PRIVATE, *map(_digest, meant), ""])
     # Files in memory, where there are such: nobody asked for these documents to be on a disk, or it does not take them.
-    for parent in (_IN_MEMORY, gettempdir()):
+    for parent in sorted((_IN_MEMORY, gettempdir()), key=_is_short_of_room):
         try:
             return Path(mkdtemp(prefix=prefix, dir=parent))
         except OSError as error:
@@ -147,3 +148,13 @@ def private_directory(instead_of: Path | None = None) -> Path:
         f"no directory can be made for documents on their way in {parent} ({reason}); expected to be able to. Set "
         f"TMPDIR to a directory that can be written to."
     )
+
+
+def _is_short_of_room(parent: str) -> bool:
+    """Whether a spool would soon find no room: what containers have for files in memory is small, and others use it."""
+    try:
+        found = os.statvfs(parent)
+    except OSError:
+        return True
+    # A file system without a limit has no blocks.
+    return found.f_blocks > 0 and found.f_bavail * found.f_frsize < _ROOM_BYTES
