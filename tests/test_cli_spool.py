@@ -347,6 +347,18 @@ def test_resume_beside_a_process_that_delivers(spool, tmp_path, unused_port):
         assert process.returncode == 0
 
 
+def test_a_directory_of_spools(spool, catalog, uri, key):
+    """What `deliver` takes the other commands take, too: a directory with spools in it."""
+    runs = [run_documents(2) for _ in range(2)]
+    for number, (_, docs) in enumerate(runs):
+        put(spool / f"beamline {number}", docs, catalogs=[uri])
+    assert invoke("status", spool).stdout.count("1 run waiting") == 2
+    assert f"is parked in {spool / 'beamline 1'}" in invoke("park", runs[1][0], "--spool", spool).stdout
+    assert invoke("resume", spool).exit_code == 1
+    assert invoke("resume", spool, "--run", runs[1][0]).exit_code == 0
+    assert [list(documents(catalog.client[uid])) for uid, _ in runs] == [docs for _, docs in runs]
+
+
 def test_resume_of_a_run_that_is_going_on(spool, catalog, key):
     """It does not wait for the end of a plan."""
     uid, docs = run_documents(3)

@@ -21,7 +21,7 @@ _LENGTH = 8
 
 
 def spools_meant(directory: Path | None) -> list[Path]:
-    """The spool in a directory, or all spools of this user, and what was kept elsewhere in their place.
+    """The spool in a directory, or those right below it, or all spools of this user, with what was kept elsewhere.
 
     Raises as `existing_spool` if there is nothing.
     """
@@ -31,8 +31,11 @@ def spools_meant(directory: Path | None) -> list[Path]:
     if directory is None:
         return [path for path in all_spools() if _is_usable(path)]
     instead = [path for path in kept_instead(directory) if _is_usable(path)]
-    has_none = bool(instead) and not (directory / FILE_NAME).exists()
-    return instead if has_none else [existing_spool(directory), *instead]
+    if (directory / FILE_NAME).exists():
+        return [existing_spool(directory), *instead]
+    # As `deliver` takes them.
+    below = [path.parent.resolve() for path in sorted(directory.glob(f"*/{FILE_NAME}")) if _is_usable(path.parent)]
+    return [*below, *instead] or [existing_spool(directory)]
 
 
 def _is_usable(directory: Path) -> bool:

@@ -209,7 +209,8 @@ def _say_end(console: Console, target: Target, *, going_on: int) -> bool:
         return True
     console.print(f"  {described_runs(found.runs) or 'no runs'}", highlight=False, soft_wrap=True)
     if going_on:
-        console.print("  What is still going on is delivered by the process that takes the data.")
+        words = "is delivered by the process that takes the data, or by whoever delivers next."
+        console.print(f"  What is still going on {words}", highlight=False, soft_wrap=True)
     for uid, reason in found.parked.items():
         console.print(f"  parked {uid}: {reason}", highlight=False, soft_wrap=True, markup=False)
     return not found.parked
