@@ -1,12 +1,10 @@
 """What is subscribed to a RunEngine: documents in, a catalog of runs out."""
 
-import atexit
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
 from bluesky_filestore.bundles.follow_ups import FollowUps
@@ -16,7 +14,7 @@ from bluesky_filestore.catalogs.given import catalogs_of, connected_or_away
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
 from bluesky_filestore.catalogs.tiled.connecting import address_of, connect, connect_profile, profile_content
 from bluesky_filestore.delivery.completed import CompletedRun
-from bluesky_filestore.delivery.private_spools import end_at_exit, left_instead, remove_if_delivered
+from bluesky_filestore.delivery.private_spools import PrivateSpool, left_instead
 from bluesky_filestore.delivery.settings import DeliverySettings
 from bluesky_filestore.delivery.spooling import Spooling
 from bluesky_filestore.delivery.views import views_in
@@ -25,7 +23,7 @@ from bluesky_filestore.errors import OptionError, SpoolError
 from bluesky_filestore.handlers import handler_registry
 from bluesky_filestore.live.page_html import writer_html
 from bluesky_filestore.spool.measures import Measures
-from bluesky_filestore.spool.places import private_directory, spool_for, spool_in
+from bluesky_filestore.spool.places import spool_for, spool_in
 from bluesky_filestore.spool.status import CatalogStatus, WriterStatus, look_at
 from bluesky_filestore.spool.store import Durability
 from bluesky_filestore.spool_writer import SpoolWriter, check_options
@@ -129,7 +127,7 @@ class CatalogWriter(SpoolWriter):
     >>> RE.subscribe(writer)  # doctest: +SKIP
     """
 
-    _private: Path | None = None
+    _private: PrivateSpool | None = None
     _last_status: WriterStatus | None = None
     _repr_html_ = writer_html
 
@@ -192,14 +190,13 @@ class CatalogWriter(SpoolWriter):
                     raise
                 self._say(f"There is no spool, documents are kept in memory only: {error}")
         # The same way, in a place of its own: the plan's thread never makes a request.
-        self._private = private_directory(meant)
+        self._private = PrivateSpool(meant)
         try:
-            made = spooling(self._private, settings=replace(settings, keep=keep))
+            made = spooling(self._private.directory, settings=replace(settings, keep=keep))
         except SpoolError:
-            rmtree(self._private, ignore_errors=True)
+            self._private.remove()
             raise
-        # A script may end without closing it, and nobody else looks into that place.
-        self._at_exit = atexit.register(partial(end_at_exit, made, self._private))
+        self._private.deliver_at_exit(made)
         return made
 
     @classmethod
@@ -326,18 +323,18 @@ class CatalogWriter(SpoolWriter):
         if not self._spooling.store.is_ours:
             return
         if self._private is not None:
-            atexit.unregister(self._at_exit)
+            self._private.begin_close()
         try:
             try:
                 self._spooling.close()
             finally:
                 self._follow_ups.close_files()
             self._follow_ups.close(waits=True)
-            if self._private is not None and self._last_status is None:
-                self._last_status = self.status()
-                remove_if_delivered(self._private)
         finally:
             self._follow_ups.close(waits=False)
+            if self._private is not None:
+                self._last_status = self.status()
+                self._private.leave()
             for catalog in self.catalogs:
                 catalog.close()
 

@@ -204,7 +204,7 @@ def test_what_is_delivered_leaves_nothing(catalog):
     """The place that a writer without a spool has for its documents is gone with it."""
     _, documents = run_documents(3)
     writer = CatalogWriter(catalog.client, spool=None)
-    directory = writer._private
+    directory = writer.directory
     feed(writer, documents)
     assert directory.is_dir()
     writer.close()
@@ -222,7 +222,7 @@ uid, documents = run_documents(40)
 writer = CatalogWriter(from_uri(sys.argv[1], api_key=sys.argv[2]), spool=None, wait_on_stop=0)
 for name, doc in documents:
     writer(name, doc)
-print(uid, writer._private)
+print(uid, writer.directory)
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from command_line import COMMAND, run, running
-from proxy import Proxy
+from proxy import Proxy, no_fault
 from small_runs import image_documents
 from spooled import put, put_and_die, run_documents, states
 from typer.testing import CliRunner
@@ -70,6 +71,13 @@ def uri(catalog):
 def key(catalog, monkeypatch):
     """The key of the session's catalog is in the environment."""
     monkeypatch.setenv("TILED_API_KEY", catalog.api_key)
+
+
+@pytest.fixture
+def proxy(catalog):
+    """A proxy before the session's catalog."""
+    with Proxy(catalog.uri) as running:
+        yield running
 
 
 def test_status_without_spools(tmp_path, monkeypatch):
@@ -339,6 +347,18 @@ def test_resume_beside_a_process_that_delivers(spool, tmp_path, unused_port):
         assert process.returncode == 0
 
 
+def test_a_directory_of_spools(spool, catalog, uri, key):
+    """What `deliver` takes the other commands take, too: a directory with spools in it."""
+    runs = [run_documents(2) for _ in range(2)]
+    for number, (_, docs) in enumerate(runs):
+        put(spool / f"beamline {number}", docs, catalogs=[uri])
+    assert invoke("status", spool).stdout.count("1 run waiting") == 2
+    assert f"is parked in {spool / 'beamline 1'}" in invoke("park", runs[1][0], "--spool", spool).stdout
+    assert invoke("resume", spool).exit_code == 1
+    assert invoke("resume", spool, "--run", runs[1][0]).exit_code == 0
+    assert [list(documents(catalog.client[uid])) for uid, _ in runs] == [docs for _, docs in runs]
+
+
 def test_resume_of_a_run_that_is_going_on(spool, catalog, key):
     """It does not wait for the end of a plan."""
     uid, docs = run_documents(3)
@@ -350,6 +370,19 @@ def test_resume_of_a_run_that_is_going_on(spool, catalog, key):
         assert "What is still going on is delivered by the process that takes the data" in shown.stdout
         writer(*docs[-1])
     assert list(documents(catalog.client[uid])) == docs
+
+
+def test_resume_behind_runs_that_never_end(spool, catalog, uri, key):
+    """However many runs of a source lack their stop, what came later is waited for."""
+    with closing(Store(spool, source="kafka://nowhere/topic")) as store:
+        for _ in range(120):
+            store.append("start", run_documents(0)[1][0][1])
+    late = [run_documents(3) for _ in range(2)]
+    put(spool, *(docs for _, docs in late), catalogs=[uri])
+    shown = invoke("resume", spool)
+    assert shown.exit_code == 0, shown.output
+    assert [list(documents(catalog.client[uid])) for uid, _ in late] == [docs for _, docs in late]
+    assert "What is still going on is delivered by the process that takes the data" in shown.stdout
 
 
 def test_park_and_resume(spool, catalog, uri, key):
@@ -371,6 +404,25 @@ def test_park_and_resume(spool, catalog, uri, key):
     shown = invoke("resume", spool, "--run", kept[:13])
     assert shown.exit_code == 0, shown.output
     assert list(documents(catalog.client[kept])) == kept_docs
+
+
+def test_commands_that_are_said(spool, proxy, catalog, key):
+    """What an error, or a command, says to type works as it stands, also for a spool that its user named."""
+    uid, docs = run_documents(3)
+    writer = CatalogWriter.from_uri(proxy.uri, spool=spool, wait_on_stop=0)
+    proxy.fault = lambda request: "cut"
+    for pair in docs:
+        writer(*pair)
+    with pytest.raises(CatalogUnreachableError, match=r"and so does the next writer with that spool\.$") as refused:
+        writer.close()
+    proxy.fault = no_fault
+    _, said, _ = str(refused.value).split("`")
+    *_, undo = invoke("park", uid, "--spool", spool).stdout.split("Undo it with: ")
+    for command, words in ((said, "1 run parked"), (undo, "1 run delivered")):
+        program, *arguments = shlex.split(command)
+        assert program == "bluesky-filestore"
+        assert words in invoke(*arguments).stdout
+    assert list(documents(catalog.client[uid])) == docs
 
 
 def test_files_that_came_late(spool, catalog, data_directory, key):

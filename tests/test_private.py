@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from disks import garble
 from small_runs import SmallRun
 from spooled import put, run_documents
 from typer.testing import CliRunner
@@ -14,6 +15,9 @@ from bluesky_filestore.cli import app
 from bluesky_filestore.private import make_private_directory, make_private_file
 from bluesky_filestore.sources.intake import Intake
 from bluesky_filestore.spool import Store
+from bluesky_filestore.spool.database import open_or_make
+from bluesky_filestore.spool.lease import Lease
+from bluesky_filestore.spool.measures import Measures
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +61,33 @@ def test_spools(tmp_path):
     names = {path.name for path in spool.rglob("*")}
     assert names >= {"spool.db", "set-aside.jsonl"}
     assert open_to_others(spool) == [spool]
+
+
+def test_spools_of_others(tmp_path):
+    """What root leaves in a spool of another user is that user's, who could not go on beside it else."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    os.chown(spool, 4321, 4321)
+    put(spool, run_documents(2)[1], catalogs=["http://127.0.0.1:9/api/v1/metadata/"])
+    assert Lease(spool / "uploader-1.lock").take()
+    measures = Measures(spool)
+    measures.add("delivered/1", 3)
+    measures.save(at_once=True)
+    garble(spool)
+    with closing(open_or_make(spool)):
+        owners = {path.name: path.stat().st_uid for path in spool.iterdir() if path.is_file()}
+    assert owners.keys() >= {"spool.db", "spool.db-wal", "measures.json", "aside.lock", "uploader-1.lock"}
+    assert set(owners.values()) == {4321}
+
+
+def test_links_of_others(tmp_path):
+    """What another user has put there in place of a file is not followed to where only root may write."""
+    (tmp_path / "their.lock").symlink_to(tmp_path / "not theirs")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        Lease(tmp_path / "their.lock").take()
+    assert not (tmp_path / "not theirs").exists()
 
 
 def test_catalogs(tmp_path):

@@ -81,6 +81,16 @@ def test_some_bytes_at_a_time(ledger):
     assert ledger.documents_of_run_after(second, producer, documents[7].number, 100, 1) == documents[8:9]
 
 
+def test_what_waits_behind_others(tmp_path):
+    """However many runs go on of which the catalog has all so far, what waits behind them is seen."""
+    put(tmp_path, *([("start", {"uid": str(n), "time": 0.0})] for n in range(120)), run_documents(1)[1])
+    with closing(Ledger(tmp_path)) as ledger:
+        here = ledger.register_catalog(HERE)
+        *early, last = ledger.entries(here)
+        ledger.set_states(here, {entry.number: ("uploading", "", 1) for entry in early})
+        assert ledger.first_waiting(here) == last.started
+
+
 def test_documents_that_are_there(ledger):
     """A document is there by its number until its run is forgotten."""
     last = ledger.last_document()

@@ -1,5 +1,6 @@
 """The commands for what spools hold, one by one: park, forget, export, and rename for catalogs."""
 
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ _LENGTH = 8
 
 
 def spools_meant(directory: Path | None) -> list[Path]:
-    """The spool in a directory, or all spools of this user, and what was kept elsewhere in their place.
+    """The spool in a directory, or those right below it, or all spools of this user, with what was kept elsewhere.
 
     Raises as `existing_spool` if there is nothing.
     """
@@ -30,8 +31,11 @@ def spools_meant(directory: Path | None) -> list[Path]:
     if directory is None:
         return [path for path in all_spools() if _is_usable(path)]
     instead = [path for path in kept_instead(directory) if _is_usable(path)]
-    has_none = bool(instead) and not (directory / FILE_NAME).exists()
-    return instead if has_none else [existing_spool(directory), *instead]
+    if (directory / FILE_NAME).exists():
+        return [existing_spool(directory), *instead]
+    # As `deliver` takes them.
+    below = [path.parent.resolve() for path in sorted(directory.glob(f"*/{FILE_NAME}")) if _is_usable(path.parent)]
+    return [*below, *instead] or [existing_spool(directory)]
 
 
 def _is_usable(directory: Path) -> bool:
@@ -56,7 +60,8 @@ def park(
 
     for run in find_run(spools_meant(spool), uid):
         run.park(reason)
-        _say(f"Run {run.uid} is parked in {run.directory}. Undo it with: bluesky-filestore resume --run {run.uid}")
+        undo = f"bluesky-filestore resume {shlex.quote(str(run.directory))} --run {run.uid}"
+        _say(f"Run {run.uid} is parked in {run.directory}. Undo it with: {undo}")
 
 
 def forget(

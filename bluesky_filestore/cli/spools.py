@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bluesky_filestore.errors import CatalogError, HandoffError
+from bluesky_filestore.errors import CatalogError, HandoffError, SpoolError
 
 from .catalog_options import Webhook, WebhookSecret, receiver_of
 from .console import Console
@@ -199,10 +199,18 @@ def _say_end(console: Console, target: Target, *, going_on: int) -> bool:
     from bluesky_filestore.spool.status import described_runs, look_at
 
     meant = comparable_address(target.uri)
-    found = next(each for each in look_at(target.directory).catalogs if comparable_address(each.catalog) == meant)
+    try:
+        found = next(each for each in look_at(target.directory).catalogs if comparable_address(each.catalog) == meant)
+    except SpoolError:
+        if target.directory.exists():
+            raise
+        # It was that of a writer, which went with it.
+        console.print("  all runs delivered")
+        return True
     console.print(f"  {described_runs(found.runs) or 'no runs'}", highlight=False, soft_wrap=True)
     if going_on:
-        console.print("  What is still going on is delivered by the process that takes the data.")
+        words = "is delivered by the process that takes the data, or by whoever delivers next."
+        console.print(f"  What is still going on {words}", highlight=False, soft_wrap=True)
     for uid, reason in found.parked.items():
         console.print(f"  parked {uid}: {reason}", highlight=False, soft_wrap=True, markup=False)
     return not found.parked

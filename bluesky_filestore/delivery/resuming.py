@@ -27,9 +27,13 @@ __all__ = ["Progress", "deliver_runs", "follow"]
 _LOOK_SECONDS = 0.2
 _PAUSES = 10
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0
-_MOST_ASKED = 100
 _CLOSE_SECONDS = 10.0
 _PATIENCE_SECONDS = 600.0
+# By producer: how many runs are neither delivered nor parked, and how many of these have no stop document yet.
+_UNFINISHED = (
+    "SELECT producer, count(*), count(*) - count(stopped) FROM runs LEFT JOIN deliveries ON run = id AND catalog = ? "
+    "WHERE fault = '' AND coalesce(state, 'waiting') NOT IN ('delivered', 'parked') GROUP BY producer"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +214,9 @@ class _Delivering:
 
 
 def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:
-    unfinished = ledger.unfinished(number, _MOST_ASKED)
-    going_on = sum(entry.stopped is None and ledger.is_alive(entry.producer) for entry in unfinished)
+    # All of them, however many: a source may have any number of runs that never end before those that did.
+    unfinished = ledger.rows(_UNFINISHED, number)
+    going_on = sum(still for producer, _, still in unfinished if still and ledger.is_alive(producer))
     holder = ledger.uploader(number)
     is_other = holder is not None and holder != os.getpid()
     said = ledger.catalogs().get(number, ("", ""))[1] if is_other else str(delivering.error or "")
@@ -220,7 +225,7 @@ def _look(ledger: Ledger, number: int, delivering: _Delivering) -> Progress:
         runs=ledger.counts(number),
         uploader=holder if is_other else None,
         error=said,
-        done=going_on == len(unfinished),
+        done=going_on == sum(count for _, count, _ in unfinished),
         going_on=going_on,
         failing=delivering.failing_runs,
     )

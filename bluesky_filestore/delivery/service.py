@@ -13,15 +13,16 @@ from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.database import FILE_NAME
-from bluesky_filestore.spool.places import kept_instead
+from bluesky_filestore.spool.places import is_private, kept_instead
 
+from .private_spools import is_held, is_over, remove_if_over
 from .settings import AS_USUAL, DeliverySettings
 from .uploader import Uploader
 
 __all__ = ["Service", "spools_below"]
 
 _logger = get_logger(__name__)
-_NEW_SPOOLS_SECONDS = 2.0
+_NEW_SPOOLS_SECONDS, _LEAVE_SECONDS = 2.0, 5.0
 
 
 def spools_below(places: Iterable[Path]) -> list[Path]:
@@ -70,6 +71,7 @@ class Service:
         now = time.monotonic()
         if now >= self._next_search:
             self._next_search = now + _NEW_SPOOLS_SECONDS
+            self._remove_private_ones()
             self._search()
         for directory, uploader in self.uploaders.items():
             stamp = _stamp(directory)
@@ -99,12 +101,31 @@ class Service:
             uploader.close(max(0.0, until - time.monotonic()))
             uploader.catalog.close()
 
+    def _remove_private_ones(self) -> None:
+        """Remove what writers kept that could not use their spool, and have ended, once all of it is delivered."""
+        for directory in filter(is_private, tuple(self.uploaders)):
+            try:
+                if is_over(directory):
+                    self._leave(directory)
+                    remove_if_over(directory)
+                    _logger.info("All that was kept in %s is delivered, and it is removed.", directory)
+            except SpoolError as error:
+                # Whoever delivers from it says so as well, and tries again.
+                _logger.debug("%s", error)
+
+    def _leave(self, directory: Path, timeout: float = _LEAVE_SECONDS) -> None:
+        gone = self.uploaders.pop(directory)
+        gone.close(timeout)
+        gone.catalog.close()
+
     def _search(self) -> None:
         found = spools_below(self._places)
         for directory in found:
             if directory in self.uploaders:
                 continue
             try:
+                if is_private(directory) and is_held(directory):
+                    continue  # Its writer delivers, and removes it when all is.
                 self.uploaders[directory] = Uploader(directory, self._make_catalog(), self._settings)
                 self._unusable.pop(directory, None)
                 _logger.info("Delivers from %s.", directory)
@@ -115,9 +136,7 @@ class Service:
         for directory in self.uploaders.keys() - set(found):
             if not directory.exists():
                 _logger.warning("The spool in %s is gone.", directory)
-                gone = self.uploaders.pop(directory)
-                gone.close(0.0)
-                gone.catalog.close()
+                self._leave(directory, 0.0)
 
 
 def _stamp(directory: Path) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Documents put into a spool as they come, and delivered from there."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -11,6 +12,7 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import storable
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.ledger import Ledger
+from bluesky_filestore.spool.places import is_private
 from bluesky_filestore.spool.store import Durability, Store
 
 from .settings import AS_USUAL, DeliverySettings
@@ -274,9 +276,10 @@ class Spooling:
             why = "; ".join(f"run {uid}: {error}" for uid, error in list(failing.items())[:_MOST_NAMED])
             words = str(uploader.error or uploader.trouble or patience.words or why or "The writer is closed.")
             kind = SpoolError if uploader.trouble and uploader.error is None else CatalogUnreachableError
+            others = "." if is_private(self.directory) else ", and so does the next writer with that spool."
             raise kind(
                 f"{words} Nothing is lost: what {uploader.catalog.uri} has not got waits in {self.directory}; "
-                f"`bluesky-filestore resume` delivers it, and so does the next writer."
+                f"`bluesky-filestore resume {shlex.quote(str(self.directory))}` delivers it{others}"
             ) from uploader.error
 
     def _waiting(self, uploader: Uploader) -> tuple[int, int | None]:

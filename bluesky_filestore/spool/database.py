@@ -15,7 +15,7 @@ from typing import Any
 
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 from bluesky_filestore.logs import get_logger
-from bluesky_filestore.private import make_private_directory, make_private_file
+from bluesky_filestore.private import make_private_directory, make_private_file, open_private_file
 
 __all__ = [
     "BACKSTOP_PAGES",
@@ -120,7 +120,7 @@ def connect(directory: Path, patience: float = _OPENING_SECONDS) -> sqlite3.Conn
     """
     path = directory / FILE_NAME
     with database_errors(directory):
-        make_private_file(path)
+        make_private_file(path, shares_owner=True)
         connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, directory)
@@ -260,7 +260,7 @@ def put_aside(directory: Path, damaged: tuple[int, int] | None, reason: str) -> 
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / "aside.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_private_file(directory / "aside.lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

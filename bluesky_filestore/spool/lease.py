@@ -10,6 +10,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.private import open_private_file
 
 __all__ = ["Lease", "forget_source", "is_source", "register_producer"]
 
@@ -46,7 +47,7 @@ class Lease:
             If the file cannot be made or locked at all.
         """
         while not self.held:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_private_file(self._path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_ours = self._is_of(descriptor)

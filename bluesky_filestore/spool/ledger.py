@@ -275,7 +275,8 @@ class Ledger:
         """When the oldest document was received that the catalog has not got; None if it has all."""
         runs = self.rows(
             "SELECT id, coalesce(documents, 0) FROM runs LEFT JOIN deliveries ON run = id AND catalog = ? "
-            "WHERE fault = '' AND coalesce(state, 'waiting') IN ('waiting', 'uploading') ORDER BY id LIMIT ?",
+            "WHERE fault = '' AND coalesce(state, 'waiting') IN ('waiting', 'uploading') AND "
+            "coalesce(documents, 0) < (SELECT count(*) FROM documents WHERE run = runs.id) ORDER BY id LIMIT ?",
             *(catalog, _MOST_LOOKED_AT),
         )
         statement = "SELECT received FROM documents WHERE run = ? ORDER BY id LIMIT 1 OFFSET ?"

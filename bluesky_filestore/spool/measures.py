@@ -13,6 +13,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
+from bluesky_filestore.private import open_private_file
+
 __all__ = ["BOUNDS", "Measures", "measured"]
 
 _FILE = "measures.json"
@@ -94,7 +96,7 @@ def _counts_in(text: bytes) -> dict[str, float]:
 def _add_to(path: Path, more: Mapping[str, float]) -> bool:
     """Add counts to those in a file; whether it was done."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private_file(path)
     except OSError:
         return False
     try:

@@ -14,12 +14,15 @@ from bluesky_filestore.errors import OptionError, SpoolError
 from .database import FILE_NAME
 
 __all__ = [
-    *("all_spools", "existing_spool", "home", "is_private", "kept_instead", "private_directory"),
+    *("HELD_NAME", "all_spools", "existing_spool", "home", "is_private", "kept_instead", "private_directory"),
     *("spool_for", "spool_in"),
 ]
 
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made in it, which only this user may read
 _PRIVATE = "catalog-writer"
+_ROOM_BYTES = 16_000_000
+HELD_NAME = "writer.lock"
+"""What a writer holds locked in a directory of its own, for as long as it is there."""
 
 
 def spool_for(uri: str) -> Path:
@@ -83,8 +86,11 @@ def kept_instead(place: Path) -> list[Path]:
 
 
 def is_private(spool: Path) -> bool:
-    """Whether it is a directory as `private_directory` makes it: kept for as long as something in it waits."""
-    return spool.name.startswith(f"{_PRIVATE}-") and _is_ours(spool)
+    """Whether it is a directory as `private_directory` makes it: kept for as long as something in it waits.
+
+    A user may have called one of his own so, which is kept with all that is in it.
+    """
+    return spool.name.startswith(f"{_PRIVATE}-") and _is_ours(spool) and (spool / HELD_NAME).is_file()
 
 
 def _is_ours(directory: Path) -> bool:
@@ -133,7 +139,7 @@ def private_directory(instead_of: Path | None = None) -> Path:
     meant = () if instead_of is None else (os.path.realpath(instead_of.parent), os.path.realpath(instead_of))
     prefix = "-".join([_PRIVATE, *map(_digest, meant), ""])
     # Files in memory, where there are such: nobody asked for these documents to be on a disk, or it does not take them.
-    for parent in (_IN_MEMORY, gettempdir()):
+    for parent in sorted((_IN_MEMORY, gettempdir()), key=_is_short_of_room):
         try:
             return Path(mkdtemp(prefix=prefix, dir=parent))
         except OSError as error:
@@ -142,3 +148,13 @@ def private_directory(instead_of: Path | None = None) -> Path:
         f"no directory can be made for documents on their way in {parent} ({reason}); expected to be able to. Set "
         f"TMPDIR to a directory that can be written to."
     )
+
+
+def _is_short_of_room(parent: str) -> bool:
+    """Whether a spool would soon find no room: what containers have for files in memory is small, and others use it."""
+    try:
+        found = os.statvfs(parent)
+    except OSError:
+        return True
+    # A file system without a limit has no blocks.
+    return found.f_blocks > 0 and found.f_bavail * found.f_frsize < _ROOM_BYTES
