@@ -1,6 +1,7 @@
 """What is subscribed to a RunEngine: documents in, a catalog of runs out."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -333,7 +334,8 @@ class CatalogWriter(SpoolWriter):
         finally:
             self._follow_ups.close(waits=False)
             if self._private is not None:
-                self._last_status = self.status()
+                with suppress(SpoolError):  # Somebody has removed the directory.
+                    self._last_status = self.status()
                 self._private.leave()
             for catalog in self.catalogs:
                 catalog.close()
