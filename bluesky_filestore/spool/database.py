@@ -16,12 +16,14 @@ from typing import Any
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
+from bluesky_filestore.visible import storable
 
 __all__ = [
     "BACKSTOP_PAGES",
     "BUSY_SECONDS",
     "FILE_NAME",
     "LONGEST_BUSY_SECONDS",
+    "as_stored",
     "ascending",
     "connect",
     "database_errors",
@@ -148,6 +150,11 @@ def database_errors(directory: Path) -> Iterator[None]:
             f"the spool database {path} cannot be used ({error}); expected a directory on a local disk that this user "
             f"may write to, with room on it."
         ) from error
+
+
+def as_stored(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values as the database has them: SQLite takes no text that is no UTF-8."""
+    return tuple(storable(value) if isinstance(value, str) else value for value in values)
 
 
 def ascending(rows: Iterable[tuple[Any, ...]], number: int, directory: Path) -> Iterator[tuple[Any, ...]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from bluesky_filestore.errors import SpoolError
+from bluesky_filestore.visible import storable
 
 __all__ = ["Lease", "forget_source", "is_source", "register_producer"]
 
@@ -131,7 +132,7 @@ def register_producer(connection: sqlite3.Connection, directory: Path, source: s
     OSError
         If no lease can be had at all.
     """
-    me = (platform.node(), os.getpid(), time.time())
+    me, source = (storable(platform.node()), os.getpid(), time.time()), storable(source)
     if source:
         connection.execute(_TABLE)
         statement = "SELECT id FROM producers JOIN sources ON producer = id WHERE name = ?"

@@ -9,8 +9,9 @@ from typing import Any
 
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import SpoolDamagedError
+from bluesky_filestore.visible import storable
 
-from .database import BACKSTOP_PAGES, ascending, connect, database_errors, identity, put_aside, transaction
+from .database import BACKSTOP_PAGES, as_stored, ascending, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
 from .entries import DOUBT, IN_DOUBT, LATEST_SECONDS, DeliveryState, Entry, Spooled
 from .handoffs import Handoff, insert_handoffs
@@ -95,7 +96,7 @@ class Ledger:
         """Write down why a catalog does not take documents; empty if it does."""
         with self.transaction():
             statement = "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?"
-            self._connection.execute(statement, (error, time.time(), catalog, error))
+            self._connection.execute(statement, (said := storable(error), time.time(), catalog, said))
 
     def documents_after(self, number: int, limit: int, size: int) -> list[Spooled]:
         """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
@@ -224,7 +225,7 @@ class Ledger:
                 "ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason, "
                 "documents = documents + excluded.documents, changed = excluded.changed "
                 "WHERE state <> 'parked'",
-                [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
+                [(run, catalog, state, storable(reason), more, now) for run, (state, reason, more) in states.items()],
             )
             insert_handoffs(self._connection, handoffs)
         self.measures.add(f"delivered/{catalog}", sum(more for _, _, more in states.values()))
@@ -331,7 +332,7 @@ class Ledger:
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """What a statement finds in the database."""
-        with database_errors(self.directory), closing(self._connection.execute(statement, values)) as cursor:
+        with database_errors(self.directory), closing(self._connection.execute(statement, as_stored(values))) as cursor:
             return cursor.fetchall()
 
     @contextmanager

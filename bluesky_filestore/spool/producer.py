@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .belonging import Belonging
+from .belonging import Belonging, stored_text, text_in
 from .database import FILE_NAME, database_errors, not_writable, open_or_make, transaction
 from .encoding import decode
 from .lease import Lease, forget_source, register_producer
@@ -94,13 +94,13 @@ class Producer:
     def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         if name != NOTE:
             run = self.belonging.run_of(name, doc)
-            self.connection.execute(_INSERT, (self.number, run, name, received, body))
+            self.connection.execute(_INSERT, (self.number, run, stored_text(name), received, body))
         elif (run := self.belonging.run_of("stop", doc)) is not None:
             insert_note(self.connection, run, decode(body))
 
     def _insert_end(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
         """A document that begins or ends a run."""
-        uid = str(doc.get("uid" if name == "start" else "run_start", ""))
+        uid = text_in(doc, "uid" if name == "start" else "run_start")
         with transaction(self.connection):
             if name == "start":
                 (run,) = self.connection.execute(
