@@ -50,6 +50,10 @@ class Belonging:
         """The runs that were started and not stopped yet, by uid."""
         return tuple(self._open)
 
+    def uid_of(self, run: int) -> str:
+        """The uid of an open run; empty if it is none."""
+        return next((uid for uid, number in self._open.items() if number == run), "")
+
     def start(self, uid: str, run: int) -> None:
         """A run was started."""
         self._open[storable(uid)] = run

@@ -18,6 +18,7 @@ from bluesky_filestore.logs import get_logger
 from .belonging import Belonging
 from .database import BUSY_SECONDS, LONGEST_BUSY_SECONDS, connect, identity, is_busy, is_damage, not_taken, put_aside
 from .encoding import encode
+from .losses import Losses
 from .measures import Measures
 from .notes import NOTE
 from .producer import Encoded, Producer, stretches
@@ -62,6 +63,8 @@ class Store:
         """How many documents were taken."""
         self.measures = Measures(directory)
         """What is counted here, written down by the thread that nobody waits for."""
+        self.losses = Losses()
+        """What is known to be lost."""
         self._unsaved: deque[Encoded] = deque()
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._taken = itertools.count(1)
@@ -110,7 +113,7 @@ class Store:
         SpoolError
             If the disk does not take it. It is kept in memory then, and put on the disk with later ones. So it is, and
             no error, while somebody else has the database, for up to five seconds. Nothing is taken by a writer that
-            is closed, or in a process that was forked from its own.
+            is closed, or in a process that was forked from its own, and no document of more than SQLite's 1e9 bytes.
         """
         self._take(((name, doc, self._encoded(name, doc), time.time()),))
 
@@ -140,6 +143,7 @@ class Store:
             self._keep_in_memory(documents)
             self._wake.set()
             return
+        lost = self.losses.count
         try:
             if self._unsaved:
                 # The order is part of what is kept.
@@ -158,13 +162,18 @@ class Store:
                     self._save_unsaved(until=began + BUSY_SECONDS)
             if documents[-1][0] == "stop" or (len(documents) > 1 and any(name == "stop" for name, *_ in documents)):
                 self._sync()
+            self.losses.raise_last(lost)
         finally:
             self._lock.release()
             if self._unsaved and self._trouble is None:
                 self._wake.set()
 
     def save(self) -> None:
-        """Put on the disk what is in memory, if it takes it now; raises as `append` does."""
+        """Put on the disk what is in memory, if it takes it now; raises as `append` does, and once what is lost."""
+        self._save()
+        self.losses.raise_unsaid()
+
+    def _save(self) -> None:
         while self._unsaved and not self._closing:
             with self._lock:
                 self._save_unsaved()
@@ -173,7 +182,7 @@ class Store:
 
     def make_safe(self) -> bool:
         """Put all that was taken on the disk; whether it is safe from a power failure. Raises as `append` does."""
-        self.save()
+        self._save()
         return self._sync()
 
     def end_source(self) -> None:
@@ -218,8 +227,13 @@ class Store:
     def _insert(self, stretch: Sequence[Encoded]) -> None:
         if stretch[0][0] in ("start", "stop"):
             self._follow()
-        self._producer.insert(stretch)
+        try:
+            lost = self._producer.insert(stretch)
+        except MemoryError as error:
+            raise SpoolError("there is not enough memory for it") from error
         self._dirty = True
+        for words in lost:
+            self.losses.add(f"The spool in {self.directory}: {words}")
 
     def _save_unsaved(self, *, until: float = math.inf) -> None:
         """Put on the disk what is in memory, for as long as it takes it, or until a time.
@@ -308,12 +322,13 @@ class Store:
 
     def _keep(self) -> None:
         """Put on the disk what was taken, once a second, and keep the log short; nobody has to wait for it."""
+        overlooked = ""
         while not self._closing:
             # What waits for somebody else to be done with the database goes as soon as that is.
             self._wake.wait(_PAUSE_SECONDS if self._unsaved and self._trouble is None else _SYNC_SECONDS)
             self._wake.clear()
-            self.measures.save()
             try:
+                self.measures.save()
                 with self._lock:
                     self._follow()
                     if self._unsaved and not self._closing:
@@ -326,3 +341,8 @@ class Store:
             except (SpoolError, sqlite3.Error, OSError) as error:
                 # It is tried again in a second; whoever puts documents in has been told what it means.
                 _logger.debug("The spool in %s: %s", self.directory, error)
+            except Exception as error:
+                # Whatever we overlooked: what waits in memory waits for this thread.
+                if repr(error) != overlooked:
+                    overlooked = repr(error)
+                    _logger.exception("The spool in %s is not seen to, which is tried again.", self.directory)
