@@ -8,6 +8,7 @@ thread that nobody waits for, and one that is not there or broken counts as empt
 import fcntl
 import json
 import os
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -85,10 +86,15 @@ def measured(directory: Path) -> dict[str, float]:
 def _counts_in(text: bytes) -> dict[str, float]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     items = found.items() if isinstance(found, Mapping) else ()
-    return {name: float(count) for name, count in items if isinstance(count, int | float)}
+    return {name: float(count) for name, count in items if _is_count(count)}
+
+
+def _is_count(value: object) -> bool:
+    """Whether it can be counted on with: what is infinite, or an integer beyond floats, would stay so for ever."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _add_to(path: Path, more: Mapping[str, float]) -> bool:
