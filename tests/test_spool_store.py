@@ -516,7 +516,7 @@ def test_put_aside_while_nothing_comes(tmp_path, monkeypatch):
         with closing(Ledger(tmp_path)) as ledger:
             ledger.put_aside("somebody found it damaged")
         deadline = time.monotonic() + 30
-        while store._identity != identity(tmp_path) and time.monotonic() < deadline:
+        while store._current.identity != identity(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.01)
         append_all(store, documents[2:4])
         assert taken(tmp_path)[uid] == ("the spool was damaged in the middle of the run", documents[2:4])

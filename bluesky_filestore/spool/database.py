@@ -30,6 +30,7 @@ __all__ = [
     "identity",
     "is_busy",
     "is_damage",
+    "is_gone",
     "not_taken",
     "not_writable",
     "open_or_make",
@@ -263,6 +264,18 @@ def put_aside(directory: Path, damaged: tuple[int, int] | None, reason: str) -> 
         raise SpoolError(
             f"{reason}, and cannot be put aside ({error.strerror}); expected a directory that this user may write to."
         ) from error
+
+
+def is_gone(directory: Path, which: tuple[int, int] | None) -> bool:
+    """Whether a database, as of `identity`, is neither in its place nor where damaged ones are put aside."""
+    try:
+        (directory / FILE_NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        # It may be there: its disk does not answer, say.
+        return False
+    return which not in map(identity, (directory, *directory.glob("damaged-*")))
 
 
 @contextmanager
