@@ -149,17 +149,8 @@ class Store:
                 # The order is part of what is kept.
                 self._keep_in_memory(documents)
                 self._save_unsaved(until=began + BUSY_SECONDS)
-                return
-            done = 0
-            try:
-                for stretch in (documents,) if len(documents) == 1 else stretches(documents):
-                    self._insert(stretch)
-                    done += len(stretch)
-            except (sqlite3.DatabaseError, SpoolError) as error:
-                self._keep_in_memory(documents[done:])
-                self._failed(error)
-                if not is_busy(error):
-                    self._save_unsaved(until=began + BUSY_SECONDS)
+            else:
+                self._insert_all(documents, until=began + BUSY_SECONDS)
             if documents[-1][0] == "stop" or (len(documents) > 1 and any(name == "stop" for name, *_ in documents)):
                 self._current.sync()
             self.losses.raise_last(lost)
@@ -167,6 +158,18 @@ class Store:
             self._lock.release()
             if self._unsaved and self._trouble is None:
                 self._wake.set()
+
+    def _insert_all(self, documents: Sequence[Encoded], *, until: float) -> None:
+        done = 0
+        try:
+            for stretch in (documents,) if len(documents) == 1 else stretches(documents):
+                self._insert(stretch)
+                done += len(stretch)
+        except (sqlite3.DatabaseError, SpoolError) as error:
+            self._keep_in_memory(documents[done:])
+            self._failed(error)
+            if not is_busy(error):
+                self._save_unsaved(until=until)
 
     def save(self) -> None:
         """Put on the disk what is in memory, if it takes it now; raises as `append` does, and once what is lost."""
