@@ -18,6 +18,8 @@ from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file
 from bluesky_filestore.visible import storable
 
+from .forking import no_fork
+
 __all__ = [
     "BACKSTOP_PAGES",
     "BUSY_SECONDS",
@@ -49,7 +51,7 @@ BUSY_SECONDS = 0.025
 LONGEST_BUSY_SECONDS = 5.0
 """For how long others may have it without anybody being told."""
 
-_OPENING_SECONDS = 5.0
+_OPENING_SECONDS, _RETRY_SECONDS = 5.0, 0.01
 BACKSTOP_PAGES = 65_536
 """How long the log may become before whoever reads folds it in; the keeper of a store does so long before."""
 
@@ -280,12 +282,19 @@ def is_gone(directory: Path, which: tuple[int, int] | None) -> bool:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / "aside.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    while True:
+        with no_fork:
+            descriptor = os.open(directory / "aside.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                yield
+                return
+            finally:
+                os.close(descriptor)
+        time.sleep(_RETRY_SECONDS)
 
 
 def _move_aside(directory: Path, reason: str) -> None:

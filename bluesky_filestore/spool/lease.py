@@ -12,6 +12,8 @@ from weakref import WeakSet
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.visible import storable
 
+from .forking import no_fork
+
 __all__ = ["Lease", "forget_source", "is_source", "register_producer"]
 
 
@@ -46,7 +48,14 @@ class Lease:
         OSError
             If the file cannot be made or locked at all.
         """
-        while not self.held:
+        is_free = True
+        while is_free and not self.held:
+            is_free = self._try()
+        return self.held
+
+    def _try(self) -> bool:
+        """Take it if that goes; whether nobody else has it."""
+        with no_fork:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +75,7 @@ class Lease:
             else:
                 # Whoever had it has removed the file meanwhile: a lock on what has no name keeps nobody out.
                 os.close(descriptor)
-        return True
+            return True
 
     def _is_of(self, descriptor: int) -> bool:
         """Whether an open file is the one that others find under the name."""
@@ -77,10 +86,11 @@ class Lease:
 
     def give_up(self) -> None:
         """Let others have it; harmless if it is not ours."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            _held.discard(self)
+        with no_fork:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+                _held.discard(self)
 
     def remove(self) -> None:
         """Give it up, with its file; does nothing if it is not ours."""
@@ -94,19 +104,20 @@ class Lease:
         """The process that has it, or None if nobody has."""
         if self.held:
             return os.getpid()
-        try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = os.read(descriptor, 32).decode().strip()
-            return int(text) if text.isdigit() else 0
-        else:
-            return None
-        finally:
-            os.close(descriptor)
+        with no_fork:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(descriptor, 32).decode().strip()
+                return int(text) if text.isdigit() else 0
+            else:
+                return None
+            finally:
+                os.close(descriptor)
 
 
 _TABLE = "CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, producer INTEGER NOT NULL)"

@@ -14,6 +14,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
+from .forking import no_fork
+
 __all__ = ["BOUNDS", "Measures", "measured"]
 
 _FILE = "measures.json"
@@ -99,20 +101,21 @@ def _is_count(value: object) -> bool:
 
 def _add_to(path: Path, more: Mapping[str, float]) -> bool:
     """Add counts to those in a file; whether it was done."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        counts = _counts_in(os.pread(descriptor, _MOST_BYTES, 0))
-        for name, count in more.items():
-            counts[name] = counts.get(name, 0) + count
-        text = json.dumps(counts).encode()
-        # A reader sees the one or the other: blanks fill what was longer.
-        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    with no_fork:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            counts = _counts_in(os.pread(descriptor, _MOST_BYTES, 0))
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
+            text = json.dumps(counts).encode()
+            # A reader sees the one or the other: blanks fill what was longer.
+            os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
