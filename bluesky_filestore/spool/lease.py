@@ -18,6 +18,7 @@ __all__ = ["Lease", "forget_source", "is_source", "register_producer"]
 
 
 _held: "WeakSet[Lease]" = WeakSet()
+_PROBED_SECONDS, _PAUSE_SECONDS = 0.25, 0.001
 
 
 class Lease:
@@ -41,20 +42,23 @@ class Lease:
         return self._descriptor is not None
 
     def take(self) -> bool:
-        """Take it if nobody else has it; whether it is ours now.
+        """Take it if nobody else has it; whether it is ours now. Who only looks for the holder is waited for.
 
         Raises
         ------
         OSError
             If the file cannot be made or locked at all.
         """
-        is_free = True
-        while is_free and not self.held:
-            is_free = self._try()
-        return self.held
+        patient_until = time.monotonic() + _PROBED_SECONDS
+        while not (self.held or self._try()):
+            # Who looks for the holder has the file locked, too, for a moment.
+            if self.holder() is not None or time.monotonic() >= patient_until:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+        return True
 
     def _try(self) -> bool:
-        """Take it if that goes; whether nobody else has it."""
+        """Take it if that goes at once; whether it is ours now."""
         with no_fork:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -75,7 +79,7 @@ class Lease:
             else:
                 # Whoever had it has removed the file meanwhile: a lock on what has no name keeps nobody out.
                 os.close(descriptor)
-            return True
+            return is_ours
 
     def _is_of(self, descriptor: int) -> bool:
         """Whether an open file is the one that others find under the name."""
@@ -151,7 +155,7 @@ def register_producer(connection: sqlite3.Connection, directory: Path, source: s
             lease = Lease(directory / f"producer-{number}.lock")
             if not lease.take():
                 raise SpoolError(
-                    f"process {lease.holder()} puts what comes from {source} into the spool in {directory} already; "
+                    f"{_named(lease.holder())} puts what comes from {source} into the spool in {directory} already; "
                     f"end it first, or use another spool."
                 )
             connection.execute("UPDATE producers SET host = ?, process = ?, started = ? WHERE id = ?", (*me, number))
@@ -167,6 +171,11 @@ def register_producer(connection: sqlite3.Connection, directory: Path, source: s
             return int(number), lease
         # It is somebody's who has it from a database that was put aside, and has not noticed yet.
         connection.execute("DELETE FROM producers WHERE id = ?", (number,))
+
+
+def _named(process: int | None) -> str:
+    # It may have ended since, or be about to say its number.
+    return f"process {process}" if process else "another process"
 
 
 def is_source(connection: sqlite3.Connection, producer: int) -> bool:
