@@ -305,7 +305,7 @@ class CatalogWriter(SpoolWriter):
             documents=store.documents,
             open_runs=store.open_runs,
             unsettled_runs=spooling.unsettled_runs,
-            problems=(*self._problems, *spooling.problems),
+            problems=(*self._problems, *store.losses.all(), *spooling.problems),
             catalogs=tuple(catalogs),
             spool=None if self._private is not None else spooling.directory,
             unsaved=store.unsaved,

@@ -86,7 +86,7 @@ class SpoolWriter:
         try:
             self._put(name, doc)
         except SpoolError:
-            # The spool has logged it, and keeps the document in memory.
+            # The spool has logged it, and keeps the document in memory if it can.
             if self._on_error == "raise":
                 raise
         except Exception as error:
@@ -105,10 +105,11 @@ class SpoolWriter:
         Raises
         ------
         SpoolError
-            If the disk does not take it.
+            If the disk does not take it, or some of it is lost, which is raised once.
         """
         if not self._store.make_safe():
             raise SpoolError(f"the spool in {self._store.directory} cannot be put on the disk; the log says why.")
+        self._store.losses.raise_unsaid()
 
     def status(self) -> WriterStatus:
         """How the writer is doing, and those who deliver from its spool."""
@@ -117,7 +118,7 @@ class SpoolWriter:
             documents=self._store.documents,
             open_runs=self._store.open_runs,
             unsettled_runs=(),
-            problems=tuple(self._problems),
+            problems=(*self._problems, *self._store.losses.all()),
             catalogs=tuple(each for each in spool.catalogs if each.catalog),
             spool=spool.directory,
             unsaved=self._store.unsaved,
@@ -133,9 +134,10 @@ class SpoolWriter:
         Raises
         ------
         SpoolError
-            If the disk does not take what is in memory.
+            If the disk does not take what is in memory, or something is lost and `flush` has not said so.
         """
         self._store.close()
+        self._store.losses.raise_unsaid()
 
     def __repr__(self) -> str:
         return f"<SpoolWriter into {self._store.directory}>"

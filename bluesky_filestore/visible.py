@@ -1,8 +1,8 @@
-"""Text of others, as it may be shown: a terminal obeys nothing in it, and no address has its password."""
+"""Text of others, as it may be shown and stored: no terminal obeys it, no address has its password, UTF-8 holds it."""
 
 import re
 
-__all__ = ["shown_address", "visible", "visible_json", "visible_line", "without_secrets"]
+__all__ = ["shown_address", "storable", "visible", "visible_json", "visible_line", "without_secrets"]
 
 _DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _SHOWN = (
@@ -29,6 +29,17 @@ def visible(text: str) -> str:
     '␛[2Jgone'
     """
     return text.translate(_SHOWN)
+
+
+def storable(text: str) -> str:
+    r"""The text as UTF-8 has it: what is no character, as in names of files in another encoding, is written out.
+
+    Examples
+    --------
+    >>> storable("M\udcfcller")
+    'M\\udcfcller'
+    """
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def visible_line(text: str) -> str:

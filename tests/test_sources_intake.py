@@ -425,3 +425,14 @@ def test_what_is_kept_is_as_it_came(tmp_path):
         assert [each.doc() for each in ledger.documents_after(0, 10, 2**20)] == [
             decode(encode(doc)) for _, doc in documents
         ]
+
+
+def test_uid_that_is_no_utf8(tmp_path):
+    """A run with such a uid, as JSON may have it, is taken like any other, and known when it comes again."""
+    odd, uid = "r\udce9sum", r"r\udce9sum"
+    runs = [run_documents(2)[1], run_documents(2, uid=odd)[1], run_documents(2)[1]]
+    documents = [document for run in runs for document in run]
+    assert poured(tmp_path, documents[:7]) == (0, 0, [])
+    assert poured(tmp_path, documents, at_once=20) == (7, 0, [])
+    assert poured(tmp_path, runs[1]) == (5, 0, [])
+    assert spooled(tmp_path) == [(uid if of == odd else of, name, each) for of, name, each in expected(*runs)]

@@ -1,5 +1,6 @@
 """A lock that a dead process loses."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -96,6 +97,35 @@ def test_forked_holder(path, hold):
     assert lease.holder() == process.pid
     process.kill()
     process.wait()
+    assert lease.take()
+    lease.give_up()
+
+
+def test_looked_at(path):
+    """Who looks for the holder keeps nobody from taking it, however often it looks."""
+    probe = "import sys\nfrom pathlib import Path\nfrom bluesky_filestore.spool.lease import Lease\n"
+    probe += "lease = Lease(Path(sys.argv[1]))\nprint('looks', flush=True)\nwhile True: lease.holder()"
+    path.touch()
+    process = subprocess.Popen([sys.executable, "-c", probe, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdout.readline()
+        for _ in range(300):
+            lease = Lease(path)
+            assert lease.take()
+            lease.give_up()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_looked_at_for_long(path):
+    """Of one that is locked by whoever looks, for ever, it is known that it cannot be had."""
+    path.touch()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not Lease(path).take()
+    lease = Lease(path)
     assert lease.take()
     lease.give_up()
 

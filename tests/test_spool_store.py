@@ -105,6 +105,29 @@ def test_safe_from_a_power_failure(tmp_path, monkeypatch, durability, level):
             append_all(store, run_documents(0)[1])
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_stop_behind_one_that_waited(tmp_path, monkeypatch, together):
+    """A stop is on the disk when the call returns, too, if it goes there behind what had waited in memory."""
+    monkeypatch.setattr(Store, "_keep", lambda _: None)
+    synced, sync = [], os.fsync
+    _, documents = run_documents(2)
+    with closing(Store(tmp_path)) as store:
+        append_all(store, documents[:2])
+        with closing(connect(tmp_path)) as other, transaction(other):
+            append_all(store, documents[2:3])
+        assert store.unsaved == 1
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (sync(descriptor), synced.append(descriptor)))
+        if together:
+            store.append_all(documents[3:])
+        else:
+            store.append(*documents[3])
+            assert synced == []
+            with closing(connect(tmp_path)) as other, transaction(other):
+                store.append(*documents[2])
+            store.append(*documents[-1])
+        assert (store.unsaved, len(synced)) == (0, 1)
+
+
 def test_state_of_the_moment(tmp_path):
     """What counts is what a document held when it was taken."""
     _, documents = run_documents(1)
@@ -522,7 +545,7 @@ def test_put_aside_while_nothing_comes(tmp_path, monkeypatch):
         with closing(Ledger(tmp_path)) as ledger:
             ledger.put_aside("somebody found it damaged")
         deadline = time.monotonic() + 30
-        while store._identity != identity(tmp_path) and time.monotonic() < deadline:
+        while store._current.identity != identity(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.01)
         append_all(store, documents[2:4])
         assert taken(tmp_path)[uid] == ("the spool was damaged in the middle of the run", documents[2:4])

@@ -11,6 +11,7 @@ from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.operations.columns import storable
 from bluesky_filestore.operations.operations import Catalog
+from bluesky_filestore.spool.belonging import text_in
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.places import is_private
 from bluesky_filestore.spool.store import Durability, Store
@@ -174,7 +175,7 @@ class Spooling:
                 # Not even if it was before, and comes a second time.
                 uploader.readable.discard(str(doc.get("uid", "")))
         elif name == "stop" and (summary := self._summary.stop(doc)):
-            self._after_stop(str(doc.get("run_start", "")), summary)
+            self._after_stop(text_in(doc, "run_start"), summary)
 
     def _wake_for_new_nodes(self, name: str) -> None:
         """Have what is slow for a catalog, the making of a run and of its tables, done while documents come."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_filestore.model.event_record import DEEPEST, MOST_BITS_IN_DECIMAL, exact_json, shallow
+from bluesky_filestore.visible import storable
 
 from .operations import ColumnType
 
@@ -231,17 +232,6 @@ def _plain(value: Any, changed: dict[str, str], path: tuple[str, ...]) -> Any:
     text = hex(value) if isinstance(value, int) and value.bit_length() > MOST_BITS_IN_DECIMAL else storable(str(value))
     changed[".".join(path)] = text
     return None if isinstance(value, float) else text
-
-
-def storable(text: str) -> str:
-    r"""The text as UTF-8 has it: what is no character, as in names of files in another encoding, is written out.
-
-    Examples
-    --------
-    >>> storable("M\udcfcller")
-    'M\\udcfcller'
-    """
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _kind(value: Any) -> ColumnType:

@@ -31,6 +31,7 @@ from typing import Any
 
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_file
+from bluesky_filestore.spool.belonging import stored_text, text_in
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.notes import NOTE
 from bluesky_filestore.spool.spooled_run import export_line
@@ -142,7 +143,7 @@ class Intake:
         self._notes.clear()
         if is_new:
             new.append((name, doc))
-            begun = str(doc.get("uid")) if name in ("start", "descriptor", "resource") else ""
+            begun = text_in(doc, "uid") if name in ("start", "descriptor", "resource") else ""
             waited = self._waiting.pop(begun, ()) if begun else ()
             self.aside -= len(waited)
             self._size_waiting -= sum(size for _, _, size in waited)
@@ -157,18 +158,18 @@ class Intake:
         if name in ("resource", "stream_resource", "datum", "datum_page"):
             return self._is_new_announcement(name, doc)
         if name == "start":
-            return self._begins(str(doc.get("uid", "")))
+            return self._begins(text_in(doc, "uid"))
         stream = ""
         if name in ("descriptor", "stop"):
-            uid = str(doc.get("run_start", ""))
+            uid = text_in(doc, "run_start")
         else:
-            descriptor = str(doc.get("descriptor", ""))
+            descriptor = text_in(doc, "descriptor")
             uid, stream = self._streams.get(descriptor, (descriptor, ""))
             if stream:
                 self._streams.move_to_end(descriptor)
         if name == "descriptor":
             stream = str(doc.get("name", "primary"))
-            self._streams[str(doc.get("uid", ""))] = uid, stream
+            self._streams[text_in(doc, "uid")] = uid, stream
         if uid not in self._runs:
             return self._set_aside(uid, name, doc)
         tally = self._runs[uid]
@@ -195,7 +196,7 @@ class Intake:
 
     def _is_new_announcement(self, name: str, doc: Mapping[str, Any]) -> bool:
         uid = _announced(name, doc)
-        run = str(doc.get("run_start", ""))
+        run = text_in(doc, "run_start")
         is_datum = name.startswith("datum")
         known = self._datums if is_datum else self._resources
         if run in self._runs and self._runs[run] is None and uid not in known:
@@ -206,7 +207,7 @@ class Intake:
         if not is_datum:
             self._resources[uid] = None
             return True
-        of = str(doc.get("resource", ""))
+        of = text_in(doc, "resource")
         if of not in self._resources:
             # Of a staging that began before we listened: it says where no frame is.
             return self._set_aside(of, name, doc)
@@ -332,7 +333,8 @@ def _named(first: int, last: int) -> str:
 
 def _announced(name: str, doc: Mapping[str, Any]) -> str:
     """By what a resource, a datum or a page of these is known again."""
-    return str(uid[:1] if isinstance(uid := doc.get("datum_id" if name.startswith("datum") else "uid"), list) else uid)
+    uid = doc.get("datum_id" if name.startswith("datum") else "uid")
+    return stored_text(uid[:1] if isinstance(uid, list) else uid)
 
 
 def _seq_nums(doc: Mapping[str, Any]) -> tuple[int | None, int | None]:

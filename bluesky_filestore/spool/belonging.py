@@ -8,16 +8,20 @@ from contextlib import suppress
 from typing import Any
 
 from bluesky_filestore.errors import DocumentError
+from bluesky_filestore.visible import storable
 
-from .encoding import decode
+from .encoding import decode, text_of
 
-__all__ = ["Belonging"]
+__all__ = ["Belonging", "stored_text", "text_in"]
 
 _REMEMBERED = 10_000
 
 
 class Belonging:
-    """Follows the documents of one producer, with a number for each run."""
+    """Follows the documents of one producer, with a number for each run.
+
+    A uid is known by the text that a database can hold of it, see `text_in`.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
@@ -46,13 +50,17 @@ class Belonging:
         """The runs that were started and not stopped yet, by uid."""
         return tuple(self._open)
 
+    def uid_of(self, run: int) -> str:
+        """The uid of an open run; empty if it is none."""
+        return next((uid for uid, number in self._open.items() if number == run), "")
+
     def start(self, uid: str, run: int) -> None:
         """A run was started."""
-        self._open[uid] = run
+        self._open[storable(uid)] = run
 
     def stop(self, uid: str) -> None:
         """A run was stopped."""
-        run = self._open.pop(uid, None)
+        run = self._open.pop(storable(uid), None)
         for descriptor in [known for known, owner in self._descriptors.items() if owner == run]:
             del self._descriptors[descriptor]
 
@@ -71,25 +79,25 @@ class Belonging:
         """The number of the run, or None if it cannot be told (or is none of these)."""
         match name:
             case "event" | "event_page" | "stream_datum":
-                return self._descriptors.get(_text(doc, "descriptor"))
+                return self._descriptors.get(text_in(doc, "descriptor"))
             case "datum" | "datum_page":
-                run = self._resources.get(_text(doc, "resource"))
+                run = self._resources.get(text_in(doc, "resource"))
                 # A datum goes with the run that it comes in: the resource's own may be forgotten at any time.
                 return run if run in self._open.values() else self._only
             case "descriptor":
-                run = self._open.get(_text(doc, "run_start"))
+                run = self._open.get(text_in(doc, "run_start"))
                 if run is not None:
-                    self._descriptors[_text(doc, "uid")] = run
+                    self._descriptors[text_in(doc, "uid")] = run
                 return run
             case "resource" | "stream_resource":
                 # A staging may outlive the run that it names.
-                run = self._open.get(_text(doc, "run_start"), self._only)
-                self._resources[_text(doc, "uid")] = run
+                run = self._open.get(text_in(doc, "run_start"), self._only)
+                self._resources[text_in(doc, "uid")] = run
                 if len(self._resources) > _REMEMBERED:
                     self._resources.popitem(last=False)
                 return run
             case "stop":
-                return self._open.get(_text(doc, "run_start"))
+                return self._open.get(text_in(doc, "run_start"))
         return self._only
 
     @property
@@ -97,6 +105,11 @@ class Belonging:
         return next(iter(self._open.values())) if len(self._open) == 1 else None
 
 
-def _text(doc: Mapping[str, Any], entry: str) -> str:
-    # Whatever it is: a document that is wrong has to be kept, too.
-    return str(doc.get(entry, ""))
+def text_in(doc: Mapping[str, Any], entry: str) -> str:
+    """What a document has as an entry, as a text."""
+    return stored_text(doc.get(entry, ""))
+
+
+def stored_text(value: Any) -> str:
+    """Whatever it is as a text that SQLite takes: a document that is wrong has to be kept, too."""
+    return storable(text_of(value))

@@ -16,18 +16,23 @@ from typing import Any
 from bluesky_filestore.errors import SpoolDamagedError, SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.private import make_private_directory, make_private_file, open_private_file
+from bluesky_filestore.visible import storable
+
+from .forking import no_fork
 
 __all__ = [
     "BACKSTOP_PAGES",
     "BUSY_SECONDS",
     "FILE_NAME",
     "LONGEST_BUSY_SECONDS",
+    "as_stored",
     "ascending",
     "connect",
     "database_errors",
     "identity",
     "is_busy",
     "is_damage",
+    "is_gone",
     "not_taken",
     "not_writable",
     "open_or_make",
@@ -46,7 +51,7 @@ BUSY_SECONDS = 0.025
 LONGEST_BUSY_SECONDS = 5.0
 """For how long others may have it without anybody being told."""
 
-_OPENING_SECONDS = 5.0
+_OPENING_SECONDS, _RETRY_SECONDS = 5.0, 0.01
 BACKSTOP_PAGES = 65_536
 """How long the log may become before whoever reads folds it in; the keeper of a store does so long before."""
 
@@ -148,6 +153,11 @@ def database_errors(directory: Path) -> Iterator[None]:
             f"the spool database {path} cannot be used ({error}); expected a directory on a local disk that this user "
             f"may write to, with room on it."
         ) from error
+
+
+def as_stored(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values as the database has them: SQLite takes no text that is no UTF-8."""
+    return tuple(storable(value) if isinstance(value, str) else value for value in values)
 
 
 def ascending(rows: Iterable[tuple[Any, ...]], number: int, directory: Path) -> Iterator[tuple[Any, ...]]:
@@ -258,14 +268,33 @@ def put_aside(directory: Path, damaged: tuple[int, int] | None, reason: str) -> 
         ) from error
 
 
+def is_gone(directory: Path, which: tuple[int, int] | None) -> bool:
+    """Whether a database, as of `identity`, is neither in its place nor where damaged ones are put aside."""
+    try:
+        (directory / FILE_NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        # It may be there: its disk does not answer, say.
+        return False
+    return which not in map(identity, (directory, *directory.glob("damaged-*")))
+
+
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    descriptor = open_private_file(directory / "aside.lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    while True:
+        with no_fork:
+            descriptor = open_private_file(directory / "aside.lock")
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                yield
+                return
+            finally:
+                os.close(descriptor)
+        time.sleep(_RETRY_SECONDS)
 
 
 def _move_aside(directory: Path, reason: str) -> None:

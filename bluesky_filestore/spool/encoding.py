@@ -21,7 +21,7 @@ except ImportError:
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Unpacker", "decode", "encode", "of_msgpack_numpy", "read", "unpackb"]
+__all__ = ["Unpacker", "decode", "encode", "of_msgpack_numpy", "read", "text_of", "unpackb"]
 
 _BIG_INTEGER, _ARRAY, _TIME, _DATE, _CHANGED, _MASKED = 1, 2, 3, 4, 5, 6
 _DEEPEST = 200
@@ -167,7 +167,7 @@ def _known_type(value: Any) -> Any:
         return dict(value)
     if isinstance(value, set | frozenset):
         return list(value)
-    return _changed(value, _text(value))
+    return _changed(value, text_of(value))
 
 
 def _scalar(value: "np.generic[Any]") -> Any:
@@ -212,7 +212,8 @@ def _changed(value: Any, replacement: Any) -> Any:
     return msgpack.ExtType(_CHANGED, _packed([type(value).__name__, replacement]))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """The text of whatever it is, which may have none."""
     try:
         return str.__str__(str(value))
     except Exception as error:  # noqa: BLE001 - it is somebody else's
@@ -225,20 +226,20 @@ def _looked_at(value: Any, depth: int) -> Any:
         if isinstance(value, np.ndarray) and value.dtype.hasobject:
             value = value.tolist()
         if isinstance(value, Mapping | list | tuple | set | frozenset) and not depth:
-            return _changed(value, _text(value))
+            return _changed(value, text_of(value))
         if isinstance(value, Mapping):
             return {_looked_at_key(key): _looked_at(entry, depth - 1) for key, entry in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [_looked_at(entry, depth - 1) for entry in value]
         return unpackb(_packed(value), unicode_errors="surrogatepass")
     except Exception:  # noqa: BLE001 - whatever it is, it must not cost the rest of the document
-        return _changed(value, _text(value))
+        return _changed(value, text_of(value))
 
 
 def _looked_at_key(key: Any) -> Any:
     if isinstance(key, str | bytes | bool | int | float | None):
         return key
-    return _text(key)
+    return text_of(key)
 
 
 def _from_extension(code: int, data: bytes, changes: list[str]) -> Any:

@@ -11,11 +11,15 @@ from weakref import WeakSet
 
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.private import open_private_file
+from bluesky_filestore.visible import storable
+
+from .forking import no_fork
 
 __all__ = ["Lease", "forget_source", "is_source", "register_producer"]
 
 
 _held: "WeakSet[Lease]" = WeakSet()
+_PROBED_SECONDS, _PAUSE_SECONDS = 0.25, 0.001
 
 
 class Lease:
@@ -39,14 +43,24 @@ class Lease:
         return self._descriptor is not None
 
     def take(self) -> bool:
-        """Take it if nobody else has it; whether it is ours now.
+        """Take it if nobody else has it; whether it is ours now. Who only looks for the holder is waited for.
 
         Raises
         ------
         OSError
             If the file cannot be made or locked at all.
         """
-        while not self.held:
+        patient_until = time.monotonic() + _PROBED_SECONDS
+        while not (self.held or self._try()):
+            # Who looks for the holder has the file locked, too, for a moment.
+            if self.holder() is not None or time.monotonic() >= patient_until:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+        return True
+
+    def _try(self) -> bool:
+        """Take it if that goes at once; whether it is ours now."""
+        with no_fork:
             descriptor = open_private_file(self._path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +80,7 @@ class Lease:
             else:
                 # Whoever had it has removed the file meanwhile: a lock on what has no name keeps nobody out.
                 os.close(descriptor)
-        return True
+            return is_ours
 
     def _is_of(self, descriptor: int) -> bool:
         """Whether an open file is the one that others find under the name."""
@@ -77,10 +91,11 @@ class Lease:
 
     def give_up(self) -> None:
         """Let others have it; harmless if it is not ours."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            _held.discard(self)
+        with no_fork:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+                _held.discard(self)
 
     def remove(self) -> None:
         """Give it up, with its file; does nothing if it is not ours."""
@@ -94,19 +109,20 @@ class Lease:
         """The process that has it, or None if nobody has."""
         if self.held:
             return os.getpid()
-        try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = os.read(descriptor, 32).decode().strip()
-            return int(text) if text.isdigit() else 0
-        else:
-            return None
-        finally:
-            os.close(descriptor)
+        with no_fork:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(descriptor, 32).decode().strip()
+                return int(text) if text.isdigit() else 0
+            else:
+                return None
+            finally:
+                os.close(descriptor)
 
 
 _TABLE = "CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY, producer INTEGER NOT NULL)"
@@ -132,7 +148,7 @@ def register_producer(connection: sqlite3.Connection, directory: Path, source: s
     OSError
         If no lease can be had at all.
     """
-    me = (platform.node(), os.getpid(), time.time())
+    me, source = (storable(platform.node()), os.getpid(), time.time()), storable(source)
     if source:
         connection.execute(_TABLE)
         statement = "SELECT id FROM producers JOIN sources ON producer = id WHERE name = ?"
@@ -140,7 +156,7 @@ def register_producer(connection: sqlite3.Connection, directory: Path, source: s
             lease = Lease(directory / f"producer-{number}.lock")
             if not lease.take():
                 raise SpoolError(
-                    f"process {lease.holder()} puts what comes from {source} into the spool in {directory} already; "
+                    f"{_named(lease.holder())} puts what comes from {source} into the spool in {directory} already; "
                     f"end it first, or use another spool."
                 )
             connection.execute("UPDATE producers SET host = ?, process = ?, started = ? WHERE id = ?", (*me, number))
@@ -156,6 +172,11 @@ def register_producer(connection: sqlite3.Connection, directory: Path, source: s
             return int(number), lease
         # It is somebody's who has it from a database that was put aside, and has not noticed yet.
         connection.execute("DELETE FROM producers WHERE id = ?", (number,))
+
+
+def _named(process: int | None) -> str:
+    # It may have ended since, or be about to say its number.
+    return f"process {process}" if process else "another process"
 
 
 def is_source(connection: sqlite3.Connection, producer: int) -> bool:

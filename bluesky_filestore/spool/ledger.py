@@ -9,9 +9,10 @@ from typing import Any
 
 from bluesky_filestore.catalog_address import comparable_address
 from bluesky_filestore.errors import SpoolDamagedError
+from bluesky_filestore.visible import storable
 
 from . import states
-from .database import BACKSTOP_PAGES, ascending, connect, database_errors, identity, put_aside, transaction
+from .database import BACKSTOP_PAGES, as_stored, ascending, connect, database_errors, identity, put_aside, transaction
 from .encoding import decode
 from .entries import DeliveryState, Entry, Spooled
 from .handoffs import Handoff, insert_handoffs
@@ -96,7 +97,7 @@ class Ledger:
         """Write down why a catalog does not take documents; empty if it does."""
         with self.transaction():
             statement = "UPDATE catalogs SET error = ?, changed = ? WHERE id = ? AND error <> ?"
-            self._connection.execute(statement, (error, time.time(), catalog, error))
+            self._connection.execute(statement, (said := storable(error), time.time(), catalog, said))
 
     def documents_after(self, number: int, limit: int, size: int) -> list[Spooled]:
         """The documents that follow a number, in their order: no more than `limit`, and none after `size` bytes."""
@@ -327,7 +328,7 @@ class Ledger:
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """What a statement finds in the database."""
-        with database_errors(self.directory), closing(self._connection.execute(statement, values)) as cursor:
+        with database_errors(self.directory), closing(self._connection.execute(statement, as_stored(values))) as cursor:
             return cursor.fetchall()
 
     @contextmanager

@@ -8,12 +8,15 @@ thread that nobody waits for, and one that is not there or broken counts as empt
 import fcntl
 import json
 import os
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
 from bluesky_filestore.private import open_private_file
+
+from .forking import no_fork
 
 __all__ = ["BOUNDS", "Measures", "measured"]
 
@@ -87,28 +90,34 @@ def measured(directory: Path) -> dict[str, float]:
 def _counts_in(text: bytes) -> dict[str, float]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     items = found.items() if isinstance(found, Mapping) else ()
-    return {name: float(count) for name, count in items if isinstance(count, int | float)}
+    return {name: float(count) for name, count in items if _is_count(count)}
+
+
+def _is_count(value: object) -> bool:
+    """Whether it can be counted on with: what is infinite, or an integer beyond floats, would stay so for ever."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _add_to(path: Path, more: Mapping[str, float]) -> bool:
     """Add counts to those in a file; whether it was done."""
-    try:
-        descriptor = open_private_file(path)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        counts = _counts_in(os.pread(descriptor, _MOST_BYTES, 0))
-        for name, count in more.items():
-            counts[name] = counts.get(name, 0) + count
-        text = json.dumps(counts).encode()
-        # A reader sees the one or the other: blanks fill what was longer.
-        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    with no_fork:
+        try:
+            descriptor = open_private_file(path)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            counts = _counts_in(os.pread(descriptor, _MOST_BYTES, 0))
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
+            text = json.dumps(counts).encode()
+            # A reader sees the one or the other: blanks fill what was longer.
+            os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True

@@ -4,6 +4,8 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+from .belonging import stored_text
+
 __all__ = ["NOTE", "forget_notes", "insert_note", "notes_of"]
 
 NOTE = "note of a run"
@@ -16,7 +18,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS notes (run INTEGER NOT NULL, text TEXT NOT 
 def insert_note(connection: sqlite3.Connection, run: int, doc: Mapping[str, Any]) -> None:
     """Put a note into the database."""
     connection.execute(_TABLE)
-    connection.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (run, str(doc["text"])))
+    connection.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (run, stored_text(doc["text"])))
 
 
 def notes_of(connection: sqlite3.Connection, run: int) -> list[str]:

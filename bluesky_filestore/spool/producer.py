@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .belonging import Belonging
+from .belonging import Belonging, stored_text, text_in
 from .database import FILE_NAME, database_errors, not_writable, open_or_make, transaction
 from .encoding import decode
 from .lease import Lease, forget_source, register_producer
+from .losses import is_refusal, what_is_small, why_refused
 from .notes import NOTE, insert_note
 from .states import come_again
 
@@ -19,7 +20,7 @@ Encoded: TypeAlias = tuple[str, Mapping[str, Any], bytes, float]
 """The name of a document, the document (or what it refers to), its bytes, and when it was received."""
 
 _ENDS = ("start", "stop")
-_MOST_BYTES = 1_000_000
+_MOST_BYTES, _LENGTH = 1_000_000, 8
 _INSERT = "INSERT INTO documents (producer, run, name, received, body) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -81,27 +82,48 @@ class Producer:
         with database_errors(self._directory):
             forget_source(self.connection, self.number)
 
-    def insert(self, stretch: Sequence[Encoded]) -> None:
-        """Put documents of one of `stretches` into the database, all or none; the same may be given again then."""
-        if stretch[0][0] in _ENDS:
-            self._insert_end(*stretch[0])
-        elif len(stretch) == 1:
-            self._insert(*stretch[0])
-        else:
-            with transaction(self.connection):
-                for document in stretch:
-                    self._insert(*document)
+    def insert(self, stretch: Sequence[Encoded]) -> list[str]:
+        """Put documents of one of `stretches` into the database, all or none; the same may be given again then.
 
-    def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
-        if name != NOTE:
-            run = self.belonging.run_of(name, doc)
-            self.connection.execute(_INSERT, (self.number, run, name, received, body))
-        elif (run := self.belonging.run_of("stop", doc)) is not None:
-            insert_note(self.connection, run, decode(body))
+        Returns
+        -------
+        list of str
+            What the database takes on no account, in sentences: it is lost, and all else is in.
+        """
+        if len(stretch) == 1:
+            return self._insert(*stretch[0])
+        with transaction(self.connection):
+            return [words for document in stretch for words in self._insert(*document)]
 
-    def _insert_end(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> None:
+    def _insert(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> list[str]:
+        run = None
+        try:
+            if name in _ENDS:
+                return self._insert_end(name, doc, body, received)
+            run = self.belonging.run_of("stop" if name == NOTE else name, doc)
+            if name != NOTE:
+                self.connection.execute(_INSERT, (self.number, run, stored_text(name), received, body))
+            elif run is not None:
+                insert_note(self.connection, run, decode(body))
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            if name == "stop":
+                run = self.belonging.run_of(name, doc)
+            why = why_refused(error, self.connection)
+            return [self._note_loss(run, f"A {stored_text(name)} document of {len(body):,} bytes is not kept ({why}).")]
+        return []
+
+    def _note_loss(self, run: int | None, words: str) -> str:
+        """Have a run say what it has lost; the same for the log."""
+        if run is None:
+            return f"{words} It is of no run that is known here."
+        insert_note(self.connection, run, {"text": words})
+        return f"Run {self.belonging.uid_of(run)[:_LENGTH]}: {words}"
+
+    def _insert_end(self, name: str, doc: Mapping[str, Any], body: bytes, received: float) -> list[str]:
         """A document that begins or ends a run."""
-        uid = str(doc.get("uid" if name == "start" else "run_start", ""))
+        uid = text_in(doc, "uid" if name == "start" else "run_start")
         with transaction(self.connection):
             if name == "start":
                 run, first = self.connection.execute(
@@ -113,7 +135,7 @@ class Producer:
                     come_again(self.connection, run)
             else:
                 run = self.belonging.run_of(name, doc)
-            number = self.connection.execute(_INSERT, (self.number, run, name, received, body)).lastrowid
+            number, lost = self._insert_whole_or_small(run, name, received, body)
             if name == "start":
                 self.connection.execute("UPDATE runs SET first = ? WHERE id = ? AND first = 0", (number, run))
             else:
@@ -122,6 +144,22 @@ class Producer:
             self.belonging.start(uid, run)
         else:
             self.belonging.stop(uid)
+        return [f"Run {uid[:_LENGTH]}: {words}" for words in lost]
+
+    def _insert_whole_or_small(
+        self, run: int | None, name: str, received: float, body: bytes
+    ) -> tuple[int | None, list[str]]:
+        """Put in a document without which its run is none, if need be without its big entries; its number, and why."""
+        try:
+            return self.connection.execute(_INSERT, (self.number, run, name, received, body)).lastrowid, []
+        except sqlite3.DataError as error:
+            small, left_out = what_is_small(body)
+            number = self.connection.execute(_INSERT, (self.number, run, name, received, small)).lastrowid
+            why = why_refused(error, self.connection)
+            words = f"The {name} document of {len(body):,} bytes is kept without its {left_out} ({why})."
+            if run is not None:
+                insert_note(self.connection, run, {"text": words})
+            return number, [words]
 
 
 def stretches(documents: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:

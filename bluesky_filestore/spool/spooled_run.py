@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_filestore.errors import RunNotFoundError, SpoolError
+from bluesky_filestore.visible import storable
 
 from .entries import ENDED, Entry
 from .ledger import Ledger
@@ -127,7 +128,7 @@ def find_run(directories: Iterable[Path], uid: str) -> list[SpooledRun]:
     RunNotFoundError
         If no spool has such a run, or if several runs begin so.
     """
-    searched = list(directories)
+    searched, uid = list(directories), storable(uid)
     # Nothing, as of a variable that is not set, is how every uid begins: it does not mean the only run that there is.
     found = [run for directory in searched for run in _runs(directory, uid) if uid or not run.uid]
     uids = sorted({run.uid for run in found})

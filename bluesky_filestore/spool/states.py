@@ -9,6 +9,8 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 
+from bluesky_filestore.visible import storable
+
 from .entries import DOUBT, IN_DOUBT, LATEST_SECONDS, DeliveryState, with_doubt
 
 __all__ = ["State", "begin_again", "come_again", "count_anew", "note_doubt", "park", "put_states"]
@@ -25,7 +27,7 @@ def put_states(connection: sqlite3.Connection, catalog: int, states: Mapping[int
     connection.executemany(
         f"{_PUT} DO UPDATE SET state = excluded.state, reason = excluded.reason, "
         f"documents = documents + excluded.documents, changed = excluded.changed WHERE state <> 'parked'",
-        [(run, catalog, state, reason, more, now) for run, (state, reason, more) in states.items()],
+        [(run, catalog, state, storable(reason), more, now) for run, (state, reason, more) in states.items()],
     )
     if doubted := [run for run, (_, reason, _) in states.items() if DOUBT in reason]:
         note_doubt(connection, catalog, doubted)
@@ -42,6 +44,7 @@ def note_doubt(connection: sqlite3.Connection, catalog: int, runs: Iterable[int]
 
 def park(connection: sqlite3.Connection, catalog: int, run: int, reason: str) -> None:
     """Have a run not delivered; a doubt that is written down stays."""
+    reason = storable(reason)
     connection.execute(
         f"{_PUT} DO UPDATE SET state = excluded.state, changed = excluded.changed, "
         f"reason = CASE WHEN instr(reason, ?) THEN ? ELSE excluded.reason END WHERE state <> 'parked'",

@@ -8,16 +8,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bluesky_filestore.errors import SpoolError
 from bluesky_filestore.logs import get_logger
 
-from .belonging import Belonging
-from .database import BUSY_SECONDS, LONGEST_BUSY_SECONDS, connect, identity, is_busy, is_damage, not_taken, put_aside
+from .current_producer import CurrentProducer
+from .database import BUSY_SECONDS, LONGEST_BUSY_SECONDS, is_busy, is_damage, not_taken
 from .encoding import encode
+from .losses import Losses
 from .measures import Measures
 from .notes import NOTE
 from .producer import Encoded, Producer, stretches
@@ -32,8 +32,7 @@ Durability: TypeAlias = Literal["normal", "full"]
 Neither holds while another process keeps the database locked: documents are then in memory until it lets go.
 """
 
-_SYNC_SECONDS, _PAUSE_SECONDS, _OPENING_SECONDS = 1.0, 0.02, 5.0
-_CHECKPOINT_BYTES = 16_000_000
+_SYNC_SECONDS, _PAUSE_SECONDS = 1.0, 0.02
 _REFERENCES = ("uid", "run_start", "descriptor", "resource")
 
 
@@ -57,22 +56,21 @@ class Store:
     """
 
     def __init__(self, directory: Path, *, durability: Durability = "normal", source: str = "") -> None:
-        self.directory, self._source, self._durability = directory, source, durability
+        self.directory = directory
         self.documents = 0
         """How many documents were taken."""
         self.measures = Measures(directory)
         """What is counted here, written down by the thread that nobody waits for."""
+        self.losses = Losses()
+        """What is known to be lost."""
         self._unsaved: deque[Encoded] = deque()
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._taken = itertools.count(1)
         self._trouble: sqlite3.DatabaseError | SpoolError | None = None
         self._busy_since: float | None = None
-        self._dirty = self._closing = self._has_refused = False
+        self._closing = self._has_refused = False
         self._process = os.getpid()
-        self._producer = self._new_producer(_OPENING_SECONDS)
-        self._wals = [self._producer.wal]
-        self._identity = identity(self.directory)
-        """Which file the database is; None while there is none, because another one could not be opened."""
+        self._current = CurrentProducer(directory, source, self.losses, is_full=durability == "full")
         self._keeper = threading.Thread(target=self._keep, name="spool-keeper", daemon=True)
         self._keeper.start()
 
@@ -80,6 +78,10 @@ class Store:
     def is_ours(self) -> bool:
         """Whether it belongs to this process, and not to one from which this one was forked."""
         return os.getpid() == self._process
+
+    @property
+    def _producer(self) -> Producer:
+        return self._current.producer
 
     @property
     def producer(self) -> int:
@@ -110,7 +112,8 @@ class Store:
         SpoolError
             If the disk does not take it. It is kept in memory then, and put on the disk with later ones. So it is, and
             no error, while somebody else has the database, for up to five seconds. Nothing is taken by a writer that
-            is closed, or in a process that was forked from its own.
+            is closed, or in a process that was forked from its own, and no document of more than SQLite's 1e9 bytes.
+            So is said, too, what is found to be lost of what came before.
         """
         self._take(((name, doc, self._encoded(name, doc), time.time()),))
 
@@ -140,31 +143,43 @@ class Store:
             self._keep_in_memory(documents)
             self._wake.set()
             return
+        lost = self.losses.count
         try:
             if self._unsaved:
                 # The order is part of what is kept.
                 self._keep_in_memory(documents)
                 self._save_unsaved(until=began + BUSY_SECONDS)
-                return
-            done = 0
-            try:
-                for stretch in (documents,) if len(documents) == 1 else stretches(documents):
-                    self._insert(stretch)
-                    done += len(stretch)
-            except (sqlite3.DatabaseError, SpoolError) as error:
-                self._keep_in_memory(documents[done:])
-                self._failed(error)
-                if not is_busy(error):
-                    self._save_unsaved(until=began + BUSY_SECONDS)
+            else:
+                self._insert_all(documents, until=began + BUSY_SECONDS)
             if documents[-1][0] == "stop" or (len(documents) > 1 and any(name == "stop" for name, *_ in documents)):
-                self._sync()
+                self._current.sync()
+            self.losses.raise_last(lost)
         finally:
             self._lock.release()
             if self._unsaved and self._trouble is None:
                 self._wake.set()
 
+    def _insert_all(self, documents: Sequence[Encoded], *, until: float) -> None:
+        done = 0
+        try:
+            for stretch in (documents,) if len(documents) == 1 else stretches(documents):
+                self._insert(stretch)
+                done += len(stretch)
+        except (sqlite3.DatabaseError, SpoolError) as error:
+            self._keep_in_memory(documents[done:])
+            self._failed(error)
+            if not is_busy(error):
+                self._save_unsaved(until=until)
+
     def save(self) -> None:
-        """Put on the disk what is in memory, if it takes it now; raises as `append` does."""
+        """Put on the disk what is in memory, if it takes it now; raises as `append` does, and once what is lost."""
+        self._save()
+        self.losses.raise_unsaid()
+
+    def _save(self) -> None:
+        if not self._closing:
+            with self._lock:
+                self._current.follow()
         while self._unsaved and not self._closing:
             with self._lock:
                 self._save_unsaved()
@@ -173,8 +188,8 @@ class Store:
 
     def make_safe(self) -> bool:
         """Put all that was taken on the disk; whether it is safe from a power failure. Raises as `append` does."""
-        self.save()
-        return self._sync()
+        self._save()
+        return self._current.sync()
 
     def end_source(self) -> None:
         """Nothing more comes from the source, ever: runs that are open are taken to be cut short when it is closed."""
@@ -195,20 +210,15 @@ class Store:
         self._keeper.join()
         with self._lock:
             try:
+                self._current.say_if_gone()
                 while self._unsaved:
                     self._save_unsaved()
                     if self._unsaved:
                         time.sleep(_PAUSE_SECONDS)
             finally:
-                self._sync()
+                self._current.sync()
                 self.measures.save(at_once=True)
-                for descriptor in self._wals:
-                    os.close(descriptor)
-                self._producer.close()
-
-    def _new_producer(self, patience: float, belonging: Belonging | None = None) -> Producer:
-        is_full = self._durability == "full"
-        return Producer(self.directory, self._source, is_full=is_full, patience=patience, belonging=belonging)
+                self._current.close()
 
     def _keep_in_memory(self, documents: Iterable[Encoded]) -> None:
         for name, doc, body, received in documents:
@@ -216,10 +226,12 @@ class Store:
             self._unsaved.append((name, about, body, received))
 
     def _insert(self, stretch: Sequence[Encoded]) -> None:
-        if stretch[0][0] in ("start", "stop"):
-            self._follow()
-        self._producer.insert(stretch)
-        self._dirty = True
+        try:
+            lost = self._current.insert(stretch)
+        except MemoryError as error:
+            raise SpoolError("there is not enough memory for it") from error
+        for words in lost:
+            self.losses.add(f"The spool in {self.directory}: {words}")
 
     def _save_unsaved(self, *, until: float = math.inf) -> None:
         """Put on the disk what is in memory, for as long as it takes it, or until a time.
@@ -227,18 +239,13 @@ class Store:
         Somebody else who has the database is not waited for: nobody shall have to wait for us, who have the lock.
         """
         try:
-            if self._identity is None:
-                self._reopen()
-            self._producer.connection.execute("PRAGMA busy_timeout = 0")
-            try:
+            with self._current.without_waiting():
                 while self._unsaved:
                     self._insert((self._unsaved[0],))
                     self._unsaved.popleft()
                     self._busy_since = None
                     if self._unsaved and time.monotonic() > until:
                         return
-            finally:
-                self._producer.connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         except (sqlite3.DatabaseError, SpoolError) as error:
             self._failed(error)
             # Who may wait tries again where others just have the database: what was in the way before may be over.
@@ -259,9 +266,7 @@ class Store:
                 return
         elif isinstance(error, sqlite3.DatabaseError) and is_damage(error):
             try:
-                reason = f"The spool database in {self.directory} is damaged ({error})"
-                put_aside(self.directory, self._identity, reason)
-                self._reopen()
+                self._current.leave_damaged(f"The spool database in {self.directory} is damaged ({error})")
             except SpoolError as another:
                 error = another
             else:
@@ -270,21 +275,6 @@ class Store:
             # How many they are would not be true for long.
             _logger.error("%s", self._why(error, "documents"))
         self._trouble = error
-
-    def _follow(self) -> None:
-        """Go on where others read, if one of them has put our database aside."""
-        if self._identity is not None and identity(self.directory) != self._identity:
-            self._reopen()
-
-    def _reopen(self) -> None:
-        # Until all of this has worked, it is tried again with each document.
-        self._identity = None
-        self._producer.close()
-        self._producer = self._new_producer(BUSY_SECONDS, self._producer.belonging)
-        self._wals.append(self._producer.wal)
-        # What came before of the runs that are open is in the other file: the rest alone must not be taken for all.
-        self._producer.begin_broken()
-        self._identity = identity(self.directory)
 
     def _refusal(self, why: str) -> SpoolError:
         """Why documents are not even kept in memory; said once in the log, too."""
@@ -297,32 +287,27 @@ class Store:
     def _why(self, error: sqlite3.Error | SpoolError, what: str = "") -> SpoolError:
         return not_taken(self.directory, error, f"{what or len(self._unsaved)} wait in memory")
 
-    def _sync(self) -> bool:
-        self._dirty = False
-        try:
-            os.fsync(self._producer.wal)
-        except OSError as error:
-            _logger.error("The spool in %s cannot be put on the disk: %s.", self.directory, error.strerror)
-            return False
-        return True
-
     def _keep(self) -> None:
         """Put on the disk what was taken, once a second, and keep the log short; nobody has to wait for it."""
+        overlooked = ""
         while not self._closing:
             # What waits for somebody else to be done with the database goes as soon as that is.
             self._wake.wait(_PAUSE_SECONDS if self._unsaved and self._trouble is None else _SYNC_SECONDS)
             self._wake.clear()
-            self.measures.save()
             try:
+                self.measures.save()
                 with self._lock:
-                    self._follow()
+                    self._current.follow()
                     if self._unsaved and not self._closing:
                         self._save_unsaved(until=time.monotonic() + _PAUSE_SECONDS)
-                if self._dirty:
-                    self._sync()
-                if os.fstat(self._producer.wal).st_size > _CHECKPOINT_BYTES:
-                    with closing(connect(self.directory)) as connection:
-                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                if self._current.is_dirty:
+                    self._current.sync()
+                self._current.keep_log_short()
             except (SpoolError, sqlite3.Error, OSError) as error:
                 # It is tried again in a second; whoever puts documents in has been told what it means.
                 _logger.debug("The spool in %s: %s", self.directory, error)
+            except Exception as error:
+                # Whatever we overlooked: what waits in memory waits for this thread.
+                if repr(error) != overlooked:
+                    overlooked = repr(error)
+                    _logger.exception("The spool in %s is not seen to, which is tried again.", self.directory)

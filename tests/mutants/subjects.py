@@ -12,7 +12,8 @@ SUBJECTS = {
     "model/stream_rows": "model_frame_map operations_gathering operations_run operations_structure",
     "model/paths": "model/paths.py model_paths model_compose",
     "spool/store": "spool_store spool_producer spool_belonging",
-    "spool/producer": "spool_producer spool_belonging spool_store",
+    "spool/producer": "spool_producer spool_belonging spool_store spool_refused",
+    "spool/current_producer": "spool_current_producer spool_store",
     "spool/encoding": "spool/encoding.py spool_encoding",
     "spool/ledger": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
     "spool/states": "spool_ledger delivery_conveyor_lanes spool_spooled_run",
@@ -40,7 +41,7 @@ BY_HAND = {
         ("taken.source, taken.start, length,", "taken.source, taken.start + 1, length,"),
     ],
     "spool/producer": [('            self.connection.execute("PRAGMA synchronous = FULL")\n', "            pass\n")],
-    "spool/store": [('is_full = self._durability == "full"', "is_full = False")],
+    "spool/store": [('is_full=durability == "full"', "is_full=False")],
 }
 """Mutants that somebody thought of, most of which survived once: they are always tried."""
 

@@ -98,7 +98,7 @@ MENDS = {
     "B2": Mend(
         "B2: a value without a text cost its document",
         "spool.encoding",
-        "_text",
+        "text_of",
         "except Exception as error:",
         "except ArithmeticError as error:",
         4,
@@ -167,7 +167,7 @@ MENDS = {
         "Store._failed",
         "if time.monotonic() - self._busy_since < LONGEST_BUSY_SECONDS:",
         "if False:",
-        16,
+        121,
         "says, and nothing is wrong",
     ),
     "B6": Mend(
@@ -234,7 +234,7 @@ MENDS = {
         "Spooling.close",
         "self.flush(_SETTLE_AT_CLOSE)\n        if",
         "self.flush(0.0)\n        if",
-        3232,
+        7734,
         "to settle",
         frozenset(("late files",)),
         hidden_by=EXCUSES_SETTLING,
@@ -255,8 +255,8 @@ MENDS = {
         "Uploader._back",
         "if self._was_down:",
         "if False:",
-        875,
-        "nothing befell it",
+        2672,
+        "expected",
         frozenset(("lost writes",)),
     ),
     "doubt": Mend(
