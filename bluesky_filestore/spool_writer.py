@@ -7,7 +7,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-from bluesky_filestore.errors import OptionError, SpoolError
+from bluesky_filestore.errors import CatalogError, OptionError, SpoolError
 from bluesky_filestore.logs import get_logger
 from bluesky_filestore.spool.measures import Measures
 from bluesky_filestore.spool.places import spool_in
@@ -148,7 +148,14 @@ class SpoolWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except (CatalogError, SpoolError) as another:
+            if error is None:
+                raise
+            # What ended the block, a plan say, is the first thing to know.
+            _logger.error("%s", another)
+            error.add_note(f"Then the writer was closed: {another}")
 
     def _say(self, sentence: str) -> None:
         if sentence not in self._problems:

@@ -136,7 +136,7 @@ def test_of_somebody_else(spool, monkeypatch):
     made = places.private_directory(spool)
     (made / "spool.db").touch()
     assert places.kept_instead(spool) == [made]
-    link = made.with_name(made.name[:-1] + "_")
+    link = made.with_name(f"{made.name}_")
     link.symlink_to(made)
     assert places.kept_instead(spool) == [made]
     monkeypatch.setattr(os, "getuid", lambda: -1)

@@ -413,9 +413,9 @@ def test_synced_once(tmp_path, monkeypatch):
     with closing(Store(tmp_path)) as store:
         rounds = counted_rounds(store, monkeypatch)
         append_all(store, run_documents(3)[1][:-1])
-        while not set(store._wals).intersection(synced) or len(rounds) < 20:
+        while not set(store._current._wals).intersection(synced) or len(rounds) < 20:
             time.sleep(0.01)
-        assert len([each for each in synced if each in store._wals]) <= 5
+        assert len([each for each in synced if each in store._current._wals]) <= 5
 
 
 def test_nobody_wakes(tmp_path, monkeypatch):
@@ -437,7 +437,7 @@ def test_closing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: (sync(descriptor), done.append(descriptor)))
     monkeypatch.setattr(store, "_insert", lambda stretch: (insert(store, stretch), done.append("in")))
     store.close()
-    assert [each for each in done if each in ("in", *store._wals)][-2:] == ["in", store._wals[-1]]
+    assert [each for each in done if each in ("in", *store._current._wals)][-2:] == ["in", store._current._wals[-1]]
     assert not [file for file in Path("/proc/self/fd").iterdir() if tmp_path in file.resolve().parents]
 
 

@@ -114,7 +114,11 @@ class Store:
             no error, while somebody else has the database, for up to five seconds. Nothing is taken by a writer that
             is closed, or in a process that was forked from its own, and no document of more than SQLite's 1e9 bytes.
             So is said, too, what is found to be lost of what came before.
+        TypeError
+            If it is no document at all.
         """
+        if not isinstance(doc, Mapping):
+            raise TypeError(f"a document is a mapping, and this is {type(doc).__name__}")
         self._take(((name, doc, self._encoded(name, doc), time.time()),))
 
     def append_all(self, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
