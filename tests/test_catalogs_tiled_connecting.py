@@ -4,6 +4,7 @@ import gc
 import http.server
 import threading
 import time
+import warnings
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from tiled.client import from_uri
 
 from bluesky_filestore.catalogs.tiled import catalog as catalog_module
 from bluesky_filestore.catalogs.tiled.catalog import TiledCatalog
-from bluesky_filestore.catalogs.tiled.connecting import connect, find_outages
+from bluesky_filestore.catalogs.tiled.connecting import connect, find_outages, profile_content
 from bluesky_filestore.catalogs.tiled.once import check_answer
 from bluesky_filestore.errors import CatalogDownError, CatalogUnreachableError
 
@@ -188,3 +189,19 @@ def test_closed_while_it_connects(catalog):
     with pytest.raises(CatalogUnreachableError, match="is not asked any more"):
         tiled.connect()
     assert made[0].context.http_client.is_closed
+
+
+def test_filters_of_others_stay(monkeypatch):
+    """Profiles are read in any thread: what another one has set about warnings meanwhile is not put back."""
+    seen = []
+
+    def profiles():
+        seen.append(warnings.filters)
+        return {"ours": ("", {"uri": "u"})}
+
+    monkeypatch.setattr("tiled.profiles.load_profiles", profiles)
+    before = warnings.filters
+    for _ in range(2):
+        assert profile_content("ours") == {"uri": "u"}
+    assert seen[0] is seen[1] is warnings.filters is before
+    assert len([each for each in warnings.filters if "Skipping" in str(each)]) == 1

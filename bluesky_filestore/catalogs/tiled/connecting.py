@@ -87,16 +87,17 @@ def connect_profile(name: str, **client_kwargs: Any) -> "Container":
     arguments = _with_stripped_key(content["uri"], {**content, **client_kwargs})
     given = client_kwargs | {name: arguments[name] for name in ("api_key",) if name in arguments}
     given = {"uri": _without_key(content["uri"]), **given}
-    with _silent_about_profiles():
-        return _connected(content["uri"], arguments, lambda: from_profile(name, **given))
+    _be_silent_about_profiles()
+    return _connected(content["uri"], arguments, lambda: from_profile(name, **given))
 
 
-@contextmanager
-def _silent_about_profiles() -> Iterator[None]:
-    """Tiled warns of a file of profiles that it leaves out, with all that is in it: a key, most of the time."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Skipping ")
-        yield
+def _be_silent_about_profiles() -> None:
+    """Tiled warns of a file of profiles that it leaves out, with all that is in it: a key, most of the time.
+
+    From now on, and not for a while: filters are those of the process, and what another thread has set meanwhile would
+    be undone. A second time adds nothing.
+    """
+    warnings.filterwarnings("ignore", message="Skipping ", module=r"tiled\.profiles")
 
 
 def profile_content(name: str) -> Mapping[str, Any]:
@@ -110,8 +111,8 @@ def profile_content(name: str) -> Mapping[str, Any]:
     with from_extra("write"):
         from tiled.profiles import load_profiles
 
-    with _silent_about_profiles():
-        profiles = load_profiles()
+    _be_silent_about_profiles()
+    profiles = load_profiles()
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
         raise CatalogUnreachableError(
