@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from bluesky_filestore.logs import get_logger
-from bluesky_filestore.operations.columns import storable
+from bluesky_filestore.visible import storable
 
 __all__ = ["Problems"]
 

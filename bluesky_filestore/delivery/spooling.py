@@ -9,12 +9,12 @@ from typing import Any
 
 from bluesky_filestore.errors import CatalogUnreachableError, SpoolError
 from bluesky_filestore.logs import get_logger
-from bluesky_filestore.operations.columns import storable
 from bluesky_filestore.operations.operations import Catalog
 from bluesky_filestore.spool.belonging import text_in
 from bluesky_filestore.spool.ledger import Ledger
 from bluesky_filestore.spool.places import is_private
 from bluesky_filestore.spool.store import Durability, Store
+from bluesky_filestore.visible import storable
 
 from .settings import AS_USUAL, DeliverySettings
 from .uploader import POLL_SECONDS, Uploader
@@ -173,7 +173,7 @@ class Spooling:
             self._summary.start(doc)
             for uploader in self.uploaders:
                 # Not even if it was before, and comes a second time.
-                uploader.readable.discard(str(doc.get("uid", "")))
+                uploader.readable.discard(text_in(doc, "uid"))
         elif name == "stop" and (summary := self._summary.stop(doc)):
             self._after_stop(text_in(doc, "run_start"), summary)
 

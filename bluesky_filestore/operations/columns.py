@@ -23,7 +23,6 @@ __all__ = [
     "is_masked",
     "is_node_name",
     "plain",
-    "storable",
 ]
 
 # What Tiled takes for the name of a column (tiled.adapters.sql.is_safe_identifier); it keeps a first "_" for itself.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bluesky_filestore.model.event_record import EventRecord
+from bluesky_filestore.visible import storable
 
-from .columns import is_masked, storable
+from .columns import is_masked
 
 __all__ = ["GatheredEvent", "Numbering", "completed"]
 

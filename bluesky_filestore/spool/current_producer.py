@@ -128,18 +128,19 @@ class CurrentProducer:
         if ours in (None, self._said) or not is_gone(self._directory, ours):
             return
         self._said = ours
+        found: list[tuple[str]] | None = None
         try:
             found = self.producer.connection.execute(_UNDELIVERED, (self.producer.number,)).fetchall()
         except sqlite3.Error as error:
-            ended, how_many = [], f"nobody knows how many that had ended ({error})"
+            how_many = f"nobody knows how many that had ended ({error})"
         else:
-            ended, how_many = [uid for (uid,) in found], f"{len(found)} that had ended"
+            how_many = f"{len(found)} that had ended"
         going_on = self.producer.belonging.open_runs
         words = f"The spool database in {self._directory} is gone: somebody has removed or moved it."
-        if how_many.startswith("0 ") and not going_on:
+        if found == [] and not going_on:
             _logger.warning("%s All runs that this writer had put there were delivered.", words)
             return
-        uids = [*ended, *going_on]
+        uids = [*(uid for (uid,) in found or ()), *going_on]
         named = ", ".join(uid[:_LENGTH] for uid in uids[:_MOST_NAMED])
         more = f" and {len(uids) - _MOST_NAMED} more" if len(uids) > _MOST_NAMED else ""
         self._losses.add(
