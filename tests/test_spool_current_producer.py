@@ -62,7 +62,7 @@ def test_removed(directory, away, caplog, remove, is_seen):
     if is_seen:
         wait_until(lambda: identity(directory) not in (None, was))
     away.away = None
-    with pytest.raises(SpoolError, match=f"{GONE}.*1 that had ended, and of 1 that go on the beginning") as raised:
+    with pytest.raises(SpoolError, match=f"{GONE}.*1 that had ended, and the beginning of 1 that go on") as raised:
         spooling.flush(0.0)
     assert f"({uid[:8]}, {begun[:8]})" in str(raised.value)
     assert spooling.store.losses.all() == (str(raised.value),)

@@ -142,11 +142,11 @@ class CurrentProducer:
             return
         uids = [*(uid for (uid,) in found or ()), *going_on]
         named = ", ".join(uid[:_LENGTH] for uid in uids[:_MOST_NAMED])
+        begun = f", and the beginning of {len(going_on)} that go on" if going_on else ""
         more = f" and {len(uids) - _MOST_NAMED} more" if len(uids) > _MOST_NAMED else ""
         self._losses.add(
-            f"{words} With it went runs of this writer that are not known to be delivered: {how_many}, and of "
-            f"{len(going_on)} that go on the beginning ({named}{more}). If it was only moved, "
-            f"`bluesky-filestore resume` delivers them from where it is now."
+            f"{words} With it went runs of this writer that are not known to be delivered: {how_many}{begun} "
+            f"({named}{more}). If it was only moved, `bluesky-filestore resume` delivers them from where it is now."
         )
 
     def _new(self, patience: float, belonging: Belonging | None = None) -> Producer:
